@@ -1,0 +1,1 @@
+"""The command `llm-os`; commands load lazily."""

@@ -1,0 +1,1 @@
+"""Engine drivers, one file each."""

@@ -1,0 +1,1 @@
+"""Launcher drivers, one file each."""

@@ -1,0 +1,88 @@
+"""The only door to the kernel: about twenty verbs, one transaction each. Server and autopilot import nothing else.
+
+`Syscalls` is what callers see; `kernel.loop.Kernel` implements it. All methods run on the kernel's event loop; those
+that are not coroutines never wait. Every method raises only `LLMOSError`s.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from llm_os.spec import api
+from llm_os.spec.artifacts import ArtifactFacts
+from llm_os.spec.deployments import Deployment
+from llm_os.spec.events import Event
+from llm_os.spec.jobs import Job
+from llm_os.spec.models import ModelVersion
+from llm_os.spec.resources import Resources
+from llm_os.spec.sessions import Session
+
+
+class Syscalls(Protocol):
+    def status(self) -> api.KernelStatus: ...
+
+    async def shutdown(self, request: api.ShutdownRequest) -> api.ShutdownReport:
+        """End everything (or keep it), then ask the process to exit. Returns before the process exits."""
+
+    def open_session(self, request: api.OpenSession) -> Session: ...
+
+    def renew_session(self, session: str) -> Session:
+        """Raises NotFoundError for a session that expired or was closed."""
+
+    def close_session(self, session: str) -> api.SessionEnd:
+        """Cancel its jobs and stop its deployments, but for those that are kept. Idempotent."""
+
+    def set_caps(self, session: str, request: api.SetCaps) -> Resources: ...
+
+    def resources(self, session: str | None) -> Resources: ...
+
+    def submit_job(self, request: api.SubmitJob) -> Job:
+        """Validate options, resolve refs to digests, size it; refuse what can never fit (CapacityError)."""
+
+    def jobs(self, state: str | None = None, limit: int = 100) -> list[Job]: ...
+
+    def job(self, job: str) -> Job: ...
+
+    async def wait_job(self, job: str, version: str, seconds: float) -> Job:
+        """The job as soon as it differs from `version` (see `job_version`), or after `seconds`."""
+
+    def cancel_job(self, job: str) -> Job: ...
+
+    async def job_reports(self, job: str, since: int, wait: float) -> api.ReportPage: ...
+
+    async def job_logs(self, job: str, offset: int) -> api.LogPage: ...
+
+    async def events(self, since: int, limit: int, wait: float) -> list[Event]: ...
+
+    def why(self, subject: str) -> api.Why:
+        """`subject` is a job id or a deployment name."""
+
+    def models(self, card: str | None = None) -> list[ModelVersion]: ...
+
+    def model(self, ref: str) -> ModelVersion:
+        """`card` is its newest version. Raises NotFoundError with "did you mean"."""
+
+    def artifact(self, digest: str) -> ArtifactFacts: ...
+
+    async def rows(self, digest: str, split: str, offset: int, limit: int) -> api.RowPage: ...
+
+    async def export(self, digest: str, request: api.ExportRequest) -> api.ExportReport: ...
+
+    def create_deployment(self, request: api.CreateDeployment) -> api.CreatedDeployment: ...
+
+    def deployments(self, include_ended: bool = False) -> list[Deployment]: ...
+
+    def deployment(self, name: str) -> Deployment: ...
+
+    async def wait_deployment(self, name: str, state: str, seconds: float) -> Deployment:
+        """The deployment as soon as its state differs from `state`, or after `seconds`."""
+
+    def stop_deployment(self, name: str) -> Deployment: ...
+
+    async def deployment_logs(self, name: str, offset: int) -> api.LogPage: ...
+
+
+def job_version(job: Job) -> str:
+    """Changes whenever something a follower would show has changed."""
+    progress = job.progress
+    return f"{job.state}:{job.attempts}:{progress.get('seq', 0)}:{int(job.cancel_requested)}"

@@ -1,0 +1,1 @@
+"""How many bytes a model or a training needs, and who holds which. Pure."""

@@ -1,0 +1,66 @@
+"""The registry of plugins: one file in a family's folder is one plugin, named by the file. Imports at first use.
+
+A plugin file has a line that begins with `PLUGIN = `; other files of the folder are its helpers. The scan reads text,
+it imports nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+import re
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from llm_os.errors import ConflictError, NotFoundError, did_you_mean
+
+_MARK = re.compile(r"^PLUGIN\b.*=", re.MULTILINE)
+_ROOT = Path(__file__).parent
+
+FAMILIES: dict[str, str] = {
+    "device": "drivers/devices",
+    "engine": "drivers/engines",
+    "launcher": "drivers/launchers",
+    "task": "tasks",
+}
+"""Family -> folder below the package. Tasks lie one folder deeper: `tasks/training/full.py` is `training/full`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    name: str
+    module: str
+    file: Path
+
+
+@cache
+def scan(family: str) -> dict[str, Entry]:
+    """All plugins of a family by name; nothing is imported. Raises ConflictError for two of one name."""
+    folder = _ROOT / FAMILIES[family]
+    pattern = "*/*.py" if family == "task" else "*.py"
+    found: dict[str, Entry] = {}
+    for file in sorted(folder.glob(pattern)):
+        if file.name.startswith("_") or not _MARK.search(file.read_text(encoding="utf-8")):
+            continue
+        relative = file.relative_to(folder).with_suffix("")
+        name = relative.as_posix()
+        module = ".".join(["llm_os", *FAMILIES[family].split("/"), *relative.parts])
+        if name in found:
+            raise ConflictError(f"Two {family} plugins are named '{name}': {found[name].file} and {file}.")
+        found[name] = Entry(name, module, file)
+    return found
+
+
+def names(family: str) -> tuple[str, ...]:
+    """Names of all plugins of a family."""
+    return tuple(scan(family))
+
+
+@cache
+def load(family: str, name: str) -> Any:
+    """The plugin object. Raises NotFoundError with "did you mean"."""
+    entries = scan(family)
+    if name not in entries:
+        raise NotFoundError(f"There is no {family} '{name}'.", hint=did_you_mean(name, entries))
+    return importlib.import_module(entries[name].module).PLUGIN

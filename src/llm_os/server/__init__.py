@@ -1,0 +1,1 @@
+"""HTTP: the management API (inside the kernel process) and the gateway (its own process)."""

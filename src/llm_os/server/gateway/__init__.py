@@ -1,0 +1,1 @@
+"""OpenAI-compatible gateway, a process of its own."""

@@ -1,0 +1,97 @@
+"""One Settings class; every environment variable is read here and nowhere else."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from functools import cached_property
+from pathlib import Path
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from llm_os.spec.units import Bytes, Duration
+
+
+class Settings(BaseSettings):
+    """Read from `LLM_OS_*` environment variables. At most 30 fields, each documented."""
+
+    model_config = SettingsConfigDict(env_prefix="LLM_OS_", frozen=True, extra="ignore", use_attribute_docstrings=True)
+
+    home: Path = Field(default_factory=lambda: Path.home() / ".llm-os")
+    """Folder of state, artifacts, attempts and logs; mode 0700."""
+    database: str | None = None
+    """Database URL; none: SQLite in the home folder."""
+    management_port: int = Field(default=7600, ge=0, le=65535)
+    """TCP port of the management API on loopback; 0 picks a free one."""
+    gateway_port: int = Field(default=7601, ge=0, le=65535)
+    """TCP port of the gateway on loopback; 0 picks a free one, once."""
+    cpus: float | None = Field(default=None, gt=0)
+    """Cores this node grants; none: all there are."""
+    memory: Bytes | None = None
+    """Host memory this node grants; none: 90 % of what there is."""
+    session_ttl: Duration = 15.0
+    """Seconds without a renewal after which a session has expired."""
+    linger: Duration = 10.0
+    """Seconds an ephemeral kernel stays after the last session and the last work have ended."""
+    sweep_every: Duration = 60.0
+    """Seconds between sweeps for orphans."""
+    private_idle_after: Duration = 60.0
+    """Seconds without a request after which the replica behind `predict` and `generate` ends."""
+    log_level: str = "INFO"
+    """Level of the kernel's log in `logs/`."""
+    testing: bool = False
+    """Register the fake device, engine and launcher plugins."""
+
+    @property
+    def run(self) -> Path:
+        return self.home / "run"
+
+    @property
+    def attempts(self) -> Path:
+        return self.run / "attempts"
+
+    @property
+    def jobs(self) -> Path:
+        """Checkpoints by job: `run/jobs/<job>/checkpoints`."""
+        return self.run / "jobs"
+
+    @property
+    def artifacts(self) -> Path:
+        return self.home / "artifacts"
+
+    @property
+    def logs(self) -> Path:
+        return self.home / "logs"
+
+    @property
+    def admin_key(self) -> Path:
+        return self.home / "admin.key"
+
+    @property
+    def routes(self) -> Path:
+        return self.run / "routes.json"
+
+    @property
+    def usage(self) -> Path:
+        return self.run / "usage.json"
+
+    @cached_property
+    def runtime(self) -> Path:
+        """Folder of Unix sockets, named by a hash of the home: socket paths may have 107 bytes at most."""
+        base = os.environ.get("XDG_RUNTIME_DIR") or tempfile.gettempdir()
+        digest = hashlib.sha256(str(self.home.resolve()).encode()).hexdigest()[:12]
+        return Path(base) / f"llm-os-{os.getuid()}" / digest
+
+    @property
+    def socket(self) -> Path:
+        """Unix socket of the management API."""
+        return self.runtime / "kernel.sock"
+
+    def replica_socket(self, attempt: str) -> Path:
+        return self.runtime / f"{attempt}.sock"
+
+    @property
+    def database_url(self) -> str:
+        return self.database or f"sqlite:///{self.home / 'state.db'}"

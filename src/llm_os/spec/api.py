@@ -1,0 +1,159 @@
+"""Bodies of the management API: one place for the client and the server. Paths are listed with each body.
+
+All under `/v1`, JSON, errors as `{"error": LLMOSError.to_dict()}` with the error's status.
+
+| Method and path | Body -> answer |
+|---|---|
+| GET /health (no /v1, no key) | -> `{"status": "ok"}` |
+| GET /v1/status | -> KernelStatus |
+| POST /v1/shutdown | ShutdownRequest -> ShutdownReport |
+| POST /v1/sessions | OpenSession -> Session |
+| POST /v1/sessions/{id}/renew | -> Session |
+| DELETE /v1/sessions/{id} | -> SessionEnd (what was ended, what goes on) |
+| PUT /v1/sessions/{id}/caps | SetCaps -> Resources |
+| GET /v1/resources?session= | -> Resources |
+| POST /v1/jobs | SubmitJob -> Job |
+| GET /v1/jobs?state=&limit= | -> list[Job], newest first |
+| GET /v1/jobs/{id}?after=&wait= | -> Job; with `wait` seconds, early when `job_version` changed |
+| POST /v1/jobs/{id}/cancel | -> Job |
+| GET /v1/jobs/{id}/reports?since=&wait= | -> ReportPage (all reports of all attempts, in order) |
+| GET /v1/jobs/{id}/logs?offset= | -> LogPage (newest attempt) |
+| GET /v1/events?since=&limit=&wait= | -> list[Event] |
+| GET /v1/why/{subject} | -> Why |
+| GET /v1/models?card= | -> list[ModelVersion] |
+| GET /v1/models/{ref} | -> ModelVersion |
+| GET /v1/artifacts/{digest} | -> ArtifactFacts |
+| GET /v1/artifacts/{digest}/rows?split=&offset=&limit= | -> RowPage |
+| POST /v1/artifacts/{digest}/export | ExportRequest -> ExportReport (copies files to a folder; socket only) |
+| POST /v1/deployments | CreateDeployment -> CreatedDeployment |
+| GET /v1/deployments?all= | -> list[Deployment] |
+| GET /v1/deployments/{name}?wait= | -> Deployment; with `wait`, answers early on a change of state |
+| POST /v1/deployments/{name}/stop | -> Deployment |
+| GET /v1/deployments/{name}/logs?offset= | -> LogPage |
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from pydantic import Field
+
+from llm_os.spec.attempts import Report
+from llm_os.spec.base import Json, Record, Spec
+from llm_os.spec.conditions import Condition
+from llm_os.spec.deployments import Deployment, DeploymentSpec
+from llm_os.spec.events import Event
+from llm_os.spec.jobs import JobSpec
+from llm_os.spec.resources import Caps
+
+
+class KernelStatus(Record):
+    version: str
+    home: str
+    pid: int
+    started_at: float
+    ephemeral: bool
+    management: str
+    """`http://127.0.0.1:7600`."""
+    socket: str
+    gateway: str | None
+    """`http://127.0.0.1:7601/v1`, None until the gateway answers."""
+    jobs: Mapping[str, int]
+    """Number of jobs by state."""
+    deployments: Mapping[str, int]
+    sessions: int
+
+
+class ShutdownRequest(Spec):
+    keep: bool = False
+    """Leave replicas, gateway and running jobs to themselves; the next kernel adopts them."""
+
+
+class ShutdownReport(Record):
+    ended: tuple[str, ...] = ()
+    kept: tuple[str, ...] = ()
+
+
+class OpenSession(Spec):
+    name: str
+    ttl: float = Field(default=15.0, gt=0)
+    """Seconds without a renewal after which the session has expired."""
+
+
+class SessionEnd(Record):
+    ended: tuple[str, ...] = ()
+    """Jobs and deployments that ended with the session."""
+    kept: tuple[str, ...] = ()
+    """What goes on."""
+
+
+class SetCaps(Spec):
+    caps: Caps
+    strict: bool = False
+    """CapacityError, and nothing changed, where something asked for is missing."""
+
+
+class SubmitJob(Spec):
+    spec: JobSpec
+    session: str | None = None
+    background: bool = False
+    """True: the job outlives its session."""
+
+
+class ReportPage(Record):
+    reports: tuple[Report, ...]
+    next: int
+    """Pass as `since` next time: an index into the job's whole list of reports."""
+    ended: bool
+
+
+class LogPage(Record):
+    text: str
+    next: int
+    """Byte offset to go on from."""
+    ended: bool
+
+
+class Why(Record):
+    subject: str
+    kind: str
+    state: str
+    sentence: str
+    """The answer in one sentence: cause, numbers, next step."""
+    conditions: tuple[Condition, ...] = ()
+    events: tuple[Event, ...] = ()
+
+
+class RowPage(Record):
+    split: str
+    offset: int
+    total: int
+    rows: tuple[Mapping[str, Json], ...]
+
+
+class ExportRequest(Spec):
+    path: str
+    """Absolute folder; it must not exist or be empty."""
+
+
+class ExportReport(Record):
+    path: str
+    files: int
+    size: int
+
+
+class CreateDeployment(Spec):
+    spec: DeploymentSpec
+    session: str | None = None
+    keep: bool = False
+    """True: the deployment outlives its session."""
+    private: bool = False
+    """An on-demand replica for `predict` and `generate`: an equal live one is reused."""
+
+
+class CreatedDeployment(Record):
+    deployment: Deployment
+    key: str
+    """A key of its own, shown once; the kernel stores its hash only."""
+    url: str | None
+    """OpenAI base URL of the gateway, None while the gateway starts."""

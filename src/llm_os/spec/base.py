@@ -1,0 +1,54 @@
+"""Bases and names that every other noun is built of; knows nothing but pydantic."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Protocol
+
+from pydantic import BaseModel, ConfigDict, JsonValue, StringConstraints
+
+Json = JsonValue
+"""Any JSON value."""
+
+Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9](?:[a-z0-9._-]{0,62}[a-z0-9])?$")]
+"""A card, deployment or queue: lower-case letters, digits, `.`, `_`, `-`; 1 to 64 characters."""
+
+Digest = Annotated[str, StringConstraints(pattern=r"^sha256:[0-9a-f]{64}$")]
+"""Content address: `sha256:` and 64 hexadecimal digits."""
+
+Ref = Annotated[str, StringConstraints(min_length=1, max_length=200)]
+"""How people name a thing: `card`, `card@3` or a digest."""
+
+JobId = str
+AttemptId = str
+SessionId = str
+
+_ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
+
+
+class Spec(BaseModel):
+    """What somebody asked for. Immutable; unknown fields are errors."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class Record(Spec):
+    """What the system knows. Only the kernel writes records."""
+
+
+class RandomBits(Protocol):
+    """The part of `random.Random` that ids need (injected, so that a simulation can seed it)."""
+
+    def getrandbits(self, k: int, /) -> int: ...
+
+
+def new_id(prefix: str, random: RandomBits) -> str:
+    """A short sortable-by-nothing id such as `job-7k2m9x4q1c` (50 random bits)."""
+    bits = random.getrandbits(50)
+    return prefix + "-" + "".join(_ALPHABET[(bits >> shift) & 31] for shift in range(45, -1, -5))
+
+
+def slug(text: str) -> str:
+    """The nearest valid `Name` to `text` (`My Reviews.csv` -> `my-reviews.csv`)."""
+    cleaned = re.sub(r"[^a-z0-9._-]+", "-", text.lower()).strip("._-")[:64].strip("._-")
+    return cleaned or "unnamed"

@@ -1,0 +1,50 @@
+"""What happened: append-only, written in the transaction of the change it tells."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import StrEnum
+
+from pydantic import Field
+
+from llm_os.spec.base import Json, Record
+
+
+class EventKind(StrEnum):
+    KERNEL_STARTED = "kernel.started"
+    KERNEL_STOPPED = "kernel.stopped"
+    SESSION_OPENED = "session.opened"
+    SESSION_CLOSED = "session.closed"
+    SESSION_EXPIRED = "session.expired"
+    JOB_SUBMITTED = "job.submitted"
+    JOB_PLACED = "job.placed"
+    JOB_STARTED = "job.started"
+    JOB_WAITING = "job.waiting"
+    JOB_RETRIED = "job.retried"
+    JOB_SUCCEEDED = "job.succeeded"
+    JOB_FAILED = "job.failed"
+    JOB_CANCEL_REQUESTED = "job.cancel_requested"
+    JOB_CANCELLED = "job.cancelled"
+    DEPLOYMENT_CREATED = "deployment.created"
+    DEPLOYMENT_WAITING = "deployment.waiting"
+    DEPLOYMENT_READY = "deployment.ready"
+    DEPLOYMENT_STOPPING = "deployment.stopping"
+    DEPLOYMENT_STOPPED = "deployment.stopped"
+    DEPLOYMENT_FAILED = "deployment.failed"
+    REPLICA_PLACED = "replica.placed"
+    REPLICA_READY = "replica.ready"
+    REPLICA_LOST = "replica.lost"
+    GATEWAY_STARTED = "gateway.started"
+    GATEWAY_LOST = "gateway.lost"
+    MODEL_REGISTERED = "model.registered"
+    ORPHAN_ENDED = "orphan.ended"
+
+
+class Event(Record):
+    seq: int
+    at: float
+    kind: EventKind
+    subject: str
+    message: str
+    """A sentence for people."""
+    data: Mapping[str, Json] = Field(default_factory=dict)

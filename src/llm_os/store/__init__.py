@@ -1,0 +1,1 @@
+"""State in SQL, artifacts by content, leases, events. Decides nothing."""

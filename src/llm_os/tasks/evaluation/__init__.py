@@ -1,0 +1,1 @@
+"""Evaluation: one file per kind of task that is judged."""

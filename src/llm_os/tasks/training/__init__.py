@@ -1,0 +1,1 @@
+"""Training methods: one file each (full, lora), and the loop they share."""

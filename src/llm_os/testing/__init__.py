@@ -1,0 +1,1 @@
+"""Public test kit: clock, factories, strategies, faults, simulator, conformance."""

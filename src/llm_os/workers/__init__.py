@@ -1,0 +1,1 @@
+"""The programs that launchers start. They speak through their attempt folder only."""
