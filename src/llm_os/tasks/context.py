@@ -5,6 +5,7 @@ The same class serves the worker (folders of an attempt) and a user who runs a t
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -13,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 from llm_os.errors import IntegrityError
 from llm_os.spec.artifacts import ArtifactFacts
@@ -20,6 +22,10 @@ from llm_os.spec.attempts import Control, Report
 from llm_os.spec.base import Json
 
 MARK = "checkpoint.json"
+
+
+class Stopped(Exception):  # noqa: N818 - no error: the task ends because it was asked to
+    """Raised by `Context.stop_here`: the task was asked to stop and its newest checkpoint is whole."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +55,7 @@ class Context:
         reports: file that reports are appended to; None prints nothing and keeps nothing.
         control: file that says whether to stop.
         on_report: called with every report (a user who runs the task alone draws a bar from it).
+        usage: what the process used so far (`cpu_seconds`, `peak_memory`); added to the result as `usage`.
     """
 
     def __init__(
@@ -64,6 +71,7 @@ class Context:
         control: Path | None = None,
         on_report: Callable[[Report], None] | None = None,
         clock: Callable[[], float] = time.time,
+        usage: Callable[[], Mapping[str, Json]] | None = None,
     ) -> None:
         self.inputs = dict(inputs)
         self.output = output
@@ -75,6 +83,9 @@ class Context:
         self._control = control
         self._on_report = on_report
         self._clock = clock
+        self._usage = usage
+        self.has_result = False
+        """Whether `result` was called."""
         self._seq = 0
         self._control_seen: tuple[int, int] | None = None
         self._stop = False
@@ -89,7 +100,9 @@ class Context:
 
     def result(self, **values: Json) -> None:
         """Small results that become `Job.result`. Call once, at the end, after `finish` if there is an output."""
-        self._write("result", values)
+        self.has_result = True
+        used: dict[str, Json] = {"usage": dict(self._usage())} if self._usage else {}
+        self._write("result", values | used)
 
     def error(self, values: Mapping[str, Json]) -> None:
         """The `LLMOSError.to_dict()` that ends this task; called by the worker, not by tasks."""
@@ -112,6 +125,14 @@ class Context:
                 self._control_seen = seen
                 self._stop = Control.model_validate_json(self._control.read_bytes()).stop
         return self._stop
+
+    def request_stop(self) -> None:
+        """Make `should_stop` true from now on; called by the worker on SIGTERM, not by tasks."""
+        self._stop = True
+
+    def stop_here(self) -> NoReturn:
+        """End the task early because `should_stop()` is true. Write a checkpoint first; a later attempt resumes there."""
+        raise Stopped("the task was asked to stop")
 
     def checkpoint(self, step: int, folder: Path) -> None:
         """Keep `folder` (moved, not copied) as the checkpoint of `step`: hashed, fsynced, renamed; older ones go.
@@ -149,11 +170,21 @@ class Context:
         self._seq += 1
         report = Report.model_validate({"seq": self._seq, "at": self._clock(), "kind": kind, "values": dict(values)})
         if self._reports is not None:
-            line = report.model_dump_json() + "\n"
-            with self._reports.open("ab") as file:
-                file.write(line.encode())
+            _append(self._reports, (report.model_dump_json() + "\n").encode())
         if self._on_report is not None:
             self._on_report(report)
+
+
+def _append(path: Path, line: bytes) -> None:
+    """All of the line or nothing: on a full disk a torn line would glue itself to the next report."""
+    with path.open("ab", buffering=0) as file:
+        start = file.seek(0, os.SEEK_END)
+        try:
+            if file.write(line) != len(line):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+        except OSError:
+            file.truncate(start)
+            raise
 
 
 def verify_checkpoint(folder: Path) -> int:
