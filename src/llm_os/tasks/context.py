@@ -131,7 +131,7 @@ class Context:
         self._stop = True
 
     def stop_here(self) -> NoReturn:
-        """End the task early because `should_stop()` is true. Write a checkpoint first; a later attempt resumes there."""
+        """End the task early, asked by `should_stop()`. Write a checkpoint first; a later attempt resumes there."""
         raise Stopped("the task was asked to stop")
 
     def checkpoint(self, step: int, folder: Path) -> None:

@@ -1,0 +1,248 @@
+"""Starts attempts as processes of this machine, through the stub; keeps no state that a restart would lose.
+
+All it knows lies in attempt folders and in the process table, so a new object, also in another kernel, sees the same.
+What it must not know: jobs, deployments, the store.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import select
+import signal
+import sys
+import time
+from pathlib import Path
+
+from llm_os.drivers.device import Available, Probe, Unavailable
+from llm_os.drivers.folders import is_locked, read_exit, read_handle, seal, write_exit
+from llm_os.drivers.identity import read_process, same_process
+from llm_os.drivers.launcher import Launcher
+from llm_os.drivers.members import MARK, alive_or_reap, end_all, family, kill, marked, members, reap
+from llm_os.errors import DiskFullError, UnavailableError
+from llm_os.settings import Settings
+from llm_os.spec.attempts import Exit
+from llm_os.spec.processes import Handle, ProcessPhase, ProcessStatus
+
+STUB = Path(__file__).parents[2] / "workers" / "stub.py"
+START_PATIENCE = 60.0
+"""Seconds a stub may take to answer; it takes 0.03 on an idle machine."""
+STUB_PATIENCE = 5.0
+"""Seconds a stub may take to write `exit.json` after its program was ended by force."""
+
+
+class LocalLauncher(Launcher):
+    """See `Launcher`. Linux only.
+
+    Args:
+        settings: names the folder of attempts that `list` looks through.
+    """
+
+    name = "local"
+
+    def __init__(self, settings: Settings) -> None:
+        self._attempts = settings.attempts.resolve()
+        self._ended: set[str] = set()
+        """Folders seen with an `exit.json`: it never goes away, so thousands of them are not looked at twice."""
+        self._stubs: dict[int, int | None] = {}
+        """Stubs this object started and has not buried: process id -> start time."""
+
+    def probe(self) -> Probe:
+        if not sys.platform.startswith("linux"):
+            return Unavailable("Local processes are run on Linux only.", hint="Run LLM OS in a Linux container.")
+        return Available(version="1", detail="sessions, locks and parent-death signals of Linux")
+
+    async def start(self, attempt: str, folder: Path) -> Handle:
+        return await asyncio.to_thread(self._start, attempt, folder.resolve())
+
+    async def inspect(self, attempt: str, folder: Path) -> ProcessStatus:
+        return await asyncio.to_thread(_inspect, attempt, folder.resolve())
+
+    async def list(self) -> tuple[ProcessStatus, ...]:
+        return await asyncio.to_thread(self._list)
+
+    async def recover(self, handle: Handle, folder: Path) -> ProcessStatus:
+        status = await self.inspect(handle.attempt, folder)
+        if status.phase is not ProcessPhase.ABSENT:
+            return status
+        await asyncio.to_thread(end_all, folder.resolve(), handle)
+        return _status(handle.attempt, ProcessPhase.LOST, "Its folder holds no trace of it any more.")
+
+    async def stop(self, attempt: str, folder: Path, grace: float, reason: str) -> ProcessStatus:
+        folder = folder.resolve()
+        loop = asyncio.get_running_loop()
+        handle = await _handle_to_stop(folder, reason)
+        if handle is not None and (stub := same_process(handle)) is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(stub.pid, signal.SIGTERM)
+            await _gone(handle, loop.time() + grace)
+        if handle is not None and same_process(handle) is not None:
+            # The stub stays, to reap what is killed and to write exit.json.
+            who = await asyncio.to_thread(members, folder, handle)
+            await asyncio.to_thread(kill, [process for process in who if process.pid != handle.pid])
+            await _gone(handle, loop.time() + STUB_PATIENCE)
+        await asyncio.to_thread(_finish, folder, handle, reason)
+        return await self.inspect(attempt, folder)
+
+    async def logs(self, attempt: str, folder: Path, offset: int, limit: int) -> bytes:
+        return await asyncio.to_thread(_read, folder / "log", offset, limit)
+
+    def _start(self, attempt: str, folder: Path) -> Handle:
+        self._reap()
+        if read_handle(folder) is None and read_exit(folder) is None:
+            self._run_stub(attempt, folder)
+        return read_handle(folder) or Handle(attempt=attempt, launcher=self.name)
+
+    def _run_stub(self, attempt: str, folder: Path) -> None:
+        """Start a stub and wait for its answer. Raises UnavailableError, DiskFullError: nothing runs."""
+        pid, answer = _spawn(folder)
+        try:
+            with open(answer, "rb", buffering=0) as pipe:
+                if not select.select([pipe], [], [], START_PATIENCE)[0]:
+                    os.kill(pid, signal.SIGKILL)
+                    said = f"failed: no sign of life from its stub for {START_PATIENCE:.0f} s"
+                else:
+                    said = pipe.read(4096).decode(errors="replace").strip()
+        finally:
+            process = read_process(pid)
+            self._stubs[pid] = process.start_time if process else None
+        if said in {"running", "already"} or (not said and read_handle(folder) is not None):
+            return
+        reason = said.removeprefix("failed: ") or "its stub ended before it ran anything"
+        error = DiskFullError if "No space left on device" in reason else UnavailableError
+        hint = None if error is DiskFullError else f"The program and its folder are named in {folder / 'spec.json'}."
+        raise error(f"The attempt {attempt} could not be started: {reason}.", hint=hint)
+
+    def _reap(self) -> None:
+        for pid, start_time in tuple(self._stubs.items()):
+            if reap(pid, start_time):
+                self._stubs.pop(pid, None)
+
+    def _list(self) -> tuple[ProcessStatus, ...]:
+        self._reap()
+        found: dict[str, ProcessStatus] = {}
+        for name in self._unended():
+            folder = self._attempts / name
+            handle = read_handle(folder)
+            if handle is not None and same_process(handle) is not None:
+                found[name] = _status(name, ProcessPhase.RUNNING)
+            elif handle is None and is_locked(folder):
+                found[name] = _status(name, ProcessPhase.STARTING)
+        for process, folder in marked():
+            if folder.parent != self._attempts or folder.name in found:
+                continue
+            handle = read_handle(folder)
+            if handle is None and read_exit(folder) is None:
+                found[folder.name] = _status(folder.name, ProcessPhase.STARTING)
+            elif handle is None or process.pid != handle.pid:  # a stub that just wrote its exit.json is no orphan
+                found[folder.name] = _status(folder.name, ProcessPhase.LOST, "Its stub is gone, processes of it run.")
+        return tuple(found[name] for name in sorted(found))
+
+    def _unended(self) -> tuple[str, ...]:
+        try:
+            names = set(os.listdir(self._attempts))
+        except FileNotFoundError:
+            return ()
+        self._ended &= names
+        self._ended |= {name for name in names - self._ended if (self._attempts / name / "exit.json").exists()}
+        return tuple(sorted(names - self._ended))
+
+
+async def _handle_to_stop(folder: Path, reason: str) -> Handle | None:
+    """The stub to end; None once the attempt is sealed. A stub that is just starting is waited for."""
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + START_PATIENCE
+    while True:
+        handle = read_handle(folder)
+        if handle is not None or read_exit(folder) is not None:
+            return handle
+        if await asyncio.to_thread(seal, folder, f"Never started: {reason}"):
+            return None
+        if loop.time() > deadline:  # a stub that hangs between its lock and its first record
+            await asyncio.to_thread(end_all, folder, None)
+        await asyncio.sleep(0.01)
+
+
+async def _gone(handle: Handle, deadline: float) -> None:
+    """Wait until the stub has ended, or until the deadline of the loop's clock."""
+    loop = asyncio.get_running_loop()
+    pause = 0.005
+    while alive_or_reap(handle) and loop.time() < deadline:
+        await asyncio.sleep(min(pause, max(deadline - loop.time(), 0)))
+        pause = min(pause * 1.5, 0.1)
+
+
+def _finish(folder: Path, handle: Handle | None, reason: str) -> None:
+    """Force what is still there, and write the end that a killed stub could not write."""
+    stub_was_there = handle is not None and same_process(handle) is not None
+    left = end_all(folder, handle)
+    if stub_was_there and not left and read_exit(folder) is None:
+        message = f"Ended by force: {reason}"
+        write_exit(folder, Exit(code=None, signal=int(signal.SIGKILL), at=time.time(), message=message))
+
+
+def _inspect(attempt: str, folder: Path) -> ProcessStatus:
+    handle = read_handle(folder)
+    alive = handle is not None and alive_or_reap(handle)
+    ended = read_exit(folder)  # after the look at the stub, which writes it just before it ends
+    if ended is not None:
+        return ProcessStatus(
+            attempt=attempt,
+            phase=ProcessPhase.EXITED,
+            exit_code=ended.code,
+            signal=ended.signal,
+            message=ended.message,
+        )
+    if handle is None:
+        return _status(attempt, ProcessPhase.STARTING if is_locked(folder) else ProcessPhase.ABSENT)
+    if alive:
+        resident = sum(process.resident for process in family(handle))
+        return ProcessStatus(attempt=attempt, phase=ProcessPhase.RUNNING, resident_memory=resident)
+    # Nobody will write its end any more, and what the stub left behind would hold memory that nobody counts.
+    if left := end_all(folder, handle):
+        return _status(attempt, ProcessPhase.RUNNING, f"Its stub is gone, and {left} of its processes do not end.")
+    return _status(attempt, ProcessPhase.LOST, "It runs no more and left no exit record (killed, or a restart).")
+
+
+def _spawn(folder: Path) -> tuple[int, int]:
+    """A stub in a session of its own: its process id and the descriptor it answers on. Raises UnavailableError."""
+    read_end, write_end = os.pipe()
+    try:
+        pid = os.posix_spawn(
+            sys.executable,
+            [sys.executable, "-I", "-S", str(STUB), str(folder)],
+            {**os.environ, MARK: str(folder)},
+            file_actions=[
+                (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+                (os.POSIX_SPAWN_DUP2, write_end, 1),
+                (os.POSIX_SPAWN_OPEN, 2, str(folder / "log"), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600),
+            ],
+            setsid=True,
+            setsigmask=[],
+            setsigdef=[signal.SIGTERM, signal.SIGINT, signal.SIGHUP],
+        )
+    except OSError as error:
+        os.close(read_end)
+        raise UnavailableError(
+            f"No process could be started in {folder}: {error}.", hint="Does the folder exist, and is it writable?"
+        ) from error
+    finally:
+        os.close(write_end)
+    return pid, read_end
+
+
+def _read(path: Path, offset: int, limit: int) -> bytes:
+    try:
+        with path.open("rb") as file:
+            file.seek(offset)
+            return file.read(limit)
+    except FileNotFoundError:
+        return b""
+
+
+def _status(attempt: str, phase: ProcessPhase, message: str = "") -> ProcessStatus:
+    return ProcessStatus(attempt=attempt, phase=phase, message=message)
+
+
+PLUGIN = LocalLauncher

@@ -1,0 +1,163 @@
+"""Runs the one task that an attempt folder names: `python -m llm_os.workers.task <folder>`. Knows no kernel, no store.
+
+It turns whatever a task raises into one `error` report and an exit code of `spec.attempts`, so that the kernel never
+has to read a traceback.
+"""
+
+from __future__ import annotations
+
+import errno
+import faulthandler
+import logging
+import os
+import resource
+import shutil
+import signal
+import sys
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from llm_os import plugins
+from llm_os.errors import CapacityError, DiskFullError, InternalError, InvalidInputError, InvalidOptionError, LLMOSError
+from llm_os.spec.attempts import EXIT_FAILED, EXIT_OK, EXIT_STOPPED, EXIT_USER_ERROR, AttemptSpec, TaskCall
+from llm_os.spec.base import Json, Spec
+from llm_os.tasks.context import Context, InputFolder, Stopped
+from llm_os.tasks.task import Task
+
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
+NO_SPACE_TEXTS = ("No space left on device", "Disk quota exceeded", "file write failed")
+NO_MEMORY_TEXTS = ("out of memory", "can't allocate memory", "Cannot allocate memory", "bad_alloc")
+
+
+def build_context(spec: AttemptSpec, call: TaskCall, folder: Path) -> Context:
+    """The context of an attempt folder; makes the folders that are not there yet."""
+    output, checkpoints, scratch = Path(call.output), Path(call.checkpoints), folder / "scratch"
+    for path in (output, checkpoints, scratch):
+        path.mkdir(parents=True, exist_ok=True)
+    return Context(
+        inputs={role: InputFolder(Path(given.path), given.facts) for role, given in call.inputs.items()},
+        output=output,
+        checkpoints=checkpoints,
+        scratch=scratch,
+        threads=spec.threads,
+        devices=spec.devices,
+        reports=folder / "reports.jsonl",
+        control=folder / "control.json",
+        usage=usage,
+    )
+
+
+def usage() -> dict[str, Json]:
+    """What this process and its ended children used: `cpu_seconds`, and `peak_memory` in bytes."""
+    own, children = resource.getrusage(resource.RUSAGE_SELF), resource.getrusage(resource.RUSAGE_CHILDREN)
+    return {
+        "cpu_seconds": round(own.ru_utime + own.ru_stime + children.ru_utime + children.ru_stime, 3),
+        "peak_memory": max(own.ru_maxrss, children.ru_maxrss) * 1024,
+    }
+
+
+def read_options(task: Task[Spec], call: TaskCall) -> Spec:
+    """Raises InvalidOptionError that names every option that is wrong."""
+    try:
+        return task.Options.model_validate(dict(call.options))
+    except ValidationError as error:
+        wrong = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'options'}: {e['msg']}" for e in error.errors())
+        raise InvalidOptionError(
+            f"The options of {call.task} are wrong: {wrong}.",
+            hint=f"It knows: {', '.join(task.Options.model_fields)}.",
+        ) from error
+
+
+def explain(error: BaseException, log: Path) -> LLMOSError:
+    """The error a user should see for whatever the task raised."""
+    if isinstance(error, LLMOSError):
+        return error
+    chain = tuple(_chain(error))
+    if any(isinstance(e, OSError) and e.errno in NO_SPACE for e in chain) or _says(chain, NO_SPACE_TEXTS):
+        return DiskFullError(f"The disk is full: {error}.")
+    if any(isinstance(e, MemoryError) for e in chain) or _says(chain, NO_MEMORY_TEXTS):
+        return CapacityError(
+            f"The task ran out of memory ({error or type(error).__name__}).",
+            hint="Give it a smaller batch_size, or more memory (set_resources(memory=...)).",
+        )
+    return InternalError(
+        f"The task ended with {type(error).__name__}: {error}. Its log is {log}.",
+        details={"log": str(log), "type": type(error).__name__},
+    )
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _says(chain: tuple[BaseException, ...], texts: tuple[str, ...]) -> bool:
+    """Libraries in C++ and Rust raise their own classes for a full disk or memory; only their words tell."""
+    kinds = tuple(e for e in chain if isinstance(e, RuntimeError | OSError) or type(e).__name__ == "SafetensorError")
+    return any(text in str(e) for e in kinds for text in texts)
+
+
+def fail(context: Context, error: LLMOSError) -> int:
+    """Report the error and choose the exit code. What a failed task wrote goes first, so that a full disk has room."""
+    for path in (context.output, context.scratch):
+        shutil.rmtree(path, ignore_errors=True)
+        path.mkdir(exist_ok=True)
+    values = error.to_dict()
+    values["details"] = {**error.details, "usage": usage()}
+    try:
+        context.error(values)
+    except OSError as cannot:
+        print(f"The error could not be reported ({cannot}): {error}", file=sys.stderr)
+    except (ValidationError, TypeError):  # details that are no JSON
+        context.error({**error.to_dict(), "details": {key: repr(value) for key, value in error.details.items()}})
+    return EXIT_USER_ERROR if isinstance(error, InvalidInputError) else EXIT_FAILED
+
+
+def perform(context: Context, call: TaskCall, log: Path) -> int:
+    """Load, validate, run. The exit code of the worker; raises nothing."""
+    try:
+        task = plugins.load("task", call.task)
+        task.run(context, read_options(task, call))
+        if task.output is not None and not (context.output / "artifact.json").exists():
+            if context.should_stop():
+                return EXIT_STOPPED
+            raise InternalError(f"The task {call.task} ended without output. Its log is {log}.")
+        if not context.has_result:
+            context.result()
+    except Stopped:
+        if context.should_stop():
+            return EXIT_STOPPED
+        return fail(context, InternalError(f"The task {call.task} stopped although nobody asked it to."))
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - the border: whatever it is becomes a report
+        traceback.print_exc()
+        return fail(context, explain(error, log))
+    return EXIT_OK
+
+
+def run(folder: Path) -> int:
+    """Run the attempt of `folder`; see `spec.attempts` for the exit codes."""
+    spec = AttemptSpec.model_validate_json((folder / "spec.json").read_bytes())
+    if spec.task is None:
+        raise InternalError(f"The attempt {spec.attempt} names no task.")
+    context = build_context(spec, spec.task, folder)
+    signal.signal(signal.SIGTERM, lambda *_: context.request_stop())
+    return perform(context, spec.task, folder / "log")
+
+
+def main() -> None:
+    faulthandler.enable()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s")
+    code = run(Path(sys.argv[1]).resolve())
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # The outcome is written. Threads and libraries that crash or hang while the interpreter ends must not change it.
+    os._exit(code)
+
+
+if __name__ == "__main__":
+    main()
