@@ -97,17 +97,18 @@ class LocalLauncher(Launcher):
     def _run_stub(self, attempt: str, folder: Path) -> None:
         """Start a stub and wait for its answer. Raises UnavailableError, DiskFullError: nothing runs."""
         pid, answer = _spawn(folder)
-        try:
-            with open(answer, "rb", buffering=0) as pipe:
-                if not select.select([pipe], [], [], START_PATIENCE)[0]:
-                    os.kill(pid, signal.SIGKILL)
-                    said = f"failed: no sign of life from its stub for {START_PATIENCE:.0f} s"
-                else:
-                    said = pipe.read(4096).decode(errors="replace").strip()
-        finally:
+        with open(answer, "rb", buffering=0) as pipe:
+            if select.select([pipe], [], [], START_PATIENCE)[0]:
+                said = pipe.read(4096).decode(errors="replace").strip()
+            else:
+                os.kill(pid, signal.SIGKILL)
+                said = f"failed: no sign of life from its stub for {START_PATIENCE:.0f} s"
+        if said in {"running", "already"}:
             process = read_process(pid)
             self._stubs[pid] = process.start_time if process else None
-        if said in {"running", "already"} or (not said and read_handle(folder) is not None):
+            return
+        os.waitpid(pid, 0)
+        if not said and read_handle(folder) is not None:  # it was killed after it began: lost, not refused
             return
         reason = said.removeprefix("failed: ") or "its stub ended before it ran anything"
         error = DiskFullError if "No space left on device" in reason else UnavailableError
