@@ -15,8 +15,9 @@ import shutil
 import signal
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 from pydantic import ValidationError
 
@@ -117,10 +118,14 @@ def fail(context: Context, error: LLMOSError) -> int:
     return EXIT_USER_ERROR if isinstance(error, InvalidInputError) else EXIT_FAILED
 
 
-def perform(context: Context, call: TaskCall, log: Path) -> int:
-    """Load, validate, run. The exit code of the worker; raises nothing."""
+def perform(context: Context, call: TaskCall, log: Path, load: Callable[[str, str], Any] = plugins.load) -> int:
+    """Load, validate, run. The exit code of the worker; raises nothing.
+
+    Args:
+        load: finds a plugin by family and name.
+    """
     try:
-        task = plugins.load("task", call.task)
+        task: Task[Spec] = load("task", call.task)
         task.run(context, read_options(task, call))
         if task.output is not None and not (context.output / "artifact.json").exists():
             if context.should_stop():
