@@ -1,0 +1,86 @@
+"""Kill storms: whatever is killed at whatever moment, an attempt runs once at most, ends once, and leaves no process.
+
+`LLM_OS_KILLS` sets how many attempts are killed (default 24; `make soak` sets 1,000). A failure names its seed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import random
+import signal
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from llm_os.drivers.folders import read_exit, read_handle
+from llm_os.drivers.launchers.local import LocalLauncher
+from llm_os.drivers.members import members
+from llm_os.errors import UnavailableError
+from llm_os.settings import Settings
+from llm_os.spec.processes import ProcessPhase
+from llm_os.testing.conformance.launcher import ProcessBed, Program
+
+KILLS = int(os.environ.get("LLM_OS_KILLS", "24"))
+AT_ONCE = 4
+ENDED = {ProcessPhase.EXITED, ProcessPhase.LOST}
+
+
+@pytest.fixture
+async def bed(tmp_path: Path) -> AsyncIterator[ProcessBed]:
+    settings = Settings(home=tmp_path)
+    bed = ProcessBed(lambda: LocalLauncher(settings), settings.attempts)
+    yield bed
+    await bed.clear()
+
+
+async def strike(folder: Path, rng: random.Random) -> str:
+    """SIGKILL or SIGTERM to one or more random processes of the attempt. Says whom."""
+    who = list(members(folder.resolve(), read_handle(folder)))
+    chosen = rng.sample(who, k=min(len(who), rng.choice((1, 1, 2, 99))))
+    number = rng.choice((signal.SIGKILL, signal.SIGKILL, signal.SIGTERM))
+    for process in chosen:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(process.pid, number)
+    return f"{signal.Signals(number).name} to {len(chosen)} of {len(who)}"
+
+
+async def storm(bed: ProcessBed, number: int, seed: int) -> None:
+    rng = random.Random(seed)
+    name = f"storm-{number}"
+    children = rng.choice((0, 0, 1, 3))
+    lasts = rng.choice((0.0, 0.02, None))
+    folder = bed.attempt(name, Program(lasts=lasts, children=children, stop_code=rng.choice((12, None))))
+
+    async def start() -> None:
+        with contextlib.suppress(UnavailableError):
+            await bed.again().start(name, folder)
+
+    starts = [asyncio.create_task(start()) for _ in range(rng.choice((1, 2)))]
+    story = []
+    for _ in range(rng.choice((1, 1, 2))):
+        await asyncio.sleep(rng.choice((0.0, 0.01, 0.03, 0.06, 0.1)) * rng.random() * 2)
+        story.append(await strike(folder, rng))
+    if rng.random() < 0.3:
+        await start()
+    await asyncio.gather(*starts)
+    stopped = await bed.again().stop(name, folder, rng.choice((0.0, 0.05)), "storm")
+    what = f"seed {seed}: {story}, {stopped}"
+    assert stopped.phase in ENDED, what
+    await bed.nothing_is_left(folder)
+    before = (read_exit(folder), read_handle(folder))
+    with contextlib.suppress(UnavailableError):
+        await bed.again().start(name, folder)
+    status = await bed.again().inspect(name, folder)
+    assert status == stopped, what
+    assert (read_exit(folder), read_handle(folder)) == before, what
+    assert (await bed.launcher.logs(name, folder, 0, 10_000)).count(b"up\n") <= 1, what
+
+
+async def test_an_attempt_ends_once_whatever_is_killed(bed: ProcessBed) -> None:
+    first = random.randrange(2**31) if "LLM_OS_KILLS" in os.environ else 7_000
+    for batch in range(0, KILLS, AT_ONCE):
+        await asyncio.gather(*(storm(bed, n, first + n) for n in range(batch, min(batch + AT_ONCE, KILLS))))
+    assert await bed.launcher.list() == ()
