@@ -84,3 +84,18 @@ async def test_an_attempt_ends_once_whatever_is_killed(bed: ProcessBed) -> None:
     for batch in range(0, KILLS, AT_ONCE):
         await asyncio.gather(*(storm(bed, n, first + n) for n in range(batch, min(batch + AT_ONCE, KILLS))))
     assert await bed.launcher.list() == ()
+
+
+async def test_a_stub_that_hangs_is_ended_and_its_end_written_for_it(
+    bed: ProcessBed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("llm_os.drivers.launchers.local.STUB_PATIENCE", 0.1)
+    folder, handle = await bed.running("hangs", Program(children=2))
+    assert handle.pid is not None
+    os.kill(handle.pid, signal.SIGSTOP)
+    status = await bed.launcher.stop("hangs", folder, 0.05, "it hangs")
+    assert (status.phase, status.exit_code, status.signal) == (ProcessPhase.EXITED, None, signal.SIGKILL)
+    assert status.message == "Ended by force: it hangs"
+    assert bed.survivors(folder) == 0
+    assert (await bed.launcher.start("hangs", folder)) == handle
+    assert (await bed.launcher.inspect("hangs", folder)) == status

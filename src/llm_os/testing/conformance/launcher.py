@@ -18,6 +18,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from llm_os.drivers.identity import same_process
 from llm_os.drivers.launcher import Launcher
 from llm_os.drivers.members import members
 from llm_os.errors import UnavailableError
@@ -146,6 +147,11 @@ class ProcessBed(Bed):
     async def kill_stub(self, handle: Handle, folder: Path) -> None:
         assert handle.pid is not None
         os.kill(handle.pid, signal.SIGKILL)
+
+        async def dead() -> bool:
+            return same_process(handle) is None
+
+        await self.until(dead, "the stub is dead")
 
     async def kill_worker(self, handle: Handle, folder: Path) -> None:
         (worker,) = (p for p in members(folder.resolve(), None) if p.parent == handle.pid)
@@ -313,6 +319,13 @@ async def says_lost_when_the_stub_was_killed(bed: Bed) -> None:
     assert bed.survivors(folder) == 0
 
 
+async def ends_the_program_with_its_stub(bed: Bed) -> None:
+    """Nobody looks at it: the kernel may be dead, too."""
+    folder, handle = await bed.running("alone", Program(stop_code=None))
+    await bed.kill_stub(handle, folder)
+    await bed.nothing_is_left(folder)
+
+
 async def starts_nothing_after_it_was_lost(bed: Bed) -> None:
     folder, handle = await bed.running("lost", Program(says="ran"))
     await bed.kill_stub(handle, folder)
@@ -412,6 +425,7 @@ CHECKS: tuple[Callable[[Bed], Awaitable[None]], ...] = (
     seals_what_never_started,
     decides_between_a_start_and_a_stop_at_once,
     says_lost_when_the_stub_was_killed,
+    ends_the_program_with_its_stub,
     starts_nothing_after_it_was_lost,
     says_exited_when_the_worker_was_killed,
     knows_an_end_when_both_were_killed,
