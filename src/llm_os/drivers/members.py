@@ -35,15 +35,19 @@ def marked() -> Iterator[tuple[Process, Path]]:
             yield process, folder
 
 
-def family(handle: Handle) -> tuple[Process, ...]:
-    """The stub's session and descendants, the stub itself left out. Does not see who left both (`members` does)."""
-    table = {process.pid: process for process in processes()}
-    return tuple(p for p in _grow(_session(handle, table), table) if p.pid != handle.pid)
+def snapshot() -> dict[int, Process]:
+    """The process table by process id."""
+    return {process.pid: process for process in processes()}
+
+
+def resident_memory(handle: Handle, table: dict[int, Process]) -> int:
+    """Bytes of the stub's session and descendants in `table`, the stub left out; shared pages count in each."""
+    return sum(p.resident for p in _grow(_session(handle, table), table) if p.pid != handle.pid)
 
 
 def members(folder: Path, handle: Handle | None) -> tuple[Process, ...]:
     """Every living process of the attempt but the caller: stub, session, descendants, and whoever carries its mark."""
-    table = {process.pid: process for process in processes()}
+    table = snapshot()
     ours = _session(handle, table) if handle is not None else set()
     ours |= {pid for pid in table if folder_of(pid) == folder}
     return tuple(p for p in _grow(ours, table) if p.pid != os.getpid())

@@ -195,6 +195,18 @@ def test_hands_the_request_to_stop_to_the_whole_group_of_the_program(tmp_path: P
     assert (folder / "said").read_text() == "child\n"
 
 
+def test_hands_on_a_request_to_stop_that_came_before_the_program_was_there(tmp_path: Path) -> None:
+    code = (
+        f"import os, runpy, signal; stub = runpy.run_path({stub.__file__!r}); program = stub['Run']()\n"
+        "os.kill(os.getpid(), signal.SIGTERM)\n"
+        "program.start(['sleep', '60'], {'PATH': os.environ['PATH']}, '/', 1); print(program.wait())"
+    )
+    done = subprocess.run(
+        [sys.executable, "-I", "-S", "-c", code], capture_output=True, text=True, timeout=30, check=True
+    )
+    assert int(done.stdout) == signal.SIGTERM
+
+
 def test_needs_no_more_than_the_standard_library(tmp_path: Path) -> None:
     """Every start of anything waits for it: it must not load pydantic or our own package."""
     code = f"import sys, runpy; runpy.run_path({stub.__file__!r}); print(*sorted(sys.modules))"

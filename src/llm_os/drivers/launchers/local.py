@@ -17,9 +17,9 @@ from pathlib import Path
 
 from llm_os.drivers.device import Available, Probe, Unavailable
 from llm_os.drivers.folders import is_locked, read_exit, read_handle, seal, write_exit
-from llm_os.drivers.identity import read_process, same_process
+from llm_os.drivers.identity import Process, read_process, same_process
 from llm_os.drivers.launcher import Launcher
-from llm_os.drivers.members import MARK, alive_or_reap, end_all, family, kill, marked, members, reap
+from llm_os.drivers.members import MARK, alive_or_reap, end_all, kill, marked, members, reap, resident_memory, snapshot
 from llm_os.errors import DiskFullError, UnavailableError
 from llm_os.settings import Settings
 from llm_os.spec.attempts import Exit
@@ -30,6 +30,9 @@ START_PATIENCE = 60.0
 """Seconds a stub may take to answer; it takes 0.03 on an idle machine."""
 STUB_PATIENCE = 5.0
 """Seconds a stub may take to write `exit.json` after its program was ended by force."""
+
+MEMORY_AGE = 0.5
+"""Seconds a reading of resident memory may be old: reading the process table takes 4 ms, and inspects are many."""
 
 
 class LocalLauncher(Launcher):
@@ -47,6 +50,8 @@ class LocalLauncher(Launcher):
         """Folders seen with an `exit.json`: it never goes away, so thousands of them are not looked at twice."""
         self._stubs: dict[int, int | None] = {}
         """Stubs this object started and has not buried: process id -> start time."""
+        self._table: dict[int, Process] = {}
+        self._table_at = -MEMORY_AGE
 
     def probe(self) -> Probe:
         if not sys.platform.startswith("linux"):
@@ -57,7 +62,7 @@ class LocalLauncher(Launcher):
         return await asyncio.to_thread(self._start, attempt, folder.resolve())
 
     async def inspect(self, attempt: str, folder: Path) -> ProcessStatus:
-        return await asyncio.to_thread(_inspect, attempt, folder.resolve())
+        return await asyncio.to_thread(self._inspect, attempt, folder.resolve())
 
     async def list(self) -> tuple[ProcessStatus, ...]:
         return await asyncio.to_thread(self._list)
@@ -120,6 +125,30 @@ class LocalLauncher(Launcher):
             if reap(pid, start_time):
                 self._stubs.pop(pid, None)
 
+    def _inspect(self, attempt: str, folder: Path) -> ProcessStatus:
+        handle = read_handle(folder)
+        alive = handle is not None and alive_or_reap(handle)
+        ended = read_exit(folder)  # after the look at the stub, which writes it just before it ends
+        if ended is not None:
+            return ProcessStatus(
+                attempt=attempt,
+                phase=ProcessPhase.EXITED,
+                exit_code=ended.code,
+                signal=ended.signal,
+                message=ended.message,
+            )
+        if handle is None:
+            return _status(attempt, ProcessPhase.STARTING if is_locked(folder) else ProcessPhase.ABSENT)
+        if alive:
+            if time.monotonic() - self._table_at > MEMORY_AGE:
+                self._table, self._table_at = snapshot(), time.monotonic()
+            resident = resident_memory(handle, self._table) or None
+            return ProcessStatus(attempt=attempt, phase=ProcessPhase.RUNNING, resident_memory=resident)
+        # Nobody will write its end any more, and what the stub left behind would hold memory that nobody counts.
+        if left := end_all(folder, handle):
+            return _status(attempt, ProcessPhase.RUNNING, f"Its stub is gone, and {left} of its processes do not end.")
+        return _status(attempt, ProcessPhase.LOST, "It runs no more and left no exit record (killed, or a restart).")
+
     def _list(self) -> tuple[ProcessStatus, ...]:
         self._reap()
         found: dict[str, ProcessStatus] = {}
@@ -181,29 +210,6 @@ def _finish(folder: Path, handle: Handle | None, reason: str) -> None:
     if stub_was_there and not left and read_exit(folder) is None:
         message = f"Ended by force: {reason}"
         write_exit(folder, Exit(code=None, signal=int(signal.SIGKILL), at=time.time(), message=message))
-
-
-def _inspect(attempt: str, folder: Path) -> ProcessStatus:
-    handle = read_handle(folder)
-    alive = handle is not None and alive_or_reap(handle)
-    ended = read_exit(folder)  # after the look at the stub, which writes it just before it ends
-    if ended is not None:
-        return ProcessStatus(
-            attempt=attempt,
-            phase=ProcessPhase.EXITED,
-            exit_code=ended.code,
-            signal=ended.signal,
-            message=ended.message,
-        )
-    if handle is None:
-        return _status(attempt, ProcessPhase.STARTING if is_locked(folder) else ProcessPhase.ABSENT)
-    if alive:
-        resident = sum(process.resident for process in family(handle))
-        return ProcessStatus(attempt=attempt, phase=ProcessPhase.RUNNING, resident_memory=resident)
-    # Nobody will write its end any more, and what the stub left behind would hold memory that nobody counts.
-    if left := end_all(folder, handle):
-        return _status(attempt, ProcessPhase.RUNNING, f"Its stub is gone, and {left} of its processes do not end.")
-    return _status(attempt, ProcessPhase.LOST, "It runs no more and left no exit record (killed, or a restart).")
 
 
 def _spawn(folder: Path) -> tuple[int, int]:

@@ -38,6 +38,11 @@ async def inspects_a_running_attempt(bed: Bed) -> None:
     assert status.phase is ProcessPhase.RUNNING
     assert handle.attempt == "a"
     assert handle.launcher == bed.launcher.name
+
+    async def measured() -> bool:
+        return ((await bed.launcher.inspect("a", folder)).resident_memory or 0) > 2**20
+
+    await bed.until(measured, "its resident memory is known")
     await bed.launcher.stop("a", folder, 5.0, "done")
 
 
