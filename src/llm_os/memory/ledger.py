@@ -1,10 +1,13 @@
-"""Who holds which bytes, cores and accelerators; never more than there are. Pure: knows no clock, disk or engine.
+"""Keeps who holds which cores, bytes and accelerators, so that never more is promised than there is. No I/O, no clock.
 
-The kernel builds it from the attempts that are not confirmed dead, so it is right after any restart.
+The ledger is built anew from records whenever it is needed; it is no truth of its own. Host memory counts what was
+reserved or what was measured, whichever is more, so a worker that outgrows its reservation leaves less to others.
+Accelerators are held whole, by index.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
@@ -14,35 +17,41 @@ from llm_os.spec.conditions import Reason
 from llm_os.spec.resources import Capacity, Caps, Device, Holding, ResourceSpec
 from llm_os.spec.units import format_bytes
 
-EPSILON = 1e-6
-"""Shares of cores are floats; sums of them are compared with this slack."""
+_EPSILON = 1e-6
+"""Cores are fractions; ten times 0.1 must fit into 1.0."""
 
 
 @dataclass(frozen=True, slots=True)
-class Shortage:
-    """Why a request does not fit, with the numbers."""
+class Refusal:
+    """Why a request does not fit.
+
+    Attributes:
+        reason: `never_fits`, `session_cap`, or what there is not enough of.
+        message: a phrase with numbers, no full stop: "needs 5.1 GiB of memory, 3.0 GiB free".
+        details: `resource`, `needed`, `free`, `total` (cores, bytes or a count).
+    """
 
     reason: Reason
     message: str
     details: Mapping[str, Json] = field(default_factory=dict)
 
 
-def cores(value: float) -> str:
-    """`1 CPU`, `0.5 CPUs`, `2 CPUs`."""
-    return f"{value:g} CPU" if value == 1 else f"{value:g} CPUs"
+@dataclass(frozen=True, slots=True)
+class _Room:
+    """What one request is compared with: an amount of everything, and how to speak of it."""
 
-
-def held_memory(holding: Holding) -> int:
-    """What a holding takes from the memory, in bytes: its reservation, or what it was seen to use if that is more."""
-    return max(holding.memory, holding.measured_memory or 0)
+    cpus: float
+    memory: int
+    devices: tuple[Device, ...]
 
 
 class Ledger:
-    """A value: reservations are made in it and the kernel commits them.
+    """See the module. Not thread-safe: it belongs to one decision.
 
     Args:
-        granted: what the node's operator grants.
-        holdings: everything that runs or may still run.
+        granted: what the node's operator grants; its devices are accelerators only.
+        holdings: what is held now. They are believed, also where together they exceed the grant (which may have
+            shrunk since): then nothing is free.
         caps: caps by session id.
     """
 
@@ -54,50 +63,69 @@ class Ledger:
         self._caps = dict(caps or {})
 
     def holdings(self) -> tuple[Holding, ...]:
-        """All holdings, by attempt."""
-        return tuple(self._holdings[name] for name in sorted(self._holdings))
-
-    def granted(self, session: str | None = None) -> Capacity:
-        """The grant, narrowed by the session's caps; what others hold is not taken off."""
-        caps = self._caps.get(session, Caps()) if session else Caps()
-        devices = self._granted.devices
-        if caps.gpus is not None:
-            devices = tuple(device for device in devices if device.index in caps.gpus)
-        return Capacity(
-            cpus=self._granted.cpus if caps.cpus is None else min(caps.cpus, self._granted.cpus),
-            memory=self._granted.memory if caps.memory is None else min(caps.memory, self._granted.memory),
-            devices=devices,
-        )
+        """All holdings by attempt id, sorted."""
+        return tuple(self._holdings[attempt] for attempt in sorted(self._holdings))
 
     def free(self, session: str | None = None) -> Capacity:
-        """What is left, for everybody or for one session inside its caps. Never negative."""
-        taken = {index for holding in self._holdings.values() for index in holding.devices}
-        cpus, memory = self._left(self._granted, self._holdings.values())
-        if session and session in self._caps:
-            own = [holding for holding in self._holdings.values() if holding.session == session]
-            own_cpus, own_memory = self._left(self.granted(session), own)
-            cpus, memory = min(cpus, own_cpus), min(memory, own_memory)
-        devices = tuple(device for device in self.granted(session).devices if device.index not in taken)
-        return Capacity(cpus=max(0.0, round(cpus, 6)), memory=max(0, memory), devices=devices)
+        """What `session` could still take: its cap and the grant, less what is held. Never negative."""
+        room = self._free(session)
+        return Capacity(cpus=room.cpus, memory=room.memory, devices=room.devices)
 
-    def check(self, request: ResourceSpec, session: str | None = None) -> Shortage | None:
-        """None if all workers of `request` fit now; otherwise what is short."""
-        return shortage(request, self.granted(session), self.free(session), capped=session in self._caps)
+    def limit(self, session: str | None = None) -> Capacity:
+        """What `session` could take if nobody held anything: the grant narrowed by its caps."""
+        room = self._limit(session)
+        return Capacity(cpus=room.cpus, memory=room.memory, devices=room.devices)
 
-    def reserve(self, attempt: str, owner: str, kind: str, session: str | None, request: ResourceSpec) -> Holding:
-        """Hold what `request` asks for. The same attempt twice is one holding.
+    def check(self, request: ResourceSpec, session: str | None = None) -> Refusal | None:
+        """None when `request` fits now, otherwise the strongest reason why not."""
+        return self.never_fits(request, session) or self._not_now(request, session)
+
+    def never_fits(self, request: ResourceSpec, session: str | None = None) -> Refusal | None:
+        """Why `request` could not run even if nobody held anything; None when it could."""
+        whole = _Room(self._granted.cpus, self._granted.memory, self._granted.devices)
+        if shortage := _compare(request, whole, whole, "granted in all"):
+            return Refusal(Reason.NEVER_FITS, shortage.message, shortage.details)
+        limit = self._limit(session)
+        if shortage := _compare(request, limit, limit, "allowed to this session"):
+            return Refusal(Reason.SESSION_CAP, shortage.message, shortage.details)
+        return None
+
+    def reserve(
+        self,
+        attempt: str,
+        owner: str,
+        kind: str,
+        session: str | None,
+        request: ResourceSpec,
+        devices: tuple[int, ...] | None = None,
+    ) -> Holding:
+        """Hold what `request` asks for (all workers of a gang together) in the name of `attempt`.
+
+        An attempt that holds something already keeps that: a doubled call takes nothing more.
+
+        Args:
+            devices: exactly these accelerators; None: the smallest that will do.
 
         Raises:
-            CapacityError: it does not fit; nothing was changed.
+            CapacityError: it does not fit; nothing was taken.
         """
-        if attempt in self._holdings:
-            return self._holdings[attempt]
-        short = self.check(request, session)
-        if short is not None:
+        if (held := self._holdings.get(attempt)) is not None:
+            return held
+        if (refusal := self.check(request, session)) is not None:
             raise CapacityError(
-                short.message, hint="Wait until something ends, or ask for less.", details=short.details
+                f"{owner} {refusal.message}.",
+                hint="It runs as soon as enough is free; `llm-os ps` shows who holds what.",
+                details={"reason": refusal.reason.value, **refusal.details},
             )
-        chosen = pick_devices(request, self.free(session).devices)
+        usable = _usable(self._free(session).devices, request)
+        wanted = request.accelerators * request.workers
+        taken = tuple(device.index for device in usable[:wanted]) if devices is None else devices
+        if len(taken) != wanted or not set(taken) <= {device.index for device in usable}:
+            raise CapacityError(
+                f"{owner} was to hold accelerators {list(taken)}, which are not all free.",
+                hint="It is placed again with the next plan.",
+                details={"reason": Reason.NOT_ENOUGH_ACCELERATORS.value, "free": [d.index for d in usable]},
+            )
         holding = Holding(
             attempt=attempt,
             owner=owner,
@@ -105,67 +133,117 @@ class Ledger:
             session=session,
             cpus=request.cpus * request.workers,
             memory=request.memory * request.workers,
-            devices=tuple(device.index for device in chosen),
+            devices=tuple(sorted(taken)),
         )
         self._holdings[attempt] = holding
         return holding
 
-    def measure(self, attempt: str, resident: int) -> Holding | None:
-        """Note `resident` bytes seen. None for an attempt that holds nothing (a late reading)."""
-        holding = self._holdings.get(attempt)
-        if holding is None:
-            return None
-        self._holdings[attempt] = holding.model_copy(update={"measured_memory": resident})
-        return self._holdings[attempt]
+    def measure(self, attempt: str, resident: int) -> None:
+        """Note the resident bytes seen last. An unknown attempt is ignored: it ended meanwhile."""
+        if (held := self._holdings.get(attempt)) is not None:
+            self._holdings[attempt] = held.model_copy(update={"measured_memory": resident})
 
-    def release(self, attempt: str) -> Holding | None:
-        """Give back what it held. None, and no harm, the second time."""
-        return self._holdings.pop(attempt, None)
+    def release(self, attempt: str) -> None:
+        """Give back what `attempt` holds. Idempotent."""
+        self._holdings.pop(attempt, None)
 
-    def _left(self, grant: Capacity, holdings: Iterable[Holding]) -> tuple[float, int]:
-        held = list(holdings)
-        return grant.cpus - sum(h.cpus for h in held), grant.memory - sum(map(held_memory, held))
+    def holders(self, of: str, session: str | None = None) -> tuple[Holding, ...]:
+        """Who holds `of` ("cpus", "memory" or "accelerators"), the most first; of one session, or of all."""
+        seen = [h for h in self._holdings.values() if session is None or h.session == session]
+        amounts = [(_amount(holding, of), holding) for holding in seen]
+        ranked = sorted((pair for pair in amounts if pair[0] > 0), key=lambda pair: (-pair[0], pair[1].attempt))
+        return tuple(holding for _, holding in ranked)
+
+    def _not_now(self, request: ResourceSpec, session: str | None) -> Refusal | None:
+        whole = _Room(self._granted.cpus, self._granted.memory, self._granted.devices)
+        if shortage := _compare(request, self._free(None), whole, "free"):
+            return shortage
+        own = self._free(session)
+        if shortage := _compare(request, own, self._limit(session), "left to this session"):
+            return Refusal(Reason.SESSION_CAP, shortage.message, shortage.details)
+        return None
+
+    def _limit(self, session: str | None) -> _Room:
+        caps = self._caps.get(session) if session is not None else None
+        cpus, memory, devices = self._granted.cpus, int(self._granted.memory), self._granted.devices
+        if caps is not None:
+            cpus = cpus if caps.cpus is None else min(cpus, caps.cpus)
+            memory = memory if caps.memory is None else min(memory, caps.memory)
+            devices = devices if caps.gpus is None else tuple(d for d in devices if d.index in caps.gpus)
+        return _Room(cpus, memory, devices)
+
+    def _free(self, session: str | None) -> _Room:
+        everyone = self._holdings.values()
+        cpus = self._granted.cpus - math.fsum(held.cpus for held in everyone)
+        memory = self._granted.memory - sum(counted_memory(held) for held in everyone)
+        limit = self._limit(session)
+        if session is not None:
+            own = [held for held in everyone if held.session == session]
+            cpus = min(cpus, limit.cpus - math.fsum(held.cpus for held in own))
+            memory = min(memory, limit.memory - sum(counted_memory(held) for held in own))
+        taken = {index for held in everyone for index in held.devices}
+        devices = tuple(device for device in limit.devices if device.index not in taken)
+        # fsum and round: the same cores are free in whatever order the holdings come.
+        return _Room(max(round(cpus, 6), 0.0), max(memory, 0), devices)
 
 
-def pick_devices(request: ResourceSpec, free: Iterable[Device]) -> tuple[Device, ...]:
-    """The accelerators a request would get, lowest index first; fewer than asked for when there are too few."""
-    fitting = [device for device in free if _suits(request, device)]
-    return tuple(sorted(fitting, key=lambda device: device.index)[: request.accelerators * request.workers])
+def counted_memory(holding: Holding) -> int:
+    """Bytes that a holding takes from others: reserved or resident, whichever is more."""
+    return max(holding.memory, holding.measured_memory or 0)
 
 
-def _suits(request: ResourceSpec, device: Device) -> bool:
-    kind = not request.accelerator_kinds or device.kind in request.accelerator_kinds
-    return kind and device.memory >= (request.accelerator_memory or 0)
+def _amount(holding: Holding, of: str) -> float:
+    if of == "accelerators":
+        return len(holding.devices)
+    return holding.cpus if of == "cpus" else counted_memory(holding)
 
 
-def shortage(request: ResourceSpec, granted: Capacity, free: Capacity, *, capped: bool = False) -> Shortage | None:
-    """Compare a request with what is free; `granted` tells whether it could ever fit."""
-    memory, cpus = request.memory * request.workers, request.cpus * request.workers
-    gpus = request.accelerators * request.workers
-    inside = " inside this session's cap" if capped else ""
-    if memory > free.memory:
-        never = memory > granted.memory
-        what = f"{format_bytes(granted.memory)} granted" if never else f"{format_bytes(free.memory)} free"
-        return Shortage(
-            Reason.NEVER_FITS if never else Reason.NOT_ENOUGH_MEMORY,
-            f"needs {format_bytes(memory)}, {what}{inside}",
-            {"needs_memory": memory, "free_memory": free.memory, "granted_memory": granted.memory},
+def _usable(devices: Iterable[Device], request: ResourceSpec) -> list[Device]:
+    """Devices that will do, the smallest first, so that a large one stays for who needs it."""
+    least = request.accelerator_memory or 0
+    kinds = request.accelerator_kinds
+    fit = [d for d in devices if d.memory >= least and (not kinds or d.kind in kinds)]
+    return sorted(fit, key=lambda device: (device.memory, device.index))
+
+
+def _compare(request: ResourceSpec, room: _Room, total: _Room, words: str) -> Refusal | None:
+    """The first thing that there is too little of, with the numbers."""
+    memory = request.memory * request.workers
+    if memory > room.memory:
+        message = f"needs {format_bytes(memory)} of memory, {format_bytes(room.memory)} {words}"
+        return _short(Reason.NOT_ENOUGH_MEMORY, message, "memory", memory, room.memory, total.memory)
+    cpus = request.cpus * request.workers
+    if cpus > room.cpus + _EPSILON:
+        message = f"needs {cores(cpus)}, {_number(room.cpus)} {words}"
+        return _short(Reason.NOT_ENOUGH_CPU, message, "cpus", cpus, room.cpus, total.cpus)
+    wanted = request.accelerators * request.workers
+    usable = _usable(room.devices, request)
+    if wanted <= len(usable):
+        return None
+    kinds = " or ".join(request.accelerator_kinds) + " " if request.accelerator_kinds else ""
+    plural = "s" if wanted > 1 else ""
+    any_size = _usable(room.devices, request.model_copy(update={"accelerator_memory": None}))
+    if wanted <= len(any_size):
+        largest = max(device.memory for device in any_size)
+        least = request.accelerator_memory or 0
+        message = (
+            f"needs {wanted} {kinds}accelerator{plural} with {format_bytes(least)}, "
+            f"{len(usable)} of that size {words}, the largest has {format_bytes(largest)}"
         )
-    if cpus > free.cpus + EPSILON:
-        never = cpus > granted.cpus + EPSILON
-        what = f"{granted.cpus:g} granted" if never else f"{free.cpus:g} free"
-        return Shortage(
-            Reason.NEVER_FITS if never else Reason.NOT_ENOUGH_CPU,
-            f"needs {cores(cpus)}, {what}{inside}",
-            {"needs_cpus": cpus, "free_cpus": free.cpus, "granted_cpus": granted.cpus},
-        )
-    if len(pick_devices(request, free.devices)) < gpus:
-        never = len(pick_devices(request, granted.devices)) < gpus
-        least = f" with {format_bytes(request.accelerator_memory)}" if request.accelerator_memory else ""
-        what = f"{len(granted.devices)} granted" if never else f"{len(free.devices)} free"
-        return Shortage(
-            Reason.NEVER_FITS if never else Reason.NOT_ENOUGH_ACCELERATORS,
-            f"needs {gpus} accelerator{'s' if gpus > 1 else ''}{least}, {what}{inside}",
-            {"needs_accelerators": gpus, "free_accelerators": len(free.devices)},
-        )
-    return None
+        return _short(Reason.NOT_ENOUGH_ACCELERATOR_MEMORY, message, "accelerator_memory", least, largest, largest)
+    message = f"needs {wanted} {kinds}accelerator{plural}, {len(any_size)} {words}"
+    have, most = len(any_size), len(total.devices)
+    return _short(Reason.NOT_ENOUGH_ACCELERATORS, message, "accelerators", wanted, have, most)
+
+
+def _short(reason: Reason, message: str, resource: str, needed: float, free: float, total: float) -> Refusal:
+    return Refusal(reason, message, {"resource": resource, "needed": needed, "free": free, "total": total})
+
+
+def cores(cpus: float) -> str:
+    """`1 core`, `2.5 cores`."""
+    return f"{_number(cpus)} core" + ("" if math.isclose(cpus, 1.0) else "s")
+
+
+def _number(value: float) -> str:
+    return f"{value:.2f}".rstrip("0").rstrip(".")

@@ -1,49 +1,57 @@
-"""schedule(snapshot) -> Plan: who runs now, and for everything else why not. Pure: no clock, no I/O, no state."""
+"""Decides who runs where and when, and for everything else says why not. Pure: no I/O, no clock, no SQL."""
 
 from __future__ import annotations
 
 import math
 
 from llm_os.memory.ledger import Ledger
-from llm_os.scheduler.queueing import in_turn
+from llm_os.scheduler.filters import first_obstacle
 from llm_os.scheduler.snapshot import Snapshot, Waiting
-from llm_os.scheduler.why import because, refuse_backoff, refuse_shortage
+from llm_os.scheduler.why import why_here, why_not
 from llm_os.spec.placement import Placement, Plan, Refusal, Step
+from llm_os.spec.resources import Holding
 
 
 def schedule(snapshot: Snapshot) -> Plan:
-    """Place everything that fits, in turn; what does not fit does not hold up what does.
+    """A step for each waiting subject that fits, a refusal for each that does not.
 
-    The plan never needs more than is granted, for the node and for each session, whatever the order of `holdings`.
+    Turns go by priority, then by submission, then by name. Whatever fits is placed, also past a larger subject that
+    does not (see DESIGN.md for the price). Equal snapshots give equal plans, in whatever order their parts come.
+    Steps are in the order in which they were decided; each fits beside the holdings and all steps before it.
     """
     ledger = Ledger(snapshot.granted, snapshot.holdings, snapshot.caps)
     steps: list[Step] = []
     refusals: list[Refusal] = []
-    for waiting in in_turn(snapshot.waiting):
-        if waiting.not_before is not None and waiting.not_before > snapshot.now:
-            refusals.append(refuse_backoff(waiting, snapshot.now))
+    for waiting in sorted(snapshot.waiting, key=_turn):
+        obstacle = first_obstacle(waiting, ledger, snapshot.now)
+        if obstacle is None:
+            steps.append(_place(waiting, ledger, snapshot))
             continue
-        short = ledger.check(waiting.resources, waiting.session)
-        if short is not None:
-            refusals.append(refuse_shortage(waiting, short, ledger.holdings()))
-            continue
-        holding = ledger.reserve(
-            f"plan:{waiting.subject}", waiting.subject, waiting.kind, waiting.session, waiting.resources
-        )
-        placement = Placement(
-            node=snapshot.node,
-            cpus=holding.cpus,
-            memory=holding.memory,
-            devices=holding.devices,
-            threads=threads(waiting, ledger),
-        )
-        steps.append(
-            Step(subject=waiting.subject, kind=waiting.kind, placement=placement, because=because(waiting, ledger))
+        refusals.append(
+            Refusal(
+                subject=waiting.subject,
+                kind=waiting.kind,
+                reason=obstacle.reason,
+                message=why_not(waiting, obstacle, ledger),
+                details=obstacle.details,
+            )
         )
     return Plan(steps=tuple(steps), refusals=tuple(refusals))
 
 
-def threads(waiting: Waiting, ledger: Ledger) -> int:
-    """Threads a worker may run: the cores its session may use, or fewer if it wants fewer; at least one."""
-    most = max(1, math.floor(ledger.granted(waiting.session).cpus))
-    return most if waiting.wants_threads is None else max(1, min(most, waiting.wants_threads))
+def _turn(waiting: Waiting) -> tuple[int, float, str]:
+    return (-waiting.priority, waiting.submitted, waiting.subject)
+
+
+def _place(waiting: Waiting, ledger: Ledger, snapshot: Snapshot) -> Step:
+    before = ledger.free()
+    held = ledger.reserve(f"plan/{waiting.subject}", waiting.subject, waiting.kind, waiting.session, waiting.resources)
+    placement = _placement(waiting, held, ledger, snapshot.node)
+    because = why_here(waiting, placement, before)
+    return Step(subject=waiting.subject, kind=waiting.kind, placement=placement, because=because)
+
+
+def _placement(waiting: Waiting, held: Holding, ledger: Ledger, node: str) -> Placement:
+    most = max(1, math.floor(ledger.limit(waiting.session).cpus))
+    threads = most if waiting.wants_threads is None else max(1, min(most, waiting.wants_threads))
+    return Placement(node=node, cpus=held.cpus, memory=held.memory, devices=held.devices, threads=threads)

@@ -1,57 +1,52 @@
-"""Why not, one sentence per obstacle, with what would clear it. Pure."""
+"""Why not, in one sentence: the obstacle with its numbers, who stands in the way, and what would clear it."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-from llm_os.memory.ledger import Ledger, Shortage, held_memory
+from llm_os.memory.ledger import Ledger, Refusal, cores
 from llm_os.scheduler.snapshot import Waiting
 from llm_os.spec.conditions import Reason
-from llm_os.spec.placement import Refusal
-from llm_os.spec.resources import Holding
-from llm_os.spec.units import format_bytes, format_duration
+from llm_os.spec.placement import Placement
+from llm_os.spec.resources import Capacity
+from llm_os.spec.units import format_bytes
+
+_SHORTAGES = {
+    Reason.NOT_ENOUGH_CPU,
+    Reason.NOT_ENOUGH_MEMORY,
+    Reason.NOT_ENOUGH_ACCELERATORS,
+    Reason.NOT_ENOUGH_ACCELERATOR_MEMORY,
+    Reason.SESSION_CAP,
+}
+_NAMED = 3
+"""Holders named in a sentence; more would bury the message."""
 
 
-def refuse_backoff(waiting: Waiting, now: float) -> Refusal:
-    rest = max(0.0, (waiting.not_before or now) - now)
-    return Refusal(
-        subject=waiting.subject,
-        kind=waiting.kind,
-        reason=Reason.RETRY_BACKOFF,
-        message=f"Waits {format_duration(rest)} before it is tried again.",
-        details={"seconds": rest},
+def why_not(waiting: Waiting, obstacle: Refusal, ledger: Ledger) -> str:
+    """One sentence, such as "needs 5.1 GiB of memory, 3.0 GiB free; job-a holds the most; batch_size 8 would fit"."""
+    resource = str(obstacle.details.get("resource", ""))
+    parts = [obstacle.message]
+    if obstacle.reason in _SHORTAGES and (names := _holders(waiting, obstacle, ledger, resource)):
+        parts.append(f"held by {names}")
+    if resource == "memory" and waiting.alternatives is not None:
+        free = obstacle.details["free"]
+        if isinstance(free, int | float) and (phrase := waiting.alternatives(int(free))):
+            parts.append(phrase)
+    if obstacle.reason is Reason.NEVER_FITS:
+        parts.append("it can never run on this machine as it is")
+    return f"{waiting.subject} " + "; ".join(parts) + "."
+
+
+def why_here(waiting: Waiting, placement: Placement, before: Capacity) -> str:
+    """Why it was placed: what it takes of what was free."""
+    devices = f" and accelerators {list(placement.devices)}" if placement.devices else ""
+    return (
+        f"{waiting.subject} takes {cores(placement.cpus)}, {format_bytes(placement.memory)}{devices} of "
+        f"{cores(before.cpus)}, {format_bytes(before.memory)} free on {placement.node}."
     )
 
 
-def refuse_shortage(waiting: Waiting, short: Shortage, holdings: Sequence[Holding]) -> Refusal:
-    """Names the largest holder of what is short, because its end would clear the obstacle."""
-    text = short.message[0].upper() + short.message[1:]
-    if short.reason is Reason.NEVER_FITS:
-        text += "; it can never run here as it is."
-    else:
-        text += _held_by(short.reason, holdings)
-    return Refusal(
-        subject=waiting.subject, kind=waiting.kind, reason=short.reason, message=text, details=dict(short.details)
-    )
-
-
-def because(waiting: Waiting, ledger: Ledger) -> str:
-    """Why a step was taken: what it got and what is left."""
-    free = ledger.free(waiting.session)
-    return f"fits; {format_bytes(free.memory)} and {free.cpus:g} CPUs stay free"
-
-
-def _held_by(reason: Reason, holdings: Sequence[Holding]) -> str:
-    def size(holding: Holding) -> float:
-        if reason is Reason.NOT_ENOUGH_MEMORY:
-            return held_memory(holding)
-        return holding.cpus if reason is Reason.NOT_ENOUGH_CPU else len(holding.devices)
-
-    most = max(holdings, key=lambda holding: (size(holding), holding.attempt), default=None)
-    if most is None or not size(most):
-        return "."
-    shown = {
-        Reason.NOT_ENOUGH_MEMORY: format_bytes(held_memory(most)),
-        Reason.NOT_ENOUGH_CPU: f"{most.cpus:g} CPUs",
-    }.get(reason, f"{len(most.devices)} accelerators")
-    return f"; {most.owner} holds {shown}, and this starts when enough of it ends."
+def _holders(waiting: Waiting, obstacle: Refusal, ledger: Ledger, resource: str) -> str:
+    of = "accelerators" if resource.startswith("accelerator") else resource
+    session = waiting.session if obstacle.reason is Reason.SESSION_CAP else None
+    owners = list(dict.fromkeys(holding.owner for holding in ledger.holders(of, session)))
+    more = f" and {len(owners) - _NAMED} more" if len(owners) > _NAMED else ""
+    return ", ".join(owners[:_NAMED]) + more
