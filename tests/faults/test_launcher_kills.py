@@ -16,10 +16,12 @@ from pathlib import Path
 import pytest
 
 from llm_os.drivers.folders import read_exit, read_handle
+from llm_os.drivers.identity import read_process
 from llm_os.drivers.launchers.local import LocalLauncher
-from llm_os.drivers.members import members
+from llm_os.drivers.members import folder_of, members
 from llm_os.errors import UnavailableError
 from llm_os.settings import Settings
+from llm_os.spec.attempts import AttemptSpec
 from llm_os.spec.processes import ProcessPhase
 from llm_os.testing.conformance.launcher import ProcessBed, Program
 
@@ -99,3 +101,29 @@ async def test_a_stub_that_hangs_is_ended_and_its_end_written_for_it(
     assert bed.survivors(folder) == 0
     assert (await bed.launcher.start("hangs", folder)) == handle
     assert (await bed.launcher.inspect("hangs", folder)) == status
+
+
+async def test_a_child_that_hides_its_origin_ends_with_a_killed_stub(bed: ProcessBed) -> None:
+    """It carries no mark in its environment and its parents are dead; only its session tells whose it is."""
+    folder = bed.attempt("hides", Program())
+    spec = AttemptSpec.model_validate_json((folder / "spec.json").read_bytes())
+    script = "env -i sleep 600 & echo $!; exec sleep 600"
+    spec = spec.model_copy(update={"argv": ("sh", "-c", script)})
+    (folder / "spec.json").write_text(spec.model_dump_json())
+    handle = await bed.launcher.start("hides", folder)
+
+    async def said() -> bool:
+        return (await bed.launcher.logs("hides", folder, 0, 100)).endswith(b"\n")
+
+    await bed.until(said, "the child is there")
+    child = int(await bed.launcher.logs("hides", folder, 0, 100))
+
+    async def hidden() -> bool:
+        return folder_of(child) is None
+
+    await bed.until(hidden, "the child has dropped its mark")
+    assert read_process(child) is not None
+    await bed.kill_stub(handle, folder)
+    assert (await bed.launcher.inspect("hides", folder)).phase is ProcessPhase.LOST
+    process = read_process(child)
+    assert process is None or not process.alive
