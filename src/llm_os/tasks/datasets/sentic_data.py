@@ -1,0 +1,134 @@
+"""The data set that ships with the package: human-rated English texts, Chinese reviews. See data/CARD.md."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import lzma
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+
+from llm_os.errors import DataError, EmptyDataError, IntegrityError
+from llm_os.spec.artifacts import ArtifactFacts
+from llm_os.spec.base import Json, Spec
+from llm_os.spec.resources import Capacity, ResourceSpec
+from llm_os.tasks.context import Context
+from llm_os.tasks.datasets.splits import divide, normal_form, order
+from llm_os.tasks.datasets.writer import Row, write_dataset
+from llm_os.tasks.task import Task
+
+DATA = Path(__file__).parent / "data"
+SHA256 = {
+    "en": "d8db7bfb1360e3f50e1778d79019a2257c7d392529e65ba3e01a679a1768f25d",
+    "zh": "64ea5656580deebd72f0ab726cdce094ddb224b53f11a3aec2075e587b080ea5",
+}
+CLEAR = 1.0
+"""Least distance of a mean rating from 0 that counts as positive or negative."""
+NEUTRAL = 0.5
+"""Largest distance of a mean rating from 0 that counts as neutral (three classes)."""
+
+
+class SenticDataOptions(Spec):
+    language: Literal["en", "zh"] = "en"
+    """`en` or `zh`."""
+    labels: Literal[2, 3, "score"] = 2
+    """2 or 3 classes, or `score`: the mean rating from -4 to 4. Chinese has 2 classes only."""
+    test_size: float = Field(default=0.2, gt=0, lt=1)
+    """Share of the rows that goes to the test split."""
+    seed: int = 42
+    """Another seed is another split."""
+    limit: int | None = Field(default=None, ge=10)
+    """At most this many rows in all, chosen at random by the seed, classes in proportion."""
+
+
+class SenticData(Task[SenticDataOptions]):
+    """Same options, same bytes: on every machine and at every time."""
+
+    Options = SenticDataOptions
+    output = "dataset"
+    cacheable = True
+
+    def resources(
+        self, options: SenticDataOptions, inputs: Mapping[str, ArtifactFacts], granted: Capacity
+    ) -> ResourceSpec:
+        return ResourceSpec(cpus=min(0.25, granted.cpus), memory=256 * 2**20)
+
+    def run(self, context: Context, options: SenticDataOptions) -> None:
+        if options.language == "zh" and options.labels != 2:
+            raise DataError(
+                "The Chinese texts have two classes and no ratings.", hint="Leave `labels` out, or take language='en'."
+            )
+        context.report(stage="reading", step=0, total=3)
+        rows, names = select(read(options.language), options.labels)
+        train, test = _divide(rows, options, names)
+        context.report(stage="writing", step=2, total=3)
+        source: dict[str, Json] = {"kind": "package data", "sha256": SHA256[options.language]}
+        meta = write_dataset(
+            context,
+            name="sentic_data",
+            language=options.language,
+            splits={"train": train, "test": test},
+            labels=names,
+            source=source,
+        )
+        (context.output / "CARD.md").write_bytes((DATA / "CARD.md").read_bytes())
+        context.report(stage="done", step=3, total=3)
+        context.result(rows={"train": len(train), "test": len(test)}, name=meta["name"])
+
+
+def read(language: str) -> list[dict[str, Json]]:
+    """All shipped rows of a language. Raises IntegrityError when the file was changed."""
+    packed = (DATA / f"sentic_data.{language}.jsonl.xz").read_bytes()
+    if hashlib.sha256(packed).hexdigest() != SHA256[language]:
+        raise IntegrityError(f"The shipped data file for '{language}' was changed.", hint="Install the package again.")
+    return [json.loads(line) for line in lzma.decompress(packed).splitlines()]
+
+
+def select(rows: list[dict[str, Json]], labels: int | str) -> tuple[list[Row], list[str] | None]:
+    """Rows with their `label`, equal texts once, and the class names (None for scores)."""
+    chosen: dict[str, Row] = {}
+    for row in rows:
+        label = _label(row, labels)
+        if label is not None:
+            chosen.setdefault(normal_form(str(row["text"])), {"text": row["text"], "label": label, **row})
+    if labels == "score":
+        return list(chosen.values()), None
+    return list(chosen.values()), ["negative", "positive"] if labels == 2 else ["negative", "neutral", "positive"]
+
+
+def _label(row: dict[str, Json], labels: int | str) -> str | float | None:
+    if "label" in row:
+        return str(row["label"])
+    score = float(str(row["score"]))
+    if labels == "score":
+        return score
+    if abs(score) >= CLEAR:
+        return "positive" if score > 0 else "negative"
+    return "neutral" if labels == 3 and abs(score) <= NEUTRAL else None
+
+
+def _divide(rows: list[Row], options: SenticDataOptions, names: list[str] | None) -> tuple[list[Row], list[Row]]:
+    def stratum(row: Row) -> str:
+        return str(row["label"]) if names is not None else str(row.get("domain"))
+
+    if options.limit is not None and options.limit < len(rows):
+        share = options.limit / len(rows)
+        by_stratum: dict[str, list[Row]] = {}
+        for row in sorted(rows, key=lambda row: order(options.seed + 2, str(row["text"]))):
+            by_stratum.setdefault(stratum(row), []).append(row)
+        rows = [row for part in by_stratum.values() for row in part[: max(2, round(share * len(part)))]]
+    train, test = divide(
+        rows, text=lambda row: str(row["text"]), stratum=stratum, test_size=options.test_size, seed=options.seed
+    )
+    if not train or not test:
+        raise EmptyDataError(
+            f"test_size={options.test_size} of {len(rows)} rows leaves one side empty.",
+            hint="Take another test_size or a larger limit.",
+        )
+    return train, test
+
+
+PLUGIN = SenticData()
