@@ -10,6 +10,7 @@ import contextlib
 import os
 import random
 import signal
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -22,7 +23,7 @@ from llm_os.drivers.members import folder_of, members
 from llm_os.errors import UnavailableError
 from llm_os.settings import Settings
 from llm_os.spec.attempts import AttemptSpec
-from llm_os.spec.processes import ProcessPhase
+from llm_os.spec.processes import Handle, ProcessPhase
 from llm_os.testing.conformance.launcher import ProcessBed, Program
 
 KILLS = int(os.environ.get("LLM_OS_KILLS", "24"))
@@ -127,3 +128,35 @@ async def test_a_child_that_hides_its_origin_ends_with_a_killed_stub(bed: Proces
     assert (await bed.launcher.inspect("hides", folder)).phase is ProcessPhase.LOST
     process = read_process(child)
     assert process is None or not process.alive
+
+
+async def test_attempts_go_on_when_the_kernel_and_its_whole_group_are_killed(bed: ProcessBed, tmp_path: Path) -> None:
+    folder = bed.attempt("outlives", Program())
+    code = (
+        "import asyncio, os, signal, sys\n"
+        "from pathlib import Path\n"
+        "from llm_os.drivers.launchers.local import LocalLauncher\n"
+        "from llm_os.settings import Settings\n"
+        "launcher = LocalLauncher(Settings(home=Path(sys.argv[1])))\n"
+        "handle = asyncio.run(launcher.start('outlives', Path(sys.argv[2])))\n"
+        "print(handle.model_dump_json(), flush=True)\n"
+        "os.killpg(0, signal.SIGKILL)\n"
+    )
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+    kernel = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", code, str(tmp_path), str(folder)),
+        stdout=asyncio.subprocess.PIPE,
+        env=env,
+        start_new_session=True,
+    )
+    said, _ = await kernel.communicate()
+    assert kernel.returncode == -signal.SIGKILL
+    handle = Handle.model_validate_json(said)
+    assert (await bed.launcher.recover(handle, folder)).phase is ProcessPhase.RUNNING
+
+    async def up() -> bool:
+        return await bed.launcher.logs("outlives", folder, 0, 100) == b"up\n"
+
+    await bed.until(up, "the program goes on")
+    assert await bed.launcher.start("outlives", folder) == handle
+    assert (await bed.launcher.stop("outlives", folder, 20.0, "done")).exit_code == 12
