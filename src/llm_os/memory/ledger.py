@@ -1,7 +1,8 @@
 """Keeps who holds which cores, bytes and accelerators, so that never more is promised than there is. No I/O, no clock.
 
-The ledger is built anew from records whenever it is needed; it is no truth of its own. Host memory counts what was
-reserved or what was measured, whichever is more, so a worker that outgrows its reservation leaves less to others.
+The ledger is built anew from the attempts that are not confirmed dead; it is no truth of its own, so it is right
+after any restart. Host memory counts what was reserved or what was measured, whichever is more, so a worker that
+outgrows its reservation leaves less to others.
 Accelerators are held whole, by index.
 """
 
@@ -22,7 +23,7 @@ _EPSILON = 1e-6
 
 
 @dataclass(frozen=True, slots=True)
-class Refusal:
+class Shortage:
     """Why a request does not fit.
 
     Attributes:
@@ -71,23 +72,23 @@ class Ledger:
         room = self._free(session)
         return Capacity(cpus=room.cpus, memory=room.memory, devices=room.devices)
 
-    def limit(self, session: str | None = None) -> Capacity:
-        """What `session` could take if nobody held anything: the grant narrowed by its caps."""
+    def granted(self, session: str | None = None) -> Capacity:
+        """The grant, narrowed by the session's caps; what anybody holds is not taken off."""
         room = self._limit(session)
         return Capacity(cpus=room.cpus, memory=room.memory, devices=room.devices)
 
-    def check(self, request: ResourceSpec, session: str | None = None) -> Refusal | None:
+    def check(self, request: ResourceSpec, session: str | None = None) -> Shortage | None:
         """None when `request` fits now, otherwise the strongest reason why not."""
         return self.never_fits(request, session) or self._not_now(request, session)
 
-    def never_fits(self, request: ResourceSpec, session: str | None = None) -> Refusal | None:
+    def never_fits(self, request: ResourceSpec, session: str | None = None) -> Shortage | None:
         """Why `request` could not run even if nobody held anything; None when it could."""
         whole = _Room(self._granted.cpus, self._granted.memory, self._granted.devices)
         if shortage := _compare(request, whole, whole, "granted in all"):
-            return Refusal(Reason.NEVER_FITS, shortage.message, shortage.details)
+            return Shortage(Reason.NEVER_FITS, shortage.message, shortage.details)
         limit = self._limit(session)
         if shortage := _compare(request, limit, limit, "allowed to this session"):
-            return Refusal(Reason.SESSION_CAP, shortage.message, shortage.details)
+            return Shortage(Reason.SESSION_CAP, shortage.message, shortage.details)
         return None
 
     def reserve(
@@ -138,14 +139,16 @@ class Ledger:
         self._holdings[attempt] = holding
         return holding
 
-    def measure(self, attempt: str, resident: int) -> None:
-        """Note the resident bytes seen last. An unknown attempt is ignored: it ended meanwhile."""
-        if (held := self._holdings.get(attempt)) is not None:
-            self._holdings[attempt] = held.model_copy(update={"measured_memory": resident})
+    def measure(self, attempt: str, resident: int) -> Holding | None:
+        """Note the resident bytes seen last. None for an attempt that holds nothing: it ended meanwhile."""
+        if (held := self._holdings.get(attempt)) is None:
+            return None
+        self._holdings[attempt] = held.model_copy(update={"measured_memory": resident})
+        return self._holdings[attempt]
 
-    def release(self, attempt: str) -> None:
-        """Give back what `attempt` holds. Idempotent."""
-        self._holdings.pop(attempt, None)
+    def release(self, attempt: str) -> Holding | None:
+        """Give back what `attempt` holds. None, and no harm, the second time."""
+        return self._holdings.pop(attempt, None)
 
     def holders(self, of: str, session: str | None = None) -> tuple[Holding, ...]:
         """Who holds `of` ("cpus", "memory" or "accelerators"), the most first; of one session, or of all."""
@@ -154,13 +157,13 @@ class Ledger:
         ranked = sorted((pair for pair in amounts if pair[0] > 0), key=lambda pair: (-pair[0], pair[1].attempt))
         return tuple(holding for _, holding in ranked)
 
-    def _not_now(self, request: ResourceSpec, session: str | None) -> Refusal | None:
+    def _not_now(self, request: ResourceSpec, session: str | None) -> Shortage | None:
         whole = _Room(self._granted.cpus, self._granted.memory, self._granted.devices)
         if shortage := _compare(request, self._free(None), whole, "free"):
             return shortage
         own = self._free(session)
         if shortage := _compare(request, own, self._limit(session), "left to this session"):
-            return Refusal(Reason.SESSION_CAP, shortage.message, shortage.details)
+            return Shortage(Reason.SESSION_CAP, shortage.message, shortage.details)
         return None
 
     def _limit(self, session: str | None) -> _Room:
@@ -175,19 +178,19 @@ class Ledger:
     def _free(self, session: str | None) -> _Room:
         everyone = self._holdings.values()
         cpus = self._granted.cpus - math.fsum(held.cpus for held in everyone)
-        memory = self._granted.memory - sum(counted_memory(held) for held in everyone)
+        memory = self._granted.memory - sum(held_memory(held) for held in everyone)
         limit = self._limit(session)
         if session is not None:
             own = [held for held in everyone if held.session == session]
             cpus = min(cpus, limit.cpus - math.fsum(held.cpus for held in own))
-            memory = min(memory, limit.memory - sum(counted_memory(held) for held in own))
+            memory = min(memory, limit.memory - sum(held_memory(held) for held in own))
         taken = {index for held in everyone for index in held.devices}
         devices = tuple(device for device in limit.devices if device.index not in taken)
         # fsum and round: the same cores are free in whatever order the holdings come.
         return _Room(max(round(cpus, 6), 0.0), max(memory, 0), devices)
 
 
-def counted_memory(holding: Holding) -> int:
+def held_memory(holding: Holding) -> int:
     """Bytes that a holding takes from others: reserved or resident, whichever is more."""
     return max(holding.memory, holding.measured_memory or 0)
 
@@ -195,7 +198,7 @@ def counted_memory(holding: Holding) -> int:
 def _amount(holding: Holding, of: str) -> float:
     if of == "accelerators":
         return len(holding.devices)
-    return holding.cpus if of == "cpus" else counted_memory(holding)
+    return holding.cpus if of == "cpus" else held_memory(holding)
 
 
 def _usable(devices: Iterable[Device], request: ResourceSpec) -> list[Device]:
@@ -206,7 +209,7 @@ def _usable(devices: Iterable[Device], request: ResourceSpec) -> list[Device]:
     return sorted(fit, key=lambda device: (device.memory, device.index))
 
 
-def _compare(request: ResourceSpec, room: _Room, total: _Room, words: str) -> Refusal | None:
+def _compare(request: ResourceSpec, room: _Room, total: _Room, words: str) -> Shortage | None:
     """The first thing that there is too little of, with the numbers."""
     memory = request.memory * request.workers
     if memory > room.memory:
@@ -236,8 +239,8 @@ def _compare(request: ResourceSpec, room: _Room, total: _Room, words: str) -> Re
     return _short(Reason.NOT_ENOUGH_ACCELERATORS, message, "accelerators", wanted, have, most)
 
 
-def _short(reason: Reason, message: str, resource: str, needed: float, free: float, total: float) -> Refusal:
-    return Refusal(reason, message, {"resource": resource, "needed": needed, "free": free, "total": total})
+def _short(reason: Reason, message: str, resource: str, needed: float, free: float, total: float) -> Shortage:
+    return Shortage(reason, message, {"resource": resource, "needed": needed, "free": free, "total": total})
 
 
 def cores(cpus: float) -> str:

@@ -16,7 +16,7 @@ BEST_COPY = 4
 
 
 def estimate(
-    *, parameters: int, hidden: int, layers: int, batch_size: int, length: int, trainable: int | None = None
+    parameters: int, hidden: int, layers: int, batch_size: int, length: int, trainable: int | None = None
 ) -> int:
     """Peak resident bytes of one training process.
 
@@ -32,7 +32,7 @@ def estimate(
 
 
 def largest_batch(
-    free: int, *, parameters: int, hidden: int, layers: int, length: int, trainable: int | None = None
+    free: int, parameters: int, hidden: int, layers: int, length: int, trainable: int | None = None
 ) -> int | None:
     """The largest power of two of sequences a step that fits into `free` bytes; None if not even one does."""
     without = estimate(

@@ -6,6 +6,7 @@ import math
 
 from llm_os.memory.ledger import Ledger
 from llm_os.scheduler.filters import first_obstacle
+from llm_os.scheduler.queueing import in_turn
 from llm_os.scheduler.snapshot import Snapshot, Waiting
 from llm_os.scheduler.why import why_here, why_not
 from llm_os.spec.placement import Placement, Plan, Refusal, Step
@@ -15,14 +16,14 @@ from llm_os.spec.resources import Holding
 def schedule(snapshot: Snapshot) -> Plan:
     """A step for each waiting subject that fits, a refusal for each that does not.
 
-    Turns go by priority, then by submission, then by name. Whatever fits is placed, also past a larger subject that
+    Turns go by priority, replicas before jobs, then by submission (`queueing.py`). Whatever fits is placed, also past a larger subject that
     does not (see DESIGN.md for the price). Equal snapshots give equal plans, in whatever order their parts come.
     Steps are in the order in which they were decided; each fits beside the holdings and all steps before it.
     """
     ledger = Ledger(snapshot.granted, snapshot.holdings, snapshot.caps)
     steps: list[Step] = []
     refusals: list[Refusal] = []
-    for waiting in sorted(snapshot.waiting, key=_turn):
+    for waiting in in_turn(snapshot.waiting):
         obstacle = first_obstacle(waiting, ledger, snapshot.now)
         if obstacle is None:
             steps.append(_place(waiting, ledger, snapshot))
@@ -39,10 +40,6 @@ def schedule(snapshot: Snapshot) -> Plan:
     return Plan(steps=tuple(steps), refusals=tuple(refusals))
 
 
-def _turn(waiting: Waiting) -> tuple[int, float, str]:
-    return (-waiting.priority, waiting.submitted, waiting.subject)
-
-
 def _place(waiting: Waiting, ledger: Ledger, snapshot: Snapshot) -> Step:
     before = ledger.free()
     held = ledger.reserve(f"plan/{waiting.subject}", waiting.subject, waiting.kind, waiting.session, waiting.resources)
@@ -52,6 +49,6 @@ def _place(waiting: Waiting, ledger: Ledger, snapshot: Snapshot) -> Step:
 
 
 def _placement(waiting: Waiting, held: Holding, ledger: Ledger, node: str) -> Placement:
-    most = max(1, math.floor(ledger.limit(waiting.session).cpus))
+    most = max(1, math.floor(ledger.granted(waiting.session).cpus))
     threads = most if waiting.wants_threads is None else max(1, min(most, waiting.wants_threads))
     return Placement(node=node, cpus=held.cpus, memory=held.memory, devices=held.devices, threads=threads)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from llm_os.memory.ledger import Ledger, Refusal, cores
+from llm_os.memory.ledger import Ledger, Shortage, cores
 from llm_os.scheduler.snapshot import Waiting
 from llm_os.spec.conditions import Reason
 from llm_os.spec.placement import Placement
@@ -20,7 +20,7 @@ _NAMED = 3
 """Holders named in a sentence; more would bury the message."""
 
 
-def why_not(waiting: Waiting, obstacle: Refusal, ledger: Ledger) -> str:
+def why_not(waiting: Waiting, obstacle: Shortage, ledger: Ledger) -> str:
     """One sentence, such as "needs 5.1 GiB of memory, 3.0 GiB free; job-a holds the most; batch_size 8 would fit"."""
     resource = str(obstacle.details.get("resource", ""))
     parts = [obstacle.message]
@@ -44,7 +44,7 @@ def why_here(waiting: Waiting, placement: Placement, before: Capacity) -> str:
     )
 
 
-def _holders(waiting: Waiting, obstacle: Refusal, ledger: Ledger, resource: str) -> str:
+def _holders(waiting: Waiting, obstacle: Shortage, ledger: Ledger, resource: str) -> str:
     of = "accelerators" if resource.startswith("accelerator") else resource
     session = waiting.session if obstacle.reason is Reason.SESSION_CAP else None
     owners = list(dict.fromkeys(holding.owner for holding in ledger.holders(of, session)))

@@ -30,6 +30,11 @@ def test_the_more_important_goes_first_then_the_earlier() -> None:
     assert [step.subject for step in plan.steps] == ["urgent", "early", "late"]
 
 
+def test_a_replica_goes_before_a_job_because_somebody_waits_for_its_answer() -> None:
+    plan = schedule(look(wants("job", submitted=1), wants("card/0", kind="replica", submitted=2)))
+    assert [step.subject for step in plan.steps] == ["card/0", "job"]
+
+
 def test_what_fits_does_not_wait_behind_what_does_not() -> None:
     plan = schedule(look(wants("large", memory=6, submitted=1), wants("huge", memory=7), wants("small", memory=1)))
     assert [step.subject for step in plan.steps] == ["huge", "small"]
