@@ -4,6 +4,7 @@
 LLMOSError
 ├── InvalidInputError            what was asked cannot be right
 │   ├── InvalidOptionError       an unknown or ill-typed option ("did you mean")
+│   ├── TooLargeError            a request body over the limit
 │   ├── DataError                the data cannot be used
 │   │   ├── ColumnNotFoundError  a named column is not there
 │   │   ├── EmptyDataError       no usable row
@@ -22,6 +23,7 @@ LLMOSError
 ├── SourceError                  a package, hub or file source could not be fetched
 ├── KernelUnavailableError       no kernel answers (retryable)
 ├── UnavailableError             a replica or engine is not ready or missing (retryable)
+├── OverloadedError              a bounded queue is full (retryable; `retry_after` seconds in the details)
 ├── AuthenticationError          no key, or a wrong one
 ├── PermissionDeniedError        the key's role does not allow it
 ├── StaleError                   a late or doubled write was dropped (retryable)
@@ -86,6 +88,11 @@ class InvalidInputError(LLMOSError, ValueError):
 
 class InvalidOptionError(InvalidInputError):
     code = "invalid_option"
+
+
+class TooLargeError(InvalidInputError):
+    code = "too_large"
+    status = 413
 
 
 class DataError(InvalidInputError):
@@ -178,6 +185,13 @@ class UnavailableError(LLMOSError):
     code = "unavailable"
     retryable = True
     status = 503
+    exit_code = 6
+
+
+class OverloadedError(LLMOSError):
+    code = "overloaded"
+    retryable = True
+    status = 429
     exit_code = 6
 
 

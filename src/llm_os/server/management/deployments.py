@@ -1,0 +1,43 @@
+"""Deployments over HTTP; must not decide anything: each route is one syscall, besides where paths may come from."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query
+
+from llm_os.kernel.syscalls import Syscalls
+from llm_os.server.management.paths import Paths
+from llm_os.server.management.waiting import Offset, Wait
+from llm_os.spec import api
+from llm_os.spec.deployments import Deployment
+
+
+def router(syscalls: Syscalls) -> APIRouter:
+    routes = APIRouter(prefix="/v1/deployments", tags=["deployments"])
+
+    @routes.post("")
+    async def create(request: api.CreateDeployment, paths: Paths) -> api.CreatedDeployment:
+        paths.check(request.spec.options)
+        return syscalls.create_deployment(request)
+
+    @routes.get("")
+    async def deployments(include_ended: Annotated[bool, Query(alias="all")] = False) -> list[Deployment]:
+        return syscalls.deployments(include_ended)
+
+    @routes.get("/{name}")
+    async def one(name: str, wait: Wait = 0.0, state: str | None = None) -> Deployment:
+        found = syscalls.deployment(name)
+        if wait == 0 or (state is not None and state != found.state):
+            return found
+        return await syscalls.wait_deployment(name, found.state, wait)
+
+    @routes.post("/{name}/stop")
+    async def stop(name: str) -> Deployment:
+        return syscalls.stop_deployment(name)
+
+    @routes.get("/{name}/logs")
+    async def logs(name: str, offset: Offset = 0) -> api.LogPage:
+        return await syscalls.deployment_logs(name, offset)
+
+    return routes

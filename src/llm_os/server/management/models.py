@@ -1,0 +1,22 @@
+"""Model versions over HTTP; must not decide anything: each route is one syscall."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter
+
+from llm_os.kernel.syscalls import Syscalls
+from llm_os.spec.models import ModelVersion
+
+
+def router(syscalls: Syscalls) -> APIRouter:
+    routes = APIRouter(prefix="/v1/models", tags=["models"])
+
+    @routes.get("")
+    async def models(card: str | None = None) -> list[ModelVersion]:
+        return syscalls.models(card)
+
+    @routes.get("/{ref}")
+    async def one(ref: str) -> ModelVersion:
+        return syscalls.model(ref)
+
+    return routes
