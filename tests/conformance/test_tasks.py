@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
 import pytest
 
@@ -13,7 +14,7 @@ from llm_os.spec.base import Spec
 from llm_os.spec.resources import Capacity, ResourceSpec
 from llm_os.tasks.context import Context
 from llm_os.tasks.task import Task
-from llm_os.testing.conformance.task import examine, sizing_problems
+from llm_os.testing.conformance.task import examine, kill_midway, sizing_problems
 
 
 @pytest.mark.parametrize("name", plugins.names("task"))
@@ -67,3 +68,7 @@ def test_the_suite_finds_a_look_at_the_machine() -> None:
 def test_the_suite_finds_a_task_that_refuses_everything() -> None:
     (problem,) = sizing_problems(Undecided(refuse), Spec())
     assert problem.startswith("it refuses all example inputs")
+
+
+def test_a_kill_in_the_middle_leaves_no_finished_artifact(tmp_path: Path) -> None:
+    kill_midway("datasets/sentic_data", tmp_path, options={"limit": 2000}, inputs={})
