@@ -1,4 +1,4 @@
-"""The host as a device: cores by affinity and control group, memory by control group. Touches nothing but /proc, /sys."""
+"""The host as a device: cores by affinity and control group, memory by control group. Reads /proc and /sys only."""
 
 from __future__ import annotations
 
