@@ -16,9 +16,9 @@ from llm_os.spec.resources import Holding
 def schedule(snapshot: Snapshot) -> Plan:
     """A step for each waiting subject that fits, a refusal for each that does not.
 
-    Turns go by priority, replicas before jobs, then by submission (`queueing.py`). Whatever fits is placed, also past a larger subject that
-    does not (see DESIGN.md for the price). Equal snapshots give equal plans, in whatever order their parts come.
-    Steps are in the order in which they were decided; each fits beside the holdings and all steps before it.
+    `queueing.in_turn` says who goes first. Whatever fits is placed, also past a larger subject that does not (see
+    DESIGN.md for the price). Equal snapshots give equal plans, in whatever order their parts come. Steps are in the
+    order in which they were decided; each fits beside the holdings and all steps before it.
     """
     ledger = Ledger(snapshot.granted, snapshot.holdings, snapshot.caps)
     steps: list[Step] = []

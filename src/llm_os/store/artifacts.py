@@ -1,7 +1,9 @@
 """Folders by content: blobs stored once, manifests written last, views made of hard links. Decides nothing.
 
 Layout below the root: `blobs/<2 hex>/<sha256>` (read-only files), `manifests/<sha256>.json`, `trees/<sha256>/` (views).
-A kill at any moment leaves either no manifest or a whole artifact: blobs without a manifest are harmless leftovers.
+A kill at any moment leaves either no manifest or a whole artifact: blobs without a manifest are harmless leftovers,
+and `clean` removes half-made files. A file comes in as a hard link where nobody else has one (the worker that wrote
+it is dead by then), otherwise as a copy.
 """
 
 from __future__ import annotations
@@ -9,14 +11,20 @@ from __future__ import annotations
 import asyncio
 import errno
 import hashlib
+import itertools
 import json
 import os
 import secrets
 import shutil
 import struct
+from collections import deque
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
+from typing import BinaryIO
+
+from pydantic import ValidationError
 
 from llm_os.errors import ConflictError, DiskFullError, IntegrityError, InvalidInputError, NotFoundError
 from llm_os.spec.api import ExportReport, ExportRequest, RowPage
@@ -50,13 +58,21 @@ class ArtifactStore:
         kind, meta = _declaration(folder)
         with _room(self._root):
             files = tuple(self._store(folder, path) for path in _regular_files(folder))
-            manifest = Manifest(kind=kind, files=files, meta=meta)
+            manifest = _manifest(kind, files, meta)
             digest = digest_of(manifest)
             target = self._manifest_file(digest)
             if not target.exists():
                 _write_whole(target, manifest.model_dump_json().encode())
             self._view(digest, manifest)
         return digest, self.facts(digest), manifest
+
+    def clean(self) -> int:
+        """Remove what a kill left half-made; the number of leftovers. For the one process that writes, at its start."""
+        leftovers = [*(self._root / "incoming").iterdir(), *(self._root / "trees").glob(".*")]
+        leftovers += (self._root / "manifests").glob(".*")
+        for path in leftovers:
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+        return len(leftovers)
 
     def manifest(self, digest: Digest) -> Manifest:
         """Raises NotFoundError, or IntegrityError for a damaged manifest."""
@@ -93,12 +109,13 @@ class ArtifactStore:
             blob = self._blob(file.sha256)
             if not blob.exists():
                 raise IntegrityError(f"{file.path} of {digest} is missing.", hint="Make the artifact again.")
-            _, chunks = _hashes(blob)
+            with blob.open("rb") as source:
+                _, chunks, size = _hashes(source)
             for number, (seen, wanted) in enumerate(zip(chunks, file.chunks, strict=False)):
                 if seen != wanted:
                     raise IntegrityError(f"{file.path} of {digest} was changed in chunk {number} (8 MiB each).")
-            if len(chunks) != len(file.chunks) or blob.stat().st_size != file.size:
-                raise IntegrityError(f"{file.path} of {digest} has {blob.stat().st_size} bytes, not {file.size}.")
+            if size != file.size:
+                raise IntegrityError(f"{file.path} of {digest} has {size} bytes, not {file.size}.")
 
     async def rows(self, digest: Digest, split: str, offset: int, limit: int) -> RowPage:
         """A page of a data set. Raises NotFoundError for a split that is not there."""
@@ -111,14 +128,18 @@ class ArtifactStore:
         if split not in known:
             raise NotFoundError(f"{digest} has no split '{split}'.", hint=f"Known: {', '.join(known) or 'none'}.")
         with (tree / split / "rows.idx").open("rb") as index, (tree / split / "rows.jsonl").open("rb") as rows:
-            total = index.seek(0, os.SEEK_END) // 8 - 1
+            total = max(index.seek(0, os.SEEK_END) // 8 - 1, 0)
             first = min(max(offset, 0), total)
             last = min(first + min(max(limit, 0), MOST_ROWS), total)
-            index.seek(first * 8)
-            offsets = struct.unpack(f"<{last - first + 1}Q", index.read((last - first + 1) * 8))
+            offsets = _row_offsets(index, first, last)
             rows.seek(offsets[0])
-            lines = rows.read(offsets[-1] - offsets[0]).splitlines()
-        return RowPage(split=split, offset=first, total=total, rows=tuple(json.loads(line) for line in lines))
+            data = rows.read(offsets[-1] - offsets[0])
+        try:
+            lines = [data[a - offsets[0] : b - offsets[0]] for a, b in itertools.pairwise(offsets)]
+            page = tuple(json.loads(line) for line in lines)
+        except ValueError as error:
+            raise IntegrityError(f"Rows {first} to {last} of {digest} cannot be read: {error}.") from error
+        return RowPage(split=split, offset=first, total=total, rows=page)
 
     async def export(self, digest: Digest, request: ExportRequest) -> ExportReport:
         """Copy the files into a new or empty folder. Raises ConflictError, DiskFullError."""
@@ -145,21 +166,27 @@ class ArtifactStore:
         return ExportReport(path=str(folder), files=len(manifest.files), size=manifest.size)
 
     def _store(self, folder: Path, path: Path) -> ManifestFile:
-        sha256, chunks = _hashes(path)
-        blob = self._blob(sha256)
-        if not blob.exists():
-            blob.parent.mkdir(exist_ok=True)
-            incoming = self._root / "incoming" / secrets.token_hex(8)
-            try:
-                shutil.copyfile(path, incoming)
+        """Keep the bytes of one file under their hash. What is there already is not written again."""
+        incoming = self._root / "incoming" / secrets.token_hex(8)
+        try:
+            if _own_link(path, incoming):
+                with incoming.open("rb") as source:
+                    sha256, chunks, size = _hashes(source)
+            else:
+                with path.open("rb") as source, incoming.open("xb") as copy:
+                    sha256, chunks, size = _hashes(source, copy)
+            blob = self._blob(sha256)
+            if not blob.exists():
                 os.chmod(incoming, 0o400)
                 _sync(incoming)
+                if not blob.parent.exists():
+                    blob.parent.mkdir(exist_ok=True)
+                    _sync(blob.parent.parent)
                 os.replace(incoming, blob)
                 _sync(blob.parent)
-            finally:
-                incoming.unlink(missing_ok=True)
-        name = path.relative_to(folder).as_posix()
-        return ManifestFile(path=name, size=blob.stat().st_size, sha256=sha256, chunks=chunks)
+        finally:
+            incoming.unlink(missing_ok=True)
+        return ManifestFile(path=_name(folder, path), size=size, sha256=sha256, chunks=chunks)
 
     def _view(self, digest: Digest, manifest: Manifest) -> None:
         tree = self._root / "trees" / _hexadecimal(digest)
@@ -226,13 +253,71 @@ def _safe(name: str) -> PurePosixPath:
     return path
 
 
-def _hashes(path: Path) -> tuple[str, tuple[str, ...]]:
-    whole, chunks = hashlib.sha256(), []
-    with path.open("rb") as file:
-        while data := file.read(CHUNK_BYTES):
+def _manifest(kind: str, files: tuple[ManifestFile, ...], meta: dict[str, object]) -> Manifest:
+    try:
+        return Manifest.model_validate({"kind": kind, "files": files, "meta": meta})
+    except ValidationError as error:
+        reason = error.errors()[0]
+        raise InvalidInputError(
+            f"{DECLARATION} is not right: {'.'.join(map(str, reason['loc']))}: {reason['msg']}.",
+            hint="`context.finish(kind, meta)` writes it; kinds are model, dataset, report and files.",
+        ) from error
+
+
+def _name(folder: Path, path: Path) -> str:
+    name = path.relative_to(folder).as_posix()
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        raise InvalidInputError(f"The name of {name!r} is not UTF-8.", hint="Rename the file.") from None
+    return name
+
+
+def _own_link(path: Path, target: Path) -> bool:
+    """Link `path` to `target`, unless it has other names through which somebody could change it."""
+    if path.stat(follow_symlinks=False).st_nlink > 1:
+        return False
+    try:
+        os.link(path, target, follow_symlinks=False)
+    except OSError as error:
+        if error.errno in {errno.EXDEV, errno.EPERM, errno.EMLINK, errno.EOPNOTSUPP}:
+            return False
+        raise
+    return True
+
+
+def _hashes(source: BinaryIO, copy: BinaryIO | None = None) -> tuple[str, tuple[str, ...], int]:
+    """sha256 of the whole and of each chunk, and the size, in one pass; chunks are hashed beside it in a thread."""
+    whole, size = hashlib.sha256(), 0
+    chunks: list[str] = []
+    pending: deque[Future[str]] = deque()
+    with ThreadPoolExecutor(max_workers=1) as pool:  # its thread starts with the first chunk it gets
+        while data := source.read(CHUNK_BYTES):
+            size += len(data)
+            if size < CHUNK_BYTES:  # a small file is not worth a thread
+                chunks.append(_chunk_hash(data))
+            else:
+                pending.append(pool.submit(_chunk_hash, data))
             whole.update(data)
-            chunks.append(hashlib.sha256(data).hexdigest())
-    return whole.hexdigest(), tuple(chunks)
+            if copy is not None:
+                copy.write(data)
+            if len(pending) > 4:  # at most five chunks in memory
+                chunks.append(pending.popleft().result())
+        chunks.extend(future.result() for future in pending)
+    return whole.hexdigest(), tuple(chunks), size
+
+
+def _chunk_hash(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def _row_offsets(index: BinaryIO, first: int, last: int) -> tuple[int, ...]:
+    """Where rows `first` to `last` begin, and where the last one ends."""
+    index.seek(first * 8)
+    data = index.read((last - first + 1) * 8)
+    if len(data) != (last - first + 1) * 8:
+        return (0,)  # an empty index: no rows
+    return struct.unpack(f"<{last - first + 1}Q", data)
 
 
 def _write_whole(path: Path, data: bytes) -> None:

@@ -37,6 +37,7 @@ class CpuDevice(DeviceDriver):
     def memory(self) -> int:
         """Bytes this process may use: the host's, or the control group's limit if that is less."""
         limits = [self._number("memory.max"), self._number("memory/memory.limit_in_bytes")]
+        # psutil reads the host; version 1 writes "no limit" as a number beyond every host.
         total = int(psutil.virtual_memory().total)
         return min([total, *[limit for limit in limits if limit]])
 
