@@ -1,0 +1,94 @@
+"""Connects to SQLite (or Postgres), migrates forward, and gives transactions. Decides nothing."""
+
+from __future__ import annotations
+
+import importlib
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from sqlalchemy import Connection, Engine, create_engine, event, insert, select, update
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.pool import StaticPool
+
+from llm_os.errors import ConflictError, DiskFullError
+from llm_os.store import tables
+
+MIGRATIONS = ("m0001_initial",)
+
+
+class Database:
+    """One writer. A transaction is short and never open while anything is awaited.
+
+    Args:
+        url: SQLAlchemy URL. `sqlite://` is a database in memory that lives as long as this object.
+    """
+
+    def __init__(self, url: str) -> None:
+        self.engine = _engine(url)
+        self._migrate()
+
+    @contextmanager
+    def transaction(self) -> Iterator[Connection]:
+        """All or nothing; durable when it returns.
+
+        Raises:
+            DiskFullError: nothing was written.
+        """
+        try:
+            with self.engine.begin() as connection:
+                yield connection
+        except OperationalError as error:
+            if "full" in str(error.orig):
+                raise DiskFullError("The disk of the state database is full.") from error
+            raise
+
+    @contextmanager
+    def reading(self) -> Iterator[Connection]:
+        """A consistent view; nothing can be written."""
+        with self.engine.connect() as connection:
+            yield connection
+
+    def close(self) -> None:
+        self.engine.dispose()
+
+    def _migrate(self) -> None:
+        with self.engine.begin() as connection:
+            tables.meta.create(connection, checkfirst=True)
+            row = connection.execute(select(tables.meta.c.value).where(tables.meta.c.name == "schema")).first()
+            version = int(row[0]) if row else 0
+            if version > len(MIGRATIONS):
+                raise ConflictError(
+                    f"The state database has schema {version}, this LLM OS knows {len(MIGRATIONS)}.",
+                    hint="Install the newer LLM OS that wrote it, or set LLM_OS_HOME to another folder.",
+                )
+            for name in MIGRATIONS[version:]:
+                importlib.import_module(f"llm_os.store.migrations.{name}").apply(connection)
+            if row is None:
+                connection.execute(insert(tables.meta).values(name="schema", value=len(MIGRATIONS)))
+            elif version < len(MIGRATIONS):
+                connection.execute(
+                    update(tables.meta).where(tables.meta.c.name == "schema").values(value=len(MIGRATIONS))
+                )
+
+
+def _engine(url: str) -> Engine:
+    if not url.startswith("sqlite"):
+        return create_engine(url)
+    memory = url in {"sqlite://", "sqlite:///:memory:"}
+    extra: dict[str, Any] = {"poolclass": StaticPool} if memory else {}
+    engine = create_engine(url, connect_args={"check_same_thread": False, "timeout": 30}, **extra)
+
+    @event.listens_for(engine, "connect")
+    def prepare(connection: sqlite3.Connection, _record: object) -> None:
+        connection.isolation_level = None  # we begin transactions ourselves, below
+        if not memory:
+            connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute("PRAGMA synchronous=FULL")
+
+    @event.listens_for(engine, "begin")
+    def begin(connection: Connection) -> None:
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+    return engine
