@@ -1,0 +1,214 @@
+"""The gateway's endpoints and the border around them; must not know the kernel, processes or where files lie."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from aiohttp import web
+
+from llm_os.errors import AuthenticationError, InvalidInputError, LLMOSError, NotFoundError, TooLargeError
+from llm_os.server import envelope, keys
+from llm_os.server.gateway import openai, routes
+from llm_os.server.gateway.admission import Admission
+from llm_os.server.gateway.metering import Metering
+from llm_os.server.gateway.metrics import CONTENT_TYPE, Metrics
+from llm_os.server.gateway.proxy import EngineAnswerError, Exchange, Proxy
+from llm_os.server.loopback import refuse_foreign
+from llm_os.spec.routing import KeyEntry
+
+log = logging.getLogger("llm_os.gateway")
+access = logging.getLogger("llm_os.gateway.access")
+
+BODY_WITHIN = 30.0
+"""Seconds in which the body of a request must have arrived."""
+_HUNG_UP = 499
+
+_Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+_EXCHANGE = web.RequestKey("exchange", Exchange)
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What the endpoints are made of; `main.py` puts them together."""
+
+    routes: routes.Routes
+    proxy: Proxy
+    admission: Admission
+    metering: Metering
+    metrics: Metrics
+    max_body: int
+    """Bytes of a request's body."""
+    logfile: str
+    """Where a traceback can be found."""
+
+
+class Gateway:
+    """The endpoints, each a method."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+
+    def application(self) -> web.Application:
+        """The aiohttp application."""
+        app = web.Application(middlewares=[self._border], client_max_size=self._parts.max_body)
+        app.router.add_get("/health", self.health)
+        app.router.add_get("/metrics", self.metrics)
+        app.router.add_get("/v1/models", self.models)
+        app.router.add_get("/v1/models/{model}", self.model)
+        app.router.add_post("/v1/chat/completions", self.chat)
+        app.router.add_post("/classify", self.classify)
+        return app
+
+    async def health(self, _: web.Request) -> web.Response:
+        """Without a key; says nothing else."""
+        return web.json_response({"status": "ok"})
+
+    async def metrics(self, request: web.Request) -> web.Response:
+        self._authorise(request, keys.MAY_WATCH)
+        return web.Response(body=self._parts.metrics.page(), headers={"content-type": CONTENT_TYPE})
+
+    async def models(self, request: web.Request) -> web.Response:
+        entry = self._authorise(request, keys.MAY_INFER)
+        return web.json_response(openai.model_list(routes.visible(self._parts.routes.table, entry)))
+
+    async def model(self, request: web.Request) -> web.Response:
+        entry = self._authorise(request, keys.MAY_INFER)
+        name = request.match_info["model"]
+        seen = routes.visible(self._parts.routes.table, entry)
+        for route in seen:
+            if name in {route.deployment, route.version}:
+                return web.json_response(openai.model_object(route))
+        raise routes.missing(entry, name, [route.deployment for route in seen])
+
+    async def chat(self, request: web.Request) -> web.StreamResponse:
+        return await self._ask(request, "text-generation", openai.chat_call)
+
+    async def classify(self, request: web.Request) -> web.StreamResponse:
+        return await self._ask(request, "text-classification", openai.classify_call)
+
+    def _authorise(self, request: web.Request, roles: frozenset[str]) -> KeyEntry:
+        entry = keys.authorise(request.headers.get("authorization"), self._parts.routes.table.keys, roles)
+        request[_EXCHANGE].key = entry.id
+        return entry
+
+    async def _ask(self, request: web.Request, task: str, parse: Callable[[bytes], openai.Call]) -> web.StreamResponse:
+        entry = self._authorise(request, keys.MAY_INFER)
+        body = await self._body(request)
+        parts = self._parts
+        route = routes.find(parts.routes.table, entry, parse(body).model, task)
+        exchange = request[_EXCHANGE]
+        exchange.model = route.deployment
+        gauge = parts.metrics.in_flight.labels(route.deployment)
+        with parts.admission.slot(route), parts.metering.request(route.deployment), gauge.track_inprogress():
+            return await parts.proxy.relay(request, route, routes.SERVED_BY[task], body, exchange)
+
+    async def _body(self, request: web.Request) -> bytes:
+        limit = self._parts.max_body
+        too_large = TooLargeError(
+            f"The body is larger than {limit} bytes.", hint="Send fewer or shorter texts.", details={"limit": limit}
+        )
+        if (request.content_length or 0) > limit:
+            raise too_large
+        try:
+            async with asyncio.timeout(BODY_WITHIN):
+                return await request.read()
+        except TimeoutError as error:
+            raise InvalidInputError(
+                f"The body did not arrive within {BODY_WITHIN:.0f} s.", hint="Send it in one go."
+            ) from error
+        except web.HTTPRequestEntityTooLarge as error:
+            raise too_large from error
+        except (web.RequestPayloadError, ValueError) as error:
+            raise InvalidInputError(f"The body cannot be read: {error}.", hint="Send plain JSON.") from error
+
+    @web.middleware
+    async def _border(self, request: web.Request, handler: _Handler) -> web.StreamResponse:
+        """Host and Origin before, errors in one shape and the counters after every endpoint."""
+        resource = request.match_info.route.resource
+        exchange = Exchange(
+            request_id="req-" + secrets.token_hex(8),
+            started=time.monotonic(),
+            route=resource.canonical if resource is not None else "",
+        )
+        request[_EXCHANGE] = exchange
+        code: str | None = None
+        try:
+            refuse_foreign(request.headers.get("host"), request.headers.get("origin"))
+            response = await handler(request)
+        except asyncio.CancelledError:
+            exchange.status = _HUNG_UP
+            raise
+        except LLMOSError as error:
+            code = error.code
+            response = _refusal(error, exchange, error.status, code)
+        except EngineAnswerError as answer:
+            code = answer.code
+            response = _refusal(answer.error, exchange, answer.status, code)
+        except web.HTTPException as unrouted:
+            translated = _of_http(request, unrouted)
+            code = translated.code
+            response = _refusal(translated, exchange, unrouted.status, code)
+        except Exception as defect:  # noqa: BLE001 - the border: nothing unnamed leaves this process
+            what = f"{request.method} {exchange.route}"
+            internal = envelope.from_unexpected(defect, log, what, self._parts.logfile)
+            code = internal.code
+            response = _refusal(internal, exchange, internal.status, code)
+        else:
+            exchange.status = exchange.status or response.status
+        finally:
+            self._account(request, exchange, code)
+        return response
+
+    def _account(self, request: web.Request, exchange: Exchange, code: str | None) -> None:
+        """Counters and one line of the access log: never a prompt, never a key."""
+        ended = time.monotonic()
+        metrics, names = self._parts.metrics, (exchange.route, exchange.model)
+        metrics.requests.labels(*names, str(exchange.status)).inc()
+        metrics.duration.labels(*names).observe(ended - exchange.started)
+        if exchange.first_byte is not None:
+            metrics.first_byte.labels(*names).observe(exchange.first_byte - exchange.started)
+        if code is not None:
+            metrics.rejected.labels(code).inc()
+        if exchange.tries > 1:
+            metrics.retried.labels(exchange.model).inc()
+        if exchange.broken:
+            metrics.broken.labels(exchange.model).inc()
+        for direction, field in (("in", "prompt_tokens"), ("out", "completion_tokens")):
+            count = exchange.usage.get(field)
+            if isinstance(count, int) and count > 0:
+                metrics.tokens.labels(exchange.model, direction).inc(count)
+        access.info(
+            "%s %s %s status=%d model=%s key=%s ms=%.1f tries=%d%s",
+            exchange.request_id,
+            request.method,
+            exchange.route or "unknown",
+            exchange.status,
+            exchange.model or "-",
+            exchange.key or "-",
+            (ended - exchange.started) * 1000,
+            exchange.tries,
+            f" error={code}" if code is not None else "",
+        )
+
+
+def _refusal(error: LLMOSError, exchange: Exchange, status: int, code: str) -> web.Response:
+    exchange.status = status
+    body = envelope.openai_body(error, status=status)
+    body["error"]["code"] = code
+    response = web.json_response(body, status=status, headers=envelope.headers(error))
+    response.headers["x-request-id"] = exchange.request_id
+    if isinstance(error, TooLargeError | AuthenticationError):
+        response.force_close()  # its body may be unread, and is not worth reading
+    return response
+
+
+def _of_http(request: web.Request, error: web.HTTPException) -> LLMOSError:
+    known = "GET /health, /metrics, /v1/models; POST /v1/chat/completions, /classify."
+    if error.status == 404:
+        return NotFoundError(f"There is no {request.method} {request.path[:200]}.", hint=f"There are: {known}")
+    return InvalidInputError(f"{request.method} {request.path[:200]}: {error.reason}.", hint=f"There are: {known}")

@@ -1,0 +1,61 @@
+"""Server-sent events on their way through: whole events only, and what they say of their end; knows no network."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+_LONGEST = 2**20
+"""Bytes of one event; a longer one is passed on in parts."""
+
+
+class Frames:
+    """Cuts a byte stream into whole events, so that an error event can follow at any time.
+
+    Attributes:
+        done: the stream said that it is complete (`data: [DONE]`).
+        failed: the last event tells of an error.
+        usage: token counts, when an event had them.
+    """
+
+    def __init__(self) -> None:
+        self._held = b""
+        self.done = False
+        self.failed = False
+        self.usage: Mapping[str, Any] = {}
+
+    def feed(self, chunk: bytes) -> bytes:
+        """The whole events that are there now; the rest is held."""
+        held = self._held + chunk
+        cuts = [held.rfind(mark) + len(mark) for mark in (b"\n\n", b"\r\n\r\n") if mark in held]
+        end = max(cuts, default=len(held) if len(held) >= _LONGEST else 0)
+        whole, self._held = held[:end], held[end:]
+        if whole:
+            self._look(whole)
+        return whole
+
+    def _look(self, whole: bytes) -> None:
+        tail = whole.rstrip()
+        last = tail[tail.rfind(b"\n") + 1 :]
+        self.done = self.done or last.replace(b" ", b"") == b"data:[DONE]"
+        self.failed = last.startswith(b"data:") and last[5:].lstrip().startswith(b'{"error"')
+        if b'"usage"' in whole:
+            for line in whole.splitlines():
+                if line.startswith(b"data:") and b'"usage"' in line:
+                    self.usage = usage_of(line[5:]) or self.usage
+
+
+def usage_of(body: bytes) -> Mapping[str, Any]:
+    """The `usage` object of a JSON answer; empty when there is none."""
+    try:
+        answer = json.loads(body)
+    except (ValueError, RecursionError):
+        return {}
+    usage = answer.get("usage") if isinstance(answer, dict) else None
+    return usage if isinstance(usage, dict) else {}
+
+
+def error_event(body: Mapping[str, Any]) -> bytes:
+    """An event that OpenAI's clients raise as an error."""
+    return b"data: " + json.dumps(body).encode() + b"\n\n"

@@ -1,0 +1,141 @@
+"""The gateway's process: `python -m llm_os.server.gateway.main ATTEMPT_FOLDER`; starts and runs without the kernel."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import logging.handlers
+import signal
+import socket
+import sys
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import uvloop
+from aiohttp import web
+
+from llm_os.errors import LLMOSError
+from llm_os.server.gateway.admission import Admission
+from llm_os.server.gateway.app import Gateway, Parts
+from llm_os.server.gateway.attempt import report
+from llm_os.server.gateway.metering import Metering
+from llm_os.server.gateway.metrics import Metrics
+from llm_os.server.gateway.proxy import Proxy
+from llm_os.server.gateway.routes import Routes
+from llm_os.server.gateway.upstream import Upstreams
+from llm_os.server.listening import LOOPBACK, on_tcp
+from llm_os.settings import Settings
+from llm_os.spec.attempts import EXIT_FAILED, EXIT_OK, EXIT_USER_ERROR
+
+log = logging.getLogger("llm_os.gateway")
+
+DRAIN = 5.0
+"""Seconds that requests get at the end."""
+HEADERS_WITHIN = 60.0
+"""Seconds in which a new or idle connection must have sent a request's head."""
+_FORGET_EVERY = 30.0
+_LOG_BYTES = 10 * 2**20
+
+
+async def run(settings: Settings, folder: Path, listening: socket.socket, *, per_replica: int, max_body: int) -> None:
+    """Answer until SIGTERM or SIGINT, then let requests end for up to DRAIN seconds."""
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    table = Routes(settings.routes)
+    table.refresh()
+    upstreams = Upstreams()
+    metering = Metering(settings.usage, time.time, lambda: {route.deployment for route in table.table.routes})
+    parts = Parts(
+        routes=table,
+        proxy=Proxy(upstreams, time.monotonic),
+        admission=Admission(per_replica, time.monotonic),
+        metering=metering,
+        metrics=Metrics(),
+        max_body=max_body,
+        logfile=str(settings.logs / "gateway.log"),
+    )
+    runner = web.AppRunner(
+        Gateway(parts).application(),
+        access_log=None,
+        handler_cancellation=True,
+        keepalive_timeout=HEADERS_WITHIN,
+        # aiohttp waits this long twice: for requests to end by themselves, and once more before it cancels them.
+        shutdown_timeout=DRAIN / 2,
+    )
+    await runner.setup()
+    await web.SockSite(runner, listening).start()
+    beside: list[asyncio.Task[Any]] = [asyncio.create_task(table.watch()), asyncio.create_task(metering.run())]
+    beside.append(asyncio.create_task(_forget(upstreams, table)))
+    port = listening.getsockname()[1]
+    report(folder, "ready", {"url": f"http://{LOOPBACK}:{port}"}, at=time.time())
+    log.info("the gateway answers on port %d", port)
+    ended: asyncio.Task[Any] = asyncio.create_task(stop.wait())
+    try:
+        await asyncio.wait([ended, *beside], return_when=asyncio.FIRST_COMPLETED)
+        for task in beside:
+            if task.done():
+                task.result()  # a part that ended by itself is a defect: end loudly, the kernel starts us again
+    finally:
+        log.info("the gateway ends; requests get %.0f s", DRAIN)
+        await runner.cleanup()
+        for task in (ended, *beside):
+            task.cancel()
+        await asyncio.gather(ended, *beside, return_exceptions=True)
+        await upstreams.close()
+        metering.flush()
+
+
+async def _forget(upstreams: Upstreams, table: Routes) -> None:
+    while True:
+        await asyncio.sleep(_FORGET_EVERY)
+        await upstreams.forget(endpoint.url for route in table.table.routes for endpoint in route.endpoints)
+
+
+def _log_to(path: Path, level: str) -> None:
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    target = logging.handlers.RotatingFileHandler(path, maxBytes=_LOG_BYTES, backupCount=3, encoding="utf-8")
+    target.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
+    root = logging.getLogger()
+    root.setLevel(level)
+    root.addHandler(target)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the gateway of this home. Returns the exit code of `spec/attempts.py`."""
+    parser = argparse.ArgumentParser(prog="llm_os.server.gateway.main", description=__doc__)
+    parser.add_argument("attempt", type=Path, help="attempt folder; 'ready' is reported there")
+    parser.add_argument("--per-replica", type=int, default=256, help="requests in flight for each ready replica")
+    parser.add_argument("--max-body", type=int, default=8 * 2**20, help="bytes of a request's body")
+    options = parser.parse_args(argv)
+    settings = Settings()
+    _log_to(settings.logs / "gateway.log", settings.log_level)
+    try:
+        listening = on_tcp(settings.gateway_port, "LLM_OS_GATEWAY_PORT")
+    except LLMOSError as error:
+        log.error("%s", error)
+        report(options.attempt, "error", error.to_dict(), at=time.time())
+        return EXIT_USER_ERROR
+    try:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner, suppress(asyncio.CancelledError):
+            runner.run(
+                run(
+                    settings,
+                    options.attempt,
+                    listening,
+                    per_replica=options.per_replica,
+                    max_body=options.max_body,
+                )
+            )
+    except Exception:
+        log.exception("the gateway failed")
+        return EXIT_FAILED
+    return EXIT_OK
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,94 @@
+"""The shapes of OpenAI's API: what requests and lists look like; must not know the network or keys."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from llm_os.errors import InvalidInputError, InvalidOptionError
+from llm_os.spec.routing import Route
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """What the gateway needs of a request's body; the rest is the engine's business."""
+
+    model: str
+    stream: bool
+
+
+def _wrong(param: str, message: str, hint: str) -> InvalidOptionError:
+    return InvalidOptionError(message, hint=hint, details={"param": param})
+
+
+def _object(body: bytes) -> Mapping[str, Any]:
+    try:
+        value = json.loads(body)
+    except (ValueError, RecursionError) as error:
+        raise InvalidInputError(
+            f"The body is not JSON: {error}.", hint='Send a JSON object, such as {"model": "NAME", ...}.'
+        ) from error
+    if not isinstance(value, dict):
+        raise InvalidInputError(
+            f"The body is a JSON {type(value).__name__}, not an object.", hint='Send {"model": "NAME", ...}.'
+        )
+    return value
+
+
+def _call(value: Mapping[str, Any]) -> Call:
+    model = value.get("model")
+    if not isinstance(model, str) or not model:
+        raise _wrong("model", "'model' must be a text.", "Give a name that GET /v1/models lists.")
+    stream = value.get("stream")
+    if stream is not None and not isinstance(stream, bool):
+        raise _wrong("stream", "'stream' must be true or false.", "Leave it out for one whole answer.")
+    return Call(model=model, stream=bool(stream))
+
+
+def chat_call(body: bytes) -> Call:
+    """Check a chat request. Raises InvalidInputError that names the wrong parameter."""
+    value = _object(body)
+    call = _call(value)
+    messages = value.get("messages")
+    hint = 'Send "messages": [{"role": "user", "content": "..."}].'
+    if not isinstance(messages, list) or not messages:
+        raise _wrong("messages", "'messages' must be a list with at least one message.", hint)
+    for index, message in enumerate(messages):
+        if not isinstance(message, dict) or not isinstance(message.get("role"), str):
+            raise _wrong(f"messages[{index}]", f"Message {index} is not an object with a 'role'.", hint)
+        if not isinstance(message.get("content"), str | list | None):
+            raise _wrong(f"messages[{index}].content", f"The content of message {index} is not a text.", hint)
+    return call
+
+
+def classify_call(body: bytes) -> Call:
+    """Check a classification request. Raises InvalidInputError that names the wrong parameter."""
+    value = _object(body)
+    call = _call(value)
+    texts = value.get("input")
+    if isinstance(texts, str):
+        return call
+    if not isinstance(texts, list) or not texts or not all(isinstance(text, str) for text in texts):
+        raise _wrong("input", "'input' must be a text or a list of texts.", 'Send "input": ["first", "second"].')
+    return call
+
+
+def model_object(route: Route) -> dict[str, Any]:
+    """A deployment as an item of `GET /v1/models`; what OpenAI does not know stands beside."""
+    return {
+        "id": route.deployment,
+        "object": "model",
+        "created": int(route.created_at),
+        "owned_by": "llm-os",
+        "version": route.version,
+        "task": route.task,
+        "engine": route.engine,
+        "ready": bool(route.endpoints),
+    }
+
+
+def model_list(routes: list[Route]) -> dict[str, Any]:
+    """`GET /v1/models`."""
+    return {"object": "list", "data": [model_object(route) for route in routes]}

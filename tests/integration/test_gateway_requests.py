@@ -1,0 +1,243 @@
+"""A real gateway process with scripted replicas: what callers see when all is well, and when they are wrong."""
+
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import openai
+import pytest
+
+from llm_os.testing.gateway_bed import ADMIN, LIMITED, MONITOR, USER, GatewayBed, ScriptedReplica, a_route
+
+CHAT = {"model": "chat", "messages": [{"role": "user", "content": "hello"}]}
+
+
+@pytest.fixture
+async def chat(tmp_path: Path) -> AsyncIterator[ScriptedReplica]:
+    replica = ScriptedReplica(tmp_path / "chat.sock")
+    await replica.start()
+    yield replica
+    await replica.close()
+
+
+@pytest.fixture
+async def mood(tmp_path: Path) -> AsyncIterator[ScriptedReplica]:
+    replica = ScriptedReplica(tmp_path / "mood.sock")
+    await replica.start()
+    yield replica
+    await replica.close()
+
+
+@pytest.fixture
+async def bed(tmp_path: Path, chat: ScriptedReplica, mood: ScriptedReplica) -> AsyncIterator[GatewayBed]:
+    bed = GatewayBed(tmp_path / "home", "--max-body", "100000")
+    bed.route(
+        a_route("chat", chat, version="smollm2@1"),
+        a_route("mood", mood, task="text-classification", version="sentic@3"),
+        a_route("starting"),
+    )
+    await bed.start()
+    try:
+        yield bed
+    finally:
+        await bed.close()
+
+
+def client(bed: GatewayBed, key: str = USER) -> openai.AsyncOpenAI:
+    return openai.AsyncOpenAI(base_url=bed.url + "/v1", api_key=key, max_retries=0)
+
+
+async def ask(
+    bed: GatewayBed, path: str, body: Any = None, *, key: str | None = USER, method: str = "POST", **headers: str
+) -> tuple[int, Any, Any]:
+    if key is not None:
+        headers["authorization"] = f"Bearer {key}"
+    data = body if isinstance(body, bytes) or body is None else json.dumps(body).encode()
+    async with (
+        aiohttp.ClientSession() as session,
+        session.request(method, bed.url + path, data=data, headers=headers) as answer,
+    ):
+        text = await answer.text()
+        return answer.status, json.loads(text) if "json" in answer.content_type else text, answer.headers
+
+
+async def test_the_official_client_chats(bed: GatewayBed, chat: ScriptedReplica) -> None:
+    async with client(bed) as ai:
+        answer = await ai.chat.completions.create(**CHAT, temperature=0.5)  # type: ignore[call-overload]
+    assert answer.choices[0].message.content == "one two three"
+    assert answer.usage.completion_tokens == 3
+    assert chat.seen == [{**CHAT, "temperature": 0.5}]
+
+
+async def test_the_official_client_streams(bed: GatewayBed) -> None:
+    async with client(bed) as ai:
+        stream = await ai.chat.completions.create(**CHAT, stream=True)  # type: ignore[call-overload]
+        words = [event.choices[0].delta.content async for event in stream]
+    assert words == ["one ", "two ", "three", None]
+
+
+async def test_a_version_that_is_served_is_a_name_too(bed: GatewayBed, chat: ScriptedReplica) -> None:
+    status, _, _ = await ask(bed, "/v1/chat/completions", {**CHAT, "model": "smollm2@1"})
+    assert (status, len(chat.seen)) == (200, 1)
+
+
+async def test_classifies(bed: GatewayBed) -> None:
+    status, answer, headers = await ask(bed, "/classify", {"model": "mood", "input": ["good", "fine"]})
+    assert status == 200
+    assert [item["label"] for item in answer["data"]] == ["positive", "positive"]
+    assert headers["x-request-id"].startswith("req-")
+
+
+async def test_lists_what_the_key_may_see(bed: GatewayBed) -> None:
+    async with client(bed) as ai:
+        assert [model.id async for model in ai.models.list()] == ["chat", "mood", "starting"]
+        one = await ai.models.retrieve("chat")
+        assert (one.id, one.owned_by) == ("chat", "llm-os")
+    async with client(bed, LIMITED) as ai:
+        assert [model.id async for model in ai.models.list()] == ["chat"]
+
+
+async def test_a_wrong_key_is_the_clients_authentication_error(bed: GatewayBed, chat: ScriptedReplica) -> None:
+    async with client(bed, "sk-wrong") as ai:
+        with pytest.raises(openai.AuthenticationError) as caught:
+            await ai.chat.completions.create(**CHAT)  # type: ignore[call-overload]
+    assert caught.value.code == "authentication"
+    assert chat.seen == []
+
+
+async def test_an_unknown_model_is_not_found_and_the_known_ones_are_named(bed: GatewayBed) -> None:
+    async with client(bed) as ai:
+        with pytest.raises(openai.NotFoundError) as caught:
+            await ai.chat.completions.create(**{**CHAT, "model": "chta"})  # type: ignore[call-overload]
+    assert "Did you mean 'chat'?" in caught.value.body["hint"]  # type: ignore[index]
+    assert "mood" in caught.value.body["hint"]  # type: ignore[index]
+    assert caught.value.param == "model"
+
+
+@pytest.mark.parametrize("model", ["mood", "sentic@3", "no-such-thing"])
+async def test_a_limited_key_learns_nothing_of_other_deployments(bed: GatewayBed, model: str) -> None:
+    status, answer, _ = await ask(bed, "/classify", {"model": model, "input": "x"}, key=LIMITED)
+    assert (status, answer["error"]["code"]) == (403, "permission_denied")
+    assert answer["error"]["hint"] == "It may use: chat."
+
+
+async def test_the_wrong_endpoint_names_the_right_one(bed: GatewayBed) -> None:
+    status, answer, _ = await ask(bed, "/v1/chat/completions", {**CHAT, "model": "mood"})
+    assert (status, "POST /classify" in answer["error"]["hint"]) == (400, True)
+    status, answer, _ = await ask(bed, "/classify", {"model": "chat", "input": "x"})
+    assert (status, "POST /v1/chat/completions" in answer["error"]["hint"]) == (400, True)
+
+
+async def test_a_deployment_without_a_ready_replica_is_unavailable(bed: GatewayBed) -> None:
+    status, answer, headers = await ask(bed, "/v1/chat/completions", {**CHAT, "model": "starting"})
+    assert (status, answer["error"]["code"], headers["retry-after"]) == (503, "unavailable", "1")
+
+
+@pytest.mark.parametrize(
+    ("key", "chats", "watches"), [(ADMIN, 200, 200), (USER, 200, 403), (MONITOR, 403, 200), (None, 401, 401)]
+)
+async def test_roles(bed: GatewayBed, key: str | None, chats: int, watches: int) -> None:
+    assert (await ask(bed, "/v1/chat/completions", CHAT, key=key))[0] == chats
+    assert (await ask(bed, "/metrics", key=key, method="GET"))[0] == watches
+
+
+async def test_health_needs_no_key_and_says_nothing_else(bed: GatewayBed) -> None:
+    assert (await ask(bed, "/health", key=None, method="GET"))[:2] == (200, {"status": "ok"})
+
+
+async def test_foreign_pages_and_rebound_names_are_refused(bed: GatewayBed) -> None:
+    assert (await ask(bed, "/health", method="GET", key=None, host="evil.example"))[0] == 403
+    assert (await ask(bed, "/v1/models", method="GET", origin="https://evil.example"))[0] == 403
+    assert (await ask(bed, "/v1/models", method="GET", origin="http://localhost:3000"))[0] == 200
+
+
+async def test_an_engines_refusal_keeps_its_status_and_gets_our_shape(bed: GatewayBed, chat: ScriptedReplica) -> None:
+    chat.refuse_with = (400, {"error": {"code": "invalid_option", "message": "too long", "hint": "Shorten it."}})
+    status, answer, _ = await ask(bed, "/v1/chat/completions", CHAT)
+    assert status == 400
+    assert answer["error"] == {
+        "message": "too long",
+        "type": "invalid_request_error",
+        "code": "invalid_option",
+        "param": None,
+        "hint": "Shorten it.",
+    }
+    chat.refuse_with = (500, "nonsense")
+    status, answer, _ = await ask(bed, "/v1/chat/completions", CHAT)
+    assert (status, answer["error"]["code"]) == (500, "engine_error")
+
+
+MALFORMED: list[tuple[Any, dict[str, str]]] = [
+    (b"", {}),
+    (b"{", {}),
+    (b"[" * 50_000, {}),
+    (b"\xff\xfe\x00", {}),
+    (b"null", {}),
+    (b'"text"', {}),
+    (b"[1, 2]", {}),
+    ({}, {}),
+    ({"model": 5}, {}),
+    ({"model": None, "messages": []}, {}),
+    ({"model": "chat"}, {}),
+    ({"model": "chat", "messages": "hello"}, {}),
+    ({"model": "chat", "messages": []}, {}),
+    ({"model": "chat", "messages": ["hello"]}, {}),
+    ({"model": "chat", "messages": [{"role": 1}]}, {}),
+    ({"model": "chat", "messages": [{"role": "user", "content": 7}]}, {}),
+    ({**CHAT, "stream": "yes"}, {}),
+    ({"model": "mood", "input": 5}, {}),
+    ({"model": "mood", "input": []}, {}),
+    ({"model": "mood", "input": ["a", 1]}, {}),
+    ({"model": "x" * 90_000, "messages": CHAT["messages"]}, {}),
+    (b" " * 200_000, {}),
+    (b"not gzip", {"content-encoding": "gzip"}),
+    (b"x", {"content-type": "multipart/form-data; boundary=y"}),
+    (b"x", {"content-type": ";;/nonsense"}),
+]
+
+
+async def test_no_malformed_request_gets_a_500_or_reaches_a_replica(
+    bed: GatewayBed, chat: ScriptedReplica, mood: ScriptedReplica
+) -> None:
+    for path in ("/v1/chat/completions", "/classify"):
+        for body, headers in MALFORMED:
+            status, answer, _ = await ask(bed, path, body, **headers)
+            assert 400 <= status < 500, (path, body, status)
+            assert set(answer["error"]) == {"message", "type", "code", "param", "hint"}, (path, body)
+    assert chat.seen == mood.seen == []
+
+
+async def test_a_huge_body_is_refused_before_it_is_read(bed: GatewayBed) -> None:
+    status, answer, _ = await ask(bed, "/classify", {"model": "mood", "input": "x" * 200_000})
+    assert (status, answer["error"]["code"]) == (413, "too_large")
+
+
+async def test_unknown_paths_and_methods_have_the_same_shape(bed: GatewayBed) -> None:
+    status, answer, _ = await ask(bed, "/v1/embeddings", {})
+    assert (status, answer["error"]["type"]) == (404, "not_found_error")
+    assert (await ask(bed, "/classify", method="GET"))[0] == 405
+
+
+async def test_metrics_count_requests_tokens_and_refusals(bed: GatewayBed) -> None:
+    await ask(bed, "/v1/chat/completions", {**CHAT, "stream": True})
+    await ask(bed, "/v1/chat/completions", CHAT, key="sk-wrong")
+    _, page, _ = await ask(bed, "/metrics", key=MONITOR, method="GET")
+    route = 'route="/v1/chat/completions"'
+    assert f'llm_os_gateway_requests_total{{model="chat",{route},status="200"}} 1.0' in page
+    assert f'llm_os_gateway_requests_total{{model="",{route},status="401"}} 1.0' in page
+    assert 'llm_os_gateway_tokens_total{direction="out",model="chat"} 3.0' in page
+    assert 'llm_os_gateway_rejected_total{code="authentication"} 1.0' in page
+    assert f'llm_os_gateway_first_byte_seconds_count{{model="chat",{route}}} 1.0' in page
+    assert 'llm_os_gateway_in_flight{model="chat"} 0.0' in page
+
+
+async def test_the_log_tells_of_requests_but_not_what_they_said(bed: GatewayBed) -> None:
+    secret = {"model": "chat", "messages": [{"role": "user", "content": "my secret"}]}
+    await ask(bed, "/v1/chat/completions", secret)
+    await ask(bed, "/v1/chat/completions", b'{"my secret')
+    text = (bed.settings.logs / "gateway.log").read_text()
+    assert "POST /v1/chat/completions status=200 model=chat key=user" in text
+    assert "my secret" not in text
+    assert USER not in text
