@@ -29,21 +29,12 @@ class Shortage:
     Attributes:
         reason: `never_fits`, `session_cap`, or what there is not enough of.
         message: a phrase with numbers, no full stop: "needs 5.1 GiB of memory, 3.0 GiB free".
-        details: `resource`, `needed`, `free`, `total` (cores, bytes or a count).
+        details: `resource`, and `needs_<resource>`, `free_<resource>`, `granted_<resource>` (cores, bytes or a count).
     """
 
     reason: Reason
     message: str
     details: Mapping[str, Json] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class _Room:
-    """What one request is compared with: an amount of everything, and how to speak of it."""
-
-    cpus: float
-    memory: int
-    devices: tuple[Device, ...]
 
 
 class Ledger:
@@ -67,15 +58,35 @@ class Ledger:
         """All holdings by attempt id, sorted."""
         return tuple(self._holdings[attempt] for attempt in sorted(self._holdings))
 
-    def free(self, session: str | None = None) -> Capacity:
-        """What `session` could still take: its cap and the grant, less what is held. Never negative."""
-        room = self._free(session)
-        return Capacity(cpus=room.cpus, memory=room.memory, devices=room.devices)
-
     def granted(self, session: str | None = None) -> Capacity:
         """The grant, narrowed by the session's caps; what anybody holds is not taken off."""
-        room = self._limit(session)
-        return Capacity(cpus=room.cpus, memory=room.memory, devices=room.devices)
+        caps = self._caps.get(session) if session is not None else None
+        if caps is None:
+            return self._granted
+        cpus, memory, devices = self._granted.cpus, self._granted.memory, self._granted.devices
+        return Capacity(
+            cpus=cpus if caps.cpus is None else min(cpus, caps.cpus),
+            memory=memory if caps.memory is None else min(memory, caps.memory),
+            devices=devices if caps.gpus is None else tuple(d for d in devices if d.index in caps.gpus),
+        )
+
+    def free(self, session: str | None = None) -> Capacity:
+        """What `session` could still take: its cap and the grant, less what is held. Never negative."""
+        everyone = self._holdings.values()
+        cpus = self._granted.cpus - math.fsum(held.cpus for held in everyone)
+        memory = self._granted.memory - sum(held_memory(held) for held in everyone)
+        limit = self.granted(session)
+        if limit is not self._granted:
+            own = [held for held in everyone if held.session == session]
+            cpus = min(cpus, limit.cpus - math.fsum(held.cpus for held in own))
+            memory = min(memory, limit.memory - sum(held_memory(held) for held in own))
+        taken = {index for held in everyone for index in held.devices}
+        # fsum and round: the same cores are free in whatever order the holdings come.
+        return Capacity(
+            cpus=max(round(cpus, 6), 0.0),
+            memory=max(memory, 0),
+            devices=tuple(device for device in limit.devices if device.index not in taken),
+        )
 
     def check(self, request: ResourceSpec, session: str | None = None) -> Shortage | None:
         """None when `request` fits now, otherwise the strongest reason why not."""
@@ -83,12 +94,11 @@ class Ledger:
 
     def never_fits(self, request: ResourceSpec, session: str | None = None) -> Shortage | None:
         """Why `request` could not run even if nobody held anything; None when it could."""
-        whole = _Room(self._granted.cpus, self._granted.memory, self._granted.devices)
-        if shortage := _compare(request, whole, whole, "granted in all"):
-            return Shortage(Reason.NEVER_FITS, shortage.message, shortage.details)
-        limit = self._limit(session)
-        if shortage := _compare(request, limit, limit, "allowed to this session"):
-            return Shortage(Reason.SESSION_CAP, shortage.message, shortage.details)
+        if short := _compare(request, self._granted, self._granted, "granted"):
+            return Shortage(Reason.NEVER_FITS, short.message, short.details)
+        limit = self.granted(session)
+        if short := _compare(request, limit, limit, "allowed to this session"):
+            return Shortage(Reason.SESSION_CAP, short.message, short.details)
         return None
 
     def reserve(
@@ -118,7 +128,7 @@ class Ledger:
                 hint="It runs as soon as enough is free; `llm-os ps` shows who holds what.",
                 details={"reason": refusal.reason.value, **refusal.details},
             )
-        usable = _usable(self._free(session).devices, request)
+        usable = _usable(self.free(session).devices, request)
         wanted = request.accelerators * request.workers
         taken = tuple(device.index for device in usable[:wanted]) if devices is None else devices
         if len(taken) != wanted or not set(taken) <= {device.index for device in usable}:
@@ -158,36 +168,21 @@ class Ledger:
         return tuple(holding for _, holding in ranked)
 
     def _not_now(self, request: ResourceSpec, session: str | None) -> Shortage | None:
-        whole = _Room(self._granted.cpus, self._granted.memory, self._granted.devices)
-        if shortage := _compare(request, self._free(None), whole, "free"):
-            return shortage
-        own = self._free(session)
-        if shortage := _compare(request, own, self._limit(session), "left to this session"):
-            return Shortage(Reason.SESSION_CAP, shortage.message, shortage.details)
+        if short := _compare(request, self.free(), self._granted, "free"):
+            return short
+        limit = self.granted(session)
+        if limit is self._granted:
+            return None
+        if short := _compare(request, self.free(session), limit, "left to this session"):
+            return Shortage(Reason.SESSION_CAP, short.message, short.details)
         return None
 
-    def _limit(self, session: str | None) -> _Room:
-        caps = self._caps.get(session) if session is not None else None
-        cpus, memory, devices = self._granted.cpus, int(self._granted.memory), self._granted.devices
-        if caps is not None:
-            cpus = cpus if caps.cpus is None else min(cpus, caps.cpus)
-            memory = memory if caps.memory is None else min(memory, caps.memory)
-            devices = devices if caps.gpus is None else tuple(d for d in devices if d.index in caps.gpus)
-        return _Room(cpus, memory, devices)
 
-    def _free(self, session: str | None) -> _Room:
-        everyone = self._holdings.values()
-        cpus = self._granted.cpus - math.fsum(held.cpus for held in everyone)
-        memory = self._granted.memory - sum(held_memory(held) for held in everyone)
-        limit = self._limit(session)
-        if session is not None:
-            own = [held for held in everyone if held.session == session]
-            cpus = min(cpus, limit.cpus - math.fsum(held.cpus for held in own))
-            memory = min(memory, limit.memory - sum(held_memory(held) for held in own))
-        taken = {index for held in everyone for index in held.devices}
-        devices = tuple(device for device in limit.devices if device.index not in taken)
-        # fsum and round: the same cores are free in whatever order the holdings come.
-        return _Room(max(round(cpus, 6), 0.0), max(memory, 0), devices)
+def shortage(request: ResourceSpec, granted: Capacity, free: Capacity) -> Shortage | None:
+    """Compare a request with amounts, without a ledger: what could never fit into `granted`, or is not `free` now."""
+    if short := _compare(request, granted, granted, "granted"):
+        return Shortage(Reason.NEVER_FITS, short.message, short.details)
+    return _compare(request, free, granted, "free")
 
 
 def held_memory(holding: Holding) -> int:
@@ -209,7 +204,7 @@ def _usable(devices: Iterable[Device], request: ResourceSpec) -> list[Device]:
     return sorted(fit, key=lambda device: (device.memory, device.index))
 
 
-def _compare(request: ResourceSpec, room: _Room, total: _Room, words: str) -> Shortage | None:
+def _compare(request: ResourceSpec, room: Capacity, total: Capacity, words: str) -> Shortage | None:
     """The first thing that there is too little of, with the numbers."""
     memory = request.memory * request.workers
     if memory > room.memory:
@@ -240,7 +235,8 @@ def _compare(request: ResourceSpec, room: _Room, total: _Room, words: str) -> Sh
 
 
 def _short(reason: Reason, message: str, resource: str, needed: float, free: float, total: float) -> Shortage:
-    return Shortage(reason, message, {"resource": resource, "needed": needed, "free": free, "total": total})
+    amounts: dict[str, Json] = {f"needs_{resource}": needed, f"free_{resource}": free, f"granted_{resource}": total}
+    return Shortage(reason, message, {"resource": resource, **amounts})
 
 
 def cores(cpus: float) -> str:

@@ -17,7 +17,9 @@ def is_due(waiting: Waiting, now: float) -> Shortage | None:
     if waiting.not_before is None or waiting.not_before <= now:
         return None
     seconds = waiting.not_before - now
-    return Shortage(Reason.RETRY_BACKOFF, f"is tried again in {seconds:.1f} s", {"seconds": round(seconds, 3)})
+    return Shortage(
+        Reason.RETRY_BACKOFF, f"waits {seconds:.1f} s before it is tried again", {"seconds": round(seconds, 3)}
+    )
 
 
 def has_room(waiting: Waiting, ledger: Ledger) -> Shortage | None:

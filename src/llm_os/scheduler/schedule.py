@@ -41,10 +41,9 @@ def schedule(snapshot: Snapshot) -> Plan:
 
 
 def _place(waiting: Waiting, ledger: Ledger, snapshot: Snapshot) -> Step:
-    before = ledger.free()
     held = ledger.reserve(f"plan/{waiting.subject}", waiting.subject, waiting.kind, waiting.session, waiting.resources)
     placement = _placement(waiting, held, ledger, snapshot.node)
-    because = why_here(waiting, placement, before)
+    because = why_here(ledger.free(waiting.session))
     return Step(subject=waiting.subject, kind=waiting.kind, placement=placement, because=because)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from llm_os.spec.resources import Capacity, Caps, Holding, ResourceSpec
@@ -19,7 +19,6 @@ class Waiting:
         submitted: order of submission; earlier goes first among equals.
         not_before: seconds of the clock before which it must not start (back-off), None: at once.
         wants_threads: threads it asks for at most; None: as many as its session allows.
-        alternatives: free bytes -> phrase such as "batch_size 8 would fit", looked up when it is refused for memory.
     """
 
     subject: str
@@ -30,7 +29,6 @@ class Waiting:
     submitted: float = 0.0
     not_before: float | None = None
     wants_threads: int | None = None
-    alternatives: Callable[[int], str] | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from llm_os.memory.ledger import Ledger, Shortage, cores
 from llm_os.scheduler.snapshot import Waiting
 from llm_os.spec.conditions import Reason
-from llm_os.spec.placement import Placement
 from llm_os.spec.resources import Capacity
 from llm_os.spec.units import format_bytes
 
@@ -21,30 +20,22 @@ _NAMED = 3
 
 
 def why_not(waiting: Waiting, obstacle: Shortage, ledger: Ledger) -> str:
-    """One sentence, such as "needs 5.1 GiB of memory, 3.0 GiB free; job-a holds the most; batch_size 8 would fit"."""
-    resource = str(obstacle.details.get("resource", ""))
-    parts = [obstacle.message]
-    if obstacle.reason in _SHORTAGES and (names := _holders(waiting, obstacle, ledger, resource)):
-        parts.append(f"held by {names}")
-    if resource == "memory" and waiting.alternatives is not None:
-        free = obstacle.details["free"]
-        if isinstance(free, int | float) and (phrase := waiting.alternatives(int(free))):
-            parts.append(phrase)
+    """One sentence: "Needs 5.1 GiB of memory, 3.0 GiB free; held by job-a, chat; it starts when enough of it ends."."""
+    parts = [obstacle.message[0].upper() + obstacle.message[1:]]
     if obstacle.reason is Reason.NEVER_FITS:
         parts.append("it can never run on this machine as it is")
-    return f"{waiting.subject} " + "; ".join(parts) + "."
+    elif obstacle.reason in _SHORTAGES and (names := _holders(waiting, obstacle, ledger)):
+        parts.append(f"held by {names}; it starts when enough of it ends")
+    return "; ".join(parts) + "."
 
 
-def why_here(waiting: Waiting, placement: Placement, before: Capacity) -> str:
-    """Why it was placed: what it takes of what was free."""
-    devices = f" and accelerators {list(placement.devices)}" if placement.devices else ""
-    return (
-        f"{waiting.subject} takes {cores(placement.cpus)}, {format_bytes(placement.memory)}{devices} of "
-        f"{cores(before.cpus)}, {format_bytes(before.memory)} free on {placement.node}."
-    )
+def why_here(after: Capacity) -> str:
+    """Why it was placed, a phrase: what stays free."""
+    return f"fits; {cores(after.cpus)} and {format_bytes(after.memory)} stay free"
 
 
-def _holders(waiting: Waiting, obstacle: Shortage, ledger: Ledger, resource: str) -> str:
+def _holders(waiting: Waiting, obstacle: Shortage, ledger: Ledger) -> str:
+    resource = str(obstacle.details.get("resource", ""))
     of = "accelerators" if resource.startswith("accelerator") else resource
     session = waiting.session if obstacle.reason is Reason.SESSION_CAP else None
     owners = list(dict.fromkeys(holding.owner for holding in ledger.holders(of, session)))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from llm_os.errors import CapacityError
-from llm_os.memory.ledger import Ledger
+from llm_os.memory.ledger import Ledger, shortage
 from llm_os.spec.conditions import Reason
 from llm_os.spec.resources import Capacity, Caps, Device, ResourceSpec
 
@@ -38,7 +38,7 @@ def test_refuses_memory_with_what_is_needed_and_what_is_free() -> None:
     assert refusal.reason is Reason.NOT_ENOUGH_MEMORY
     assert refusal.message == "needs 5.1 GiB of memory, 3.0 GiB free"
     assert refusal.details == {
-        "resource": "memory", "needed": int(5.1 * GIB), "free": 3 * GIB, "total": 8 * GIB,
+        "resource": "memory", "needs_memory": int(5.1 * GIB), "free_memory": 3 * GIB, "granted_memory": 8 * GIB,
     }  # fmt: skip
 
 
@@ -46,7 +46,7 @@ def test_what_could_not_run_on_the_empty_machine_never_fits() -> None:
     refusal = Ledger(machine()).check(need(9))
     assert refusal is not None
     assert refusal.reason is Reason.NEVER_FITS
-    assert refusal.message == "needs 9.0 GiB of memory, 8.0 GiB granted in all"
+    assert refusal.message == "needs 9.0 GiB of memory, 8.0 GiB granted"
 
 
 def test_refuses_cores_that_are_taken() -> None:
@@ -181,3 +181,13 @@ def test_names_who_holds_the_most() -> None:
     assert [h.owner for h in ledger.holders("cpus")] == ["job-a", "job-b"]
     assert [h.owner for h in ledger.holders("accelerators")] == ["job-b"]
     assert [h.owner for h in ledger.holders("memory", "s")] == ["job-a"]
+
+
+def test_amounts_are_compared_without_a_ledger_too() -> None:
+    never = shortage(need(9), machine(), machine())
+    assert never is not None
+    assert (never.reason, never.message) == (Reason.NEVER_FITS, "needs 9.0 GiB of memory, 8.0 GiB granted")
+    now = shortage(need(5), machine(), machine(memory=3 * GIB))
+    assert now is not None
+    assert (now.reason, now.message) == (Reason.NOT_ENOUGH_MEMORY, "needs 5.0 GiB of memory, 3.0 GiB free")
+    assert shortage(need(5), machine(), machine()) is None

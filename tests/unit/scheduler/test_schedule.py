@@ -41,22 +41,15 @@ def test_what_fits_does_not_wait_behind_what_does_not() -> None:
     assert [refusal.subject for refusal in plan.refusals] == ["large"]
 
 
-def test_a_refusal_says_the_numbers_the_holder_and_what_would_fit() -> None:
+def test_a_refusal_says_the_numbers_and_the_holder() -> None:
     ledger = Ledger(Capacity(cpus=4, memory=8 * GIB))
     ledger.reserve("att-1", "job-other", "job", None, ResourceSpec(memory=5 * GIB, cpus=1))
-    asked: list[int] = []
-
-    def alternatives(free: int) -> str:
-        asked.append(free)
-        return "batch_size 8 would fit"
-
-    plan = schedule(look(wants("job-mine", memory=5.1, alternatives=alternatives), holdings=ledger.holdings()))
-    (refusal,) = plan.refusals
+    (refusal,) = schedule(look(wants("job-mine", memory=5.1), holdings=ledger.holdings())).refusals
     assert refusal.reason is Reason.NOT_ENOUGH_MEMORY
     assert refusal.message == (
-        "job-mine needs 5.1 GiB of memory, 3.0 GiB free; held by job-other; batch_size 8 would fit."
+        "Needs 5.1 GiB of memory, 3.0 GiB free; held by job-other; it starts when enough of it ends."
     )
-    assert asked == [3 * GIB]
+    assert refusal.details["free_memory"] == 3 * GIB
 
 
 def test_a_sentence_names_three_holders_at_most() -> None:
@@ -70,7 +63,7 @@ def test_a_sentence_names_three_holders_at_most() -> None:
 def test_what_can_never_run_is_told_so() -> None:
     (refusal,) = schedule(look(wants("x", memory=9))).refusals
     assert refusal.reason is Reason.NEVER_FITS
-    assert refusal.message.endswith("8.0 GiB granted in all; it can never run on this machine as it is.")
+    assert refusal.message.endswith("8.0 GiB granted; it can never run on this machine as it is.")
 
 
 def test_a_session_at_its_cap_waits_for_itself_only() -> None:
@@ -88,13 +81,13 @@ def test_a_session_at_its_cap_waits_for_itself_only() -> None:
     assert [step.subject for step in plan.steps] == ["y"]
     (refusal,) = plan.refusals
     assert refusal.reason is Reason.SESSION_CAP
-    assert "held by job-own." in refusal.message
+    assert "held by job-own;" in refusal.message
 
 
 def test_a_retry_waits_for_its_moment() -> None:
     waiting = wants("x", not_before=101.5)
     (refusal,) = schedule(look(waiting)).refusals
-    assert (refusal.reason, refusal.message) == (Reason.RETRY_BACKOFF, "x is tried again in 1.5 s.")
+    assert (refusal.reason, refusal.message) == (Reason.RETRY_BACKOFF, "Waits 1.5 s before it is tried again.")
     assert schedule(look(wants("x", not_before=100.0))).steps
 
 
@@ -113,7 +106,7 @@ def test_a_worker_may_run_threads_on_all_cores_its_session_has() -> None:
     assert threads == {"free": 4, "capped": 2, "modest": 1, "small": 1}
 
 
-def test_a_step_says_where_and_of_how_much() -> None:
+def test_a_step_says_where_and_what_stays_free() -> None:
     (step,) = schedule(look(wants("x", memory=5.1))).steps
     assert step.placement.node == "here"
-    assert step.because == "x takes 1 core, 5.1 GiB of 4 cores, 8.0 GiB free on here."
+    assert step.because == "fits; 3 cores and 2.9 GiB stay free"
