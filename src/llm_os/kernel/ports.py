@@ -93,7 +93,7 @@ class Artifacts(Protocol):
     """Content-addressed folders; implemented by `store.artifacts`."""
 
     async def ingest(self, folder: Path) -> tuple[Digest, ArtifactFacts, Manifest]:
-        """Store a filled output folder (its `artifact.json` names kind and meta). Idempotent: one digest for equal folders.
+        """Store a filled output folder (`artifact.json` names kind and meta). Idempotent: equal folders, one digest.
 
         Raises:
             InvalidInputError: there is no readable `artifact.json`.

@@ -11,6 +11,8 @@ class Session(Record):
     name: str
     """What people see in `ps`: usually the script's file name."""
     caps: Caps = Caps()
+    ttl: float = 15.0
+    """Seconds that a renewal adds."""
     opened_at: float
     expires_at: float
     closed: bool = False

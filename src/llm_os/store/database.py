@@ -47,7 +47,7 @@ class Database:
     @contextmanager
     def reading(self) -> Iterator[Connection]:
         """A consistent view; nothing can be written."""
-        with self.engine.connect() as connection:
+        with self.engine.connect().execution_options(begin="BEGIN") as connection:
             yield connection
 
     def close(self) -> None:
@@ -89,6 +89,6 @@ def _engine(url: str) -> Engine:
 
     @event.listens_for(engine, "begin")
     def begin(connection: Connection) -> None:
-        connection.exec_driver_sql("BEGIN IMMEDIATE")
+        connection.exec_driver_sql(connection.get_execution_options().get("begin", "BEGIN IMMEDIATE"))
 
     return engine

@@ -1,0 +1,131 @@
+"""Attempts as records: how one is made, asked to stop, and described to its worker. Touches no process."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from sqlalchemy import Connection
+
+from llm_os.drivers.engine import Engine
+from llm_os.errors import NotFoundError
+from llm_os.kernel.state import State
+from llm_os.spec.attempts import AttemptSpec, Control, Input, ServeCall, TaskCall
+from llm_os.spec.base import new_id
+from llm_os.spec.conditions import Reason
+from llm_os.spec.deployments import Deployment
+from llm_os.spec.jobs import Attempt, AttemptState, Job
+from llm_os.spec.placement import Placement
+from llm_os.spec.processes import ProcessSpec
+from llm_os.spec.resources import ResourceSpec
+from llm_os.store import rows
+
+TASK_ARGV = ("{python}", "-m", "llm_os.workers.task", "{attempt}")
+GATEWAY = "gateway"
+GATEWAY_PLACEMENT = Placement(node="local", cpus=0, memory=128 * 2**20)
+
+
+def new_attempt(
+    state: State, tx: Connection, *, kind: str, owner: str, placement: Placement, session: str | None
+) -> Attempt:
+    """Commit a new attempt; its fencing token is larger than that of any attempt of this owner before."""
+    earlier = rows.attempts_of(tx, owner)
+    number = 1 + max((attempt.number for attempt in earlier), default=0)
+    attempt = Attempt(
+        id=new_id("att", state.random),
+        owner_kind=kind,
+        owner=owner,
+        number=number,
+        token=number,
+        state=AttemptState.PLACED,
+        placement=placement,
+        created_at=state.clock.now(),
+    )
+    rows.add_attempt(tx, attempt, session)
+    return attempt
+
+
+def ask_to_stop(state: State, tx: Connection, attempt: Attempt, reason: Reason) -> bool:
+    """Note that an attempt shall end; the loop does the rest. False: it is ending or dead already."""
+    if attempt.state in {AttemptState.STOPPING, AttemptState.ENDED}:
+        return False
+    stopping = attempt.model_copy(update={"state": AttemptState.STOPPING, "reason": reason.value})
+    done = rows.update_attempt(tx, stopping, was=attempt.state)
+    if done and attempt.started_at is not None:
+        state.files.write_control(attempt.id, Control(stop=True, reason=reason.value))
+    return done
+
+
+def task_spec(state: State, attempt: Attempt, job: Job, resources: ResourceSpec) -> AttemptSpec:
+    """What the task worker finds in its folder. Raises NotFoundError if an input is gone."""
+    process = ProcessSpec(argv=TASK_ARGV, resources=resources)
+    call = TaskCall(
+        task=job.spec.task,
+        options=job.spec.options,
+        inputs={role: _input(state, digest) for role, digest in job.spec.inputs.items()},
+        output=str(state.files.output(attempt.id)),
+        checkpoints=str(state.files.checkpoints(job.id)),
+    )
+    return _spec(state, attempt, process, {}).model_copy(update={"task": call})
+
+
+def serve_spec(
+    state: State, attempt: Attempt, deployment: Deployment, manifest: str, engine: Engine, resources: ResourceSpec
+) -> AttemptSpec:
+    """What the engine worker finds in its folder."""
+    facts = state.artifacts.facts(manifest)
+    options = engine.Options.model_validate(dict(deployment.spec.options))
+    process = engine.process(options, facts, resources)
+    socket = str(state.files.socket(attempt.id))
+    call = ServeCall(
+        engine=engine.name,
+        deployment=deployment.spec.name,
+        model=_input(state, manifest),
+        version=deployment.version,
+        task=deployment.task,
+        options=options.model_dump(mode="json"),
+        socket=socket,
+    )
+    return _spec(state, attempt, process, {"socket": socket}).model_copy(update={"serve": call})
+
+
+def gateway_spec(state: State, attempt: Attempt, argv: tuple[str, ...], port: int) -> AttemptSpec:
+    env = {"LLM_OS_HOME": str(state.settings.home), "LLM_OS_GATEWAY_PORT": str(port)}
+    process = ProcessSpec(argv=argv, env=env, resources=ResourceSpec(cpus=0.1, memory=GATEWAY_PLACEMENT.memory))
+    return _spec(state, attempt, process, {})
+
+
+def _input(state: State, digest: str) -> Input:
+    path = state.artifacts.path(digest)
+    if not path:
+        raise NotFoundError(f"The artifact {digest} is gone.")
+    return Input(path=str(path), facts=state.artifacts.facts(digest))
+
+
+def _spec(state: State, attempt: Attempt, process: ProcessSpec, names: Mapping[str, str]) -> AttemptSpec:
+    folder: Path = state.files.attempt(attempt.id)
+    known = {
+        "attempt": str(folder),
+        "python": sys.executable,
+        "threads": str(attempt.placement.threads),
+        "output": str(state.files.output(attempt.id)),
+        **names,
+    }
+
+    def filled(text: str) -> str:
+        for name, value in known.items():
+            text = text.replace("{" + name + "}", value)
+        return text
+
+    return AttemptSpec(
+        attempt=attempt.id,
+        owner=attempt.owner,
+        token=attempt.token,
+        argv=tuple(filled(part) for part in process.argv),
+        env={"TOKENIZERS_PARALLELISM": "false", **{name: filled(value) for name, value in process.env.items()}},
+        threads=attempt.placement.threads,
+        devices=attempt.placement.devices,
+        cwd=str(folder),
+        stop=process.stop,
+    )

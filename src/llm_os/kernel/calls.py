@@ -1,0 +1,217 @@
+"""The syscalls: what server and autopilot may ask of the kernel. One transaction each; reading ones have none."""
+
+from __future__ import annotations
+
+from sqlalchemy import Connection
+
+from llm_os._version import __version__
+from llm_os.kernel.attempts import GATEWAY
+from llm_os.kernel.deployments import Deployments
+from llm_os.kernel.jobs import Jobs
+from llm_os.kernel.sessions import Sessions
+from llm_os.kernel.state import State
+from llm_os.kernel.submission import find_model
+from llm_os.kernel.syscalls import job_version
+from llm_os.kernel.why import why
+from llm_os.spec import api
+from llm_os.spec.artifacts import ArtifactFacts
+from llm_os.spec.conditions import Reason
+from llm_os.spec.deployments import Deployment
+from llm_os.spec.events import Event
+from llm_os.spec.jobs import Job
+from llm_os.spec.models import ModelVersion
+from llm_os.spec.resources import Resources
+from llm_os.spec.sessions import Session
+from llm_os.store import rows, tables
+
+LOG_PAGE = 256 * 1024
+MOST_WAIT = 30.0
+"""Seconds that a waiting call may last; the caller asks again."""
+
+
+class Calls:
+    """Implements `kernel.syscalls.Syscalls`."""
+
+    def __init__(
+        self, state: State, jobs: Jobs, deployments: Deployments, sessions: Sessions, *, ephemeral: bool
+    ) -> None:
+        self._state = state
+        self._jobs = jobs
+        self._deployments = deployments
+        self._sessions = sessions
+        self.ephemeral = ephemeral
+        self.keep = False
+        self.stopping_since = 0.0
+        self.started_at = state.clock.now()
+        self.management = ""
+        self.pid = 0
+
+    def status(self) -> api.KernelStatus:
+        with self._state.database.reading() as tx:
+            jobs = rows.count_by_state(tx, tables.jobs)
+            deployments = rows.count_by_state(tx, tables.deployments)
+            sessions = len(rows.open_sessions(tx))
+        url = self._state.gateway_url
+        return api.KernelStatus(
+            version=__version__,
+            home=str(self._state.settings.home),
+            pid=self.pid,
+            started_at=self.started_at,
+            ephemeral=self.ephemeral,
+            management=self.management,
+            socket=str(self._state.settings.socket),
+            gateway=f"{url}/v1" if url else None,
+            jobs=jobs,
+            deployments=deployments,
+            sessions=sessions,
+        )
+
+    async def shutdown(self, request: api.ShutdownRequest) -> api.ShutdownReport:
+        return self.begin_shutdown(keep=request.keep)
+
+    def begin_shutdown(self, *, keep: bool) -> api.ShutdownReport:
+        """End (or leave) everything; the loop returns when it is done."""
+        self._state.stopping, self.keep = True, keep
+        self.stopping_since = self._state.clock.now()
+        with self._state.database.transaction() as tx:
+            live_jobs = rows.jobs_in(tx, Jobs.LIVE)
+            live = rows.all_deployments(tx, include_ended=False)
+            if not keep:
+                for job in live_jobs:
+                    self._jobs.cancel_row(tx, job, Reason.SHUTDOWN)
+                for deployment in live:
+                    self._deployments.stop_row(tx, deployment, Reason.SHUTDOWN)
+        names = tuple([row.job.id for row in live_jobs] + [row.deployment.spec.name for row in live])
+        self._state.pulse.beat()
+        return api.ShutdownReport(kept=names) if keep else api.ShutdownReport(ended=names)
+
+    def open_session(self, request: api.OpenSession) -> Session:
+        return self._sessions.open(request)
+
+    def renew_session(self, session: str) -> Session:
+        return self._sessions.renew(session)
+
+    def close_session(self, session: str) -> api.SessionEnd:
+        return self._sessions.close(session)
+
+    def set_caps(self, session: str, request: api.SetCaps) -> Resources:
+        return self._sessions.set_caps(session, request)
+
+    def resources(self, session: str | None) -> Resources:
+        return self._sessions.resources(session)
+
+    def submit_job(self, request: api.SubmitJob) -> Job:
+        return self._jobs.submit(request)
+
+    def jobs(self, state: str | None = None, limit: int = 100) -> list[Job]:
+        with self._state.database.reading() as tx:
+            return [self._with_progress(job) for job in rows.newest_jobs(tx, state, limit)]
+
+    def job(self, job: str) -> Job:
+        with self._state.database.reading() as tx:
+            return self._with_progress(self._jobs.get(tx, job).job)
+
+    def _with_progress(self, job: Job) -> Job:
+        """The newest report lives in the attempt's folder; records are not rewritten for it."""
+        watch = self._state.watches.get(job.attempt or "")
+        report = watch.newest("progress") if watch else None
+        if report is None:
+            return job
+        return job.model_copy(update={"progress": {**report.values, "seq": report.seq}})
+
+    async def wait_job(self, job: str, version: str, seconds: float) -> Job:
+        until = self._state.clock.now() + min(seconds, MOST_WAIT)
+        found = self.job(job)
+        while job_version(found) == version and not found.state.ended and self._state.clock.now() < until:
+            await self._state.pulse.wait(until - self._state.clock.now())
+            found = self.job(job)
+        return found
+
+    def cancel_job(self, job: str) -> Job:
+        return self._jobs.cancel(job)
+
+    async def job_reports(self, job: str, since: int, wait: float) -> api.ReportPage:
+        until = self._state.clock.now() + min(wait, MOST_WAIT)
+        while True:
+            found = self.job(job)
+            with self._state.database.reading() as tx:
+                attempts = rows.attempts_of(tx, job)
+            reports = [r for a in attempts for r in self._state.files.read_reports(a.id, 0)[0]]
+            left = until - self._state.clock.now()
+            if len(reports) > since or found.state.ended or left <= 0:
+                return api.ReportPage(reports=tuple(reports[since:]), next=len(reports), ended=found.state.ended)
+            await self._state.pulse.wait(left)
+
+    async def job_logs(self, job: str, offset: int) -> api.LogPage:
+        found = self.job(job)
+        return await self._log(job, offset, found.state.ended)
+
+    async def _log(self, owner: str, offset: int, ended: bool) -> api.LogPage:
+        with self._state.database.reading() as tx:
+            attempts = rows.attempts_of(tx, owner)
+        if not attempts:
+            return api.LogPage(text="", next=offset, ended=ended)
+        newest = attempts[-1].id
+        data = await self._state.launcher.logs(newest, self._state.files.attempt(newest), offset, LOG_PAGE)
+        return api.LogPage(text=data.decode(errors="replace"), next=offset + len(data), ended=ended and not data)
+
+    async def events(self, since: int, limit: int, wait: float) -> list[Event]:
+        until = self._state.clock.now() + min(wait, MOST_WAIT)
+        while True:
+            with self._state.database.reading() as tx:
+                found = rows.events_since(tx, since, limit)
+            left = until - self._state.clock.now()
+            if found or left <= 0:
+                return found
+            await self._state.pulse.wait(left)
+
+    def why(self, subject: str) -> api.Why:
+        with self._state.database.reading() as tx:
+            return why(self._state, tx, subject)
+
+    def models(self, card: str | None = None) -> list[ModelVersion]:
+        with self._state.database.reading() as tx:
+            return rows.list_models(tx, card)
+
+    def model(self, ref: str) -> ModelVersion:
+        with self._state.database.reading() as tx:
+            return self._model(tx, ref)
+
+    def _model(self, tx: Connection, ref: str) -> ModelVersion:
+        return find_model(tx, ref)
+
+    def artifact(self, digest: str) -> ArtifactFacts:
+        return self._state.artifacts.facts(digest)
+
+    async def rows(self, digest: str, split: str, offset: int, limit: int) -> api.RowPage:
+        return await self._state.artifacts.rows(digest, split, offset, limit)
+
+    async def export(self, digest: str, request: api.ExportRequest) -> api.ExportReport:
+        return await self._state.artifacts.export(digest, request)
+
+    def create_deployment(self, request: api.CreateDeployment) -> api.CreatedDeployment:
+        return self._deployments.create(request)
+
+    def deployments(self, include_ended: bool = False) -> list[Deployment]:
+        with self._state.database.reading() as tx:
+            return [row.deployment for row in rows.all_deployments(tx, include_ended=include_ended)]
+
+    def deployment(self, name: str) -> Deployment:
+        with self._state.database.reading() as tx:
+            return self._deployments.get(tx, name).deployment
+
+    async def wait_deployment(self, name: str, state: str, seconds: float) -> Deployment:
+        until = self._state.clock.now() + min(seconds, MOST_WAIT)
+        found = self.deployment(name)
+        while found.state.value == state and not found.state.ended and self._state.clock.now() < until:
+            await self._state.pulse.wait(until - self._state.clock.now())
+            found = self.deployment(name)
+        return found
+
+    def stop_deployment(self, name: str) -> Deployment:
+        return self._deployments.stop(name)
+
+    async def deployment_logs(self, name: str, offset: int) -> api.LogPage:
+        found = self.deployment(name) if name != GATEWAY else None
+        owner = found.id if found else GATEWAY
+        return await self._log(owner, offset, found.state.ended if found else False)

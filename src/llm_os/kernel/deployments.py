@@ -1,0 +1,281 @@
+"""Lasting work: replicas wanted against replicas there. Never touches a process."""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from collections.abc import Mapping
+
+from sqlalchemy import Connection
+
+from llm_os.drivers.device import Unavailable
+from llm_os.drivers.engine import Engine
+from llm_os.errors import (
+    CapacityError,
+    ConflictError,
+    NotFoundError,
+    PortInUseError,
+    UnavailableError,
+    UnsupportedModelError,
+    did_you_mean,
+)
+from llm_os.kernel.attempts import ask_to_stop
+from llm_os.kernel.outcomes import End, Outcome
+from llm_os.kernel.state import State
+from llm_os.kernel.submission import find_model, validated
+from llm_os.spec.api import CreatedDeployment, CreateDeployment
+from llm_os.spec.base import Json, Spec, new_id
+from llm_os.spec.conditions import Condition, Reason
+from llm_os.spec.deployments import Deployment, DeploymentSpec, DeploymentState, Replica
+from llm_os.spec.events import EventKind
+from llm_os.spec.jobs import Attempt, AttemptState
+from llm_os.spec.models import ModelVersion
+from llm_os.spec.routing import KeyEntry
+from llm_os.store import rows
+
+MOST_FAILURES = 4
+"""Replicas that may die one after the other before the deployment is given up."""
+
+
+def mint_key() -> tuple[str, str]:
+    """(key, its sha256 in hexadecimal). 256 bits from the system."""
+    key = "llmos-" + secrets.token_urlsafe(32)
+    return key, hashlib.sha256(key.encode()).hexdigest()
+
+
+class Deployments:
+    def __init__(self, state: State) -> None:
+        self._state = state
+
+    def create(self, request: CreateDeployment) -> CreatedDeployment:
+        if self._state.stopping:
+            raise ConflictError("The kernel is shutting down.", hint="Start it again with `llm-os up`.")
+        if self._state.gateway_error is not None:
+            raise PortInUseError(
+                f"The gateway does not run: {self._state.gateway_error.get('message')}",
+                hint=str(self._state.gateway_error.get("hint", "")),
+            )
+        key, sha256 = mint_key()
+        with self._state.database.transaction() as tx:
+            version = find_model(tx, request.spec.model)
+            engine, options = self._engine(request.spec, version)
+            spec = request.spec.model_copy(update={"engine": engine.name, "options": options.model_dump(mode="json")})
+            found = self._reusable(tx, spec, version, request) if request.private else None
+            deployment = found or self._new(tx, spec, version, engine, options, request)
+            entry = KeyEntry(
+                id=new_id("key", self._state.random), sha256=sha256, role="user", deployments=(deployment.spec.name,)
+            )
+            rows.add_key(tx, entry, deployment.id)
+        self._state.pulse.beat()
+        return CreatedDeployment(deployment=deployment, key=key, url=self._url())
+
+    def _url(self) -> str | None:
+        return f"{self._state.gateway_url}/v1" if self._state.gateway_url else None
+
+    def _new(
+        self,
+        tx: Connection,
+        spec: DeploymentSpec,
+        version: ModelVersion,
+        engine: Engine,
+        options: Spec,
+        request: CreateDeployment,
+    ) -> Deployment:
+        existing = rows.find_deployment(tx, spec.name)
+        if existing is not None and not existing.deployment.state.ended:
+            raise ConflictError(
+                f"A deployment '{spec.name}' is there already (it serves {existing.deployment.version}).",
+                hint=f"Choose another name, or end it: llm-os stop {spec.name}",
+            )
+        ledger = self._state.ledger(tx)
+        facts = self._state.artifacts.facts(version.manifest)
+        resources = engine.footprint(options, facts, ledger.granted(request.session))
+        never = ledger.never_fits(resources, request.session)
+        if never is not None:
+            raise CapacityError(
+                f"A replica of {version.ref} {never.message}.", hint="Grant more, or serve a smaller model."
+            )
+        now = self._state.clock.now()
+        deployment = Deployment(
+            id=new_id("dep", self._state.random),
+            spec=spec,
+            version=version.ref,
+            task=version.task,
+            engine=engine.name,
+            session=None if request.keep else request.session,
+            state=DeploymentState.PENDING,
+            created_at=now,
+        )
+        rows.add_deployment(tx, deployment, resources, private=request.private)
+        message = f"{spec.name} shall serve {version.ref} with {engine.name}."
+        rows.add_event(tx, now, EventKind.DEPLOYMENT_CREATED, spec.name, message)
+        return deployment
+
+    def _reusable(
+        self, tx: Connection, spec: DeploymentSpec, version: ModelVersion, request: CreateDeployment
+    ) -> Deployment | None:
+        for row in rows.all_deployments(tx, include_ended=False):
+            same = row.deployment.version == version.ref and row.deployment.session == request.session
+            alike = row.deployment.spec.options == spec.options and row.deployment.engine == spec.engine
+            if row.private and same and alike and row.deployment.state is not DeploymentState.STOPPING:
+                return row.deployment
+        return None
+
+    def _engine(self, spec: DeploymentSpec, version: ModelVersion) -> tuple[Engine, Spec]:
+        engines = {engine.name: engine for engine in self._state.plugins.engines()}
+        task = version.task
+        if spec.engine is not None:
+            if spec.engine not in engines:
+                raise NotFoundError(f"There is no engine '{spec.engine}'.", hint=did_you_mean(spec.engine, engines))
+            chosen = engines[spec.engine]
+            if version.format not in chosen.formats or task not in chosen.tasks:
+                raise UnsupportedModelError(
+                    f"{chosen.name} serves {', '.join(chosen.tasks)} from {', '.join(chosen.formats)}; "
+                    f"{version.ref} is {task} in {version.format}.",
+                    hint="Leave the engine out to let LLM OS choose.",
+                )
+            probe = chosen.probe()
+            if isinstance(probe, Unavailable):
+                raise UnavailableError(f"{chosen.name} cannot be used here: {probe.reason}", hint=probe.hint)
+            return chosen, validated(chosen.Options, dict(spec.options), f"engine {chosen.name}")
+        fitting = [e for e in engines.values() if version.format in e.formats and task in e.tasks]
+        ready = [engine for engine in fitting if not isinstance(engine.probe(), Unavailable)]
+        if not ready:
+            reasons = [f"{e.name}: {p.reason}" for e in fitting if isinstance(p := e.probe(), Unavailable)]
+            raise UnsupportedModelError(
+                f"No engine here serves {version.ref} ({task}, {version.format}).",
+                hint="; ".join(reasons) or "An encoder without a head must be trained first: model.train(data).",
+            )
+        chosen = max(ready, key=lambda engine: (engine.preference, engine.name))
+        return chosen, validated(chosen.Options, dict(spec.options), f"engine {chosen.name}")
+
+    def get(self, tx: Connection, name: str) -> rows.DeploymentRow:
+        found = rows.find_deployment(tx, name)
+        if found is None:
+            known = [row.deployment.spec.name for row in rows.all_deployments(tx, include_ended=True)]
+            raise NotFoundError(f"There is no deployment '{name}'.", hint=did_you_mean(name, known))
+        return found
+
+    def stop(self, name: str) -> Deployment:
+        with self._state.database.transaction() as tx:
+            row = self.get(tx, name)
+            self.stop_row(tx, row, Reason.STOPPED_BY_USER)
+            answer = self.get(tx, row.deployment.id).deployment
+        self._state.pulse.beat()
+        return answer
+
+    def stop_row(
+        self, tx: Connection, row: rows.DeploymentRow, reason: Reason, error: Mapping[str, Json] | None = None
+    ) -> None:
+        """Idempotent. It has ended when its last replica is dead; see `settle`."""
+        deployment = row.deployment
+        if deployment.state.ended or deployment.state is DeploymentState.STOPPING:
+            return
+        condition = Condition(kind="stop", status=True, reason=reason, message=f"Asked to end: {reason.value}.")
+        stopping = deployment.model_copy(
+            update={
+                "state": DeploymentState.STOPPING,
+                "error": error,
+                "conditions": (*deployment.conditions, condition),
+            }
+        )
+        rows.update_deployment(tx, stopping, was=deployment.state)
+        now = self._state.clock.now()
+        message = f"{deployment.spec.name} ends: {reason.value.replace('_', ' ')}."
+        rows.add_event(tx, now, EventKind.DEPLOYMENT_STOPPING, deployment.spec.name, message)
+        for attempt in rows.attempts_of(tx, deployment.id):
+            ask_to_stop(self._state, tx, attempt, reason)
+        self.settle(tx, deployment.id)
+
+    def end_session(self, tx: Connection, session: str, reason: Reason) -> list[str]:
+        mine = [r for r in rows.all_deployments(tx, include_ended=False) if r.deployment.session == session]
+        for row in mine:
+            self.stop_row(tx, row, reason)
+        return [f"{row.deployment.spec.name} (serving {row.deployment.version})" for row in mine]
+
+    def settle(self, tx: Connection, deployment: str) -> None:
+        """Make state and replicas what the attempts say."""
+        row = rows.find_deployment(tx, deployment)
+        if row is None or row.deployment.state.ended:
+            return
+        known, now = row.deployment, self._state.clock.now()
+        live = [a for a in rows.attempts_of(tx, deployment) if a.state is not AttemptState.ENDED]
+        replicas = tuple(
+            Replica(attempt=a.id, state=a.state.value, endpoint=a.endpoint, engine=known.engine) for a in live
+        )
+        ready = any(attempt.state is AttemptState.READY for attempt in live)
+        state: DeploymentState
+        if known.state is DeploymentState.STOPPING:
+            state = known.state if live else (DeploymentState.FAILED if known.error else DeploymentState.STOPPED)
+        else:
+            state = DeploymentState.READY if ready else DeploymentState.STARTING if live else DeploymentState.PENDING
+        changed = known.model_copy(
+            update={
+                "state": state,
+                "replicas": replicas,
+                "ready_at": known.ready_at or (now if ready else None),
+                "ended_at": now if state.ended else None,
+            }
+        )
+        if changed == known:
+            return
+        failures = 0 if ready else None
+        rows.update_deployment(tx, changed, was=known.state, not_before=row.not_before, failures=failures)
+        self._tell(tx, known, changed)
+
+    def _tell(self, tx: Connection, known: Deployment, changed: Deployment) -> None:
+        now, name = self._state.clock.now(), known.spec.name
+        if changed.state is known.state:
+            return
+        if changed.state is DeploymentState.READY:
+            rows.add_event(tx, now, EventKind.DEPLOYMENT_READY, name, f"{name} answers requests.")
+        elif changed.state is DeploymentState.STOPPED:
+            rows.drop_keys(tx, known.id)
+            rows.add_event(tx, now, EventKind.DEPLOYMENT_STOPPED, name, f"{name} has ended.")
+        elif changed.state is DeploymentState.FAILED:
+            rows.drop_keys(tx, known.id)
+            message = f"{name} failed: {(changed.error or {}).get('message', '')}"
+            rows.add_event(tx, now, EventKind.DEPLOYMENT_FAILED, name, message)
+
+    def attempt_ended(self, tx: Connection, attempt: Attempt, outcome: Outcome, log: list[str]) -> None:
+        """A replica is dead: start another one later, or give the deployment up."""
+        row = rows.find_deployment(tx, attempt.owner)
+        if row is None or row.deployment.state.ended:
+            return
+        now, name = self._state.clock.now(), row.deployment.spec.name
+        if row.deployment.state is not DeploymentState.STOPPING:
+            failures = row.failures + 1
+            rows.add_event(tx, now, EventKind.REPLICA_LOST, name, f"A replica ended: {outcome.message}.")
+            if outcome.end is End.USER_ERROR or failures >= MOST_FAILURES:
+                self.stop_row(tx, row, Reason.WORKER_FAILED, _failure(name, failures, outcome, log))
+            else:
+                wait = min(30.0, 0.5 * 2**failures) * (1 + 0.2 * self._state.random.random())
+                rows.update_deployment(
+                    tx, row.deployment, was=row.deployment.state, not_before=now + wait, failures=failures
+                )
+        self.settle(tx, attempt.owner)
+
+    def end_idle(self, tx: Connection) -> bool:
+        """End deployments without requests for longer than their `idle_after`. True if any."""
+        usage, now, ended = self._state.files.read_usage(), self._state.clock.now(), False
+        for row in rows.all_deployments(tx, include_ended=False):
+            spec, ready_at = row.deployment.spec, row.deployment.ready_at
+            if spec.idle_after is None or ready_at is None or row.deployment.state is not DeploymentState.READY:
+                continue
+            seen = usage.deployments.get(spec.name) if usage else None
+            last = max(ready_at, seen.last_request_at if seen else 0.0)
+            if (seen is None or seen.in_flight == 0) and now - last > spec.idle_after:
+                self.stop_row(tx, row, Reason.IDLE)
+                ended = True
+        return ended
+
+
+def _failure(name: str, failures: int, outcome: Outcome, log: list[str]) -> Mapping[str, Json]:
+    if outcome.error is not None:
+        return outcome.error
+    tail = " | ".join(line for line in log if line.strip())
+    times = f"{failures} times, one after the other" if failures > 1 else "at its start"
+    return UnavailableError(
+        f"The replica of {name} died {times}: {outcome.message}.",
+        hint=f"Last lines of its log: {tail}" if tail else f"See `llm-os logs {name}`.",
+    ).to_dict()

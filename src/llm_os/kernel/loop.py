@@ -1,0 +1,272 @@
+"""The kernel: one loop, one writer. Knows no HTTP, no processes and no real clock.
+
+A turn of the loop reads what happened, writes what follows in one transaction, plans, writes, and starts effects. The
+syscalls (`kernel.calls`) run between turns, on the same thread; nothing is awaited while a transaction is open.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import Connection
+
+from llm_os.drivers.launcher import Launcher
+from llm_os.errors import LLMOSError, StaleError
+from llm_os.kernel.attempts import (
+    GATEWAY,
+    GATEWAY_PLACEMENT,
+    ask_to_stop,
+    gateway_spec,
+    new_attempt,
+    serve_spec,
+    task_spec,
+)
+from llm_os.kernel.calls import Calls
+from llm_os.kernel.deployments import Deployments
+from llm_os.kernel.effects import Effects, Seen
+from llm_os.kernel.jobs import Jobs
+from llm_os.kernel.leadership import Leadership
+from llm_os.kernel.observer import Observer
+from llm_os.kernel.planner import Planner
+from llm_os.kernel.ports import Artifacts, Clock, Files, Machine, Plugins, Random
+from llm_os.kernel.routing import routing_table
+from llm_os.kernel.sessions import Sessions
+from llm_os.kernel.state import State
+from llm_os.settings import Settings
+from llm_os.spec.attempts import AttemptSpec
+from llm_os.spec.base import Json
+from llm_os.spec.conditions import Reason
+from llm_os.spec.events import EventKind
+from llm_os.spec.jobs import Attempt, AttemptState
+from llm_os.spec.processes import ProcessPhase, StopPolicy
+from llm_os.store import rows
+from llm_os.store.database import Database
+
+BUSY = 0.25
+"""Seconds between turns while attempts live: their folders are polled."""
+IDLE = 2.0
+"""Seconds between turns while nothing lives; submissions wake the loop at once."""
+INSPECT_EVERY = 2.0
+"""Seconds between looks at a process that is believed to run."""
+SETTLE_AT_END = 30.0
+"""Seconds a shutdown waits for processes to end."""
+
+
+class Kernel(Calls):
+    """See the module and `kernel.ports`. Cancelling `run()` is a crash; another kernel on the same home goes on."""
+
+    def __init__(
+        self,
+        *,
+        settings: Settings,
+        database: Database,
+        artifacts: Artifacts,
+        launcher: Launcher,
+        machine: Machine,
+        plugins: Plugins,
+        clock: Clock,
+        random: Random,
+        files: Files,
+        ephemeral: bool = False,
+        gateway: tuple[str, ...] | None = None,
+        admin_sha256: str | None = None,
+    ) -> None:
+        state = State(
+            settings=settings,
+            database=database,
+            artifacts=artifacts,
+            launcher=launcher,
+            machine=machine,
+            plugins=plugins,
+            clock=clock,
+            random=random,
+            files=files,
+        )
+        jobs, deployments = Jobs(state), Deployments(state)
+        super().__init__(state, jobs, deployments, Sessions(state, jobs, deployments), ephemeral=ephemeral)
+        self._planner = Planner(state, jobs, deployments)
+        self._observer = Observer(state, jobs, deployments)
+        self._effects = Effects(state)
+        self._leadership = Leadership(database)
+        self._gateway = gateway
+        self._admin_sha256 = admin_sha256
+        self._routes = ""
+        self._idle_since: float | None = None
+        self._swept_at = float("-inf")
+
+    async def recover(self) -> None:
+        """Take the leadership and re-attach to what runs. Start-up is recovery: there is no other start."""
+        state = self._state
+        self._leadership.take()
+        with state.database.reading() as tx:
+            live = rows.live_attempts(tx)
+            self._restore_gateway(tx, [row.attempt for row in live])
+        for row in live:
+            if row.handle is not None:
+                status = await state.launcher.recover(row.handle, state.files.attempt(row.attempt.id))
+                with state.database.transaction() as tx:
+                    self._observer.apply(tx, Seen(row.attempt.id, status))
+        with state.database.transaction() as tx:
+            now = state.clock.now()
+            for session in rows.open_sessions(tx):  # nobody could renew while no kernel ran
+                rows.put_session(tx, session.model_copy(update={"expires_at": now + session.ttl}))
+            rows.add_event(tx, now, EventKind.KERNEL_STARTED, "kernel", f"Adopted {len(live)} running attempts.")
+
+    def _restore_gateway(self, tx: Connection, live: list[Attempt]) -> None:
+        ready = [a for a in live if a.owner == GATEWAY and a.state is AttemptState.READY]
+        self._state.gateway_url = ready[0].endpoint if ready else None
+
+    async def run(self) -> None:
+        """Until a shutdown is complete. Raises StaleError when another kernel has taken over."""
+        while not await self.turn():
+            await self._state.pulse.wait(self._pause())
+        await self._effects.settle()
+
+    async def turn(self) -> bool:
+        """One turn of the loop; True when the kernel shall end."""
+        if self._leadership.lost():
+            self._effects.abandon()
+            raise StaleError("Another kernel has taken over this home.")
+        await self._sweep()
+        ingest = self._observe()
+        with self._state.database.transaction() as tx:
+            changed = self._sessions.expire(tx)
+            changed = self._deployments.end_idle(tx) or changed
+            changed = self._supervise_gateway(tx) or changed
+            changed = self._planner.tick(tx) or changed
+        if changed:
+            self._state.pulse.beat()
+        self._act(ingest)
+        self._write_routes()
+        return self._finished()
+
+    def _observe(self) -> set[str]:
+        """Apply what effects brought and what the folders say. Returns attempts whose output is to be ingested."""
+        ingest = set()
+        with self._state.database.transaction() as tx:
+            for result in self._effects.drain():
+                self._observer.apply(tx, result)
+            for row in rows.live_attempts(tx):
+                if row.attempt.state is AttemptState.PLACED and self._effects.busy(row.attempt.id):
+                    continue
+                if self._observer.look(tx, row.attempt) == "ingest":
+                    ingest.add(row.attempt.id)
+        return ingest
+
+    def _act(self, ingest: set[str]) -> None:
+        """Start the effect that each record asks for; at most one in flight for each attempt."""
+        now = self._state.clock.now()
+        with self._state.database.reading() as tx:
+            live = rows.live_attempts(tx)
+        for row in live:
+            attempt = row.attempt
+            if self._effects.busy(attempt.id):
+                continue
+            if attempt.state is AttemptState.PLACED:
+                self._effects.start(attempt, lambda attempt=attempt: self._spec(attempt))  # type: ignore[misc]
+            elif attempt.state is AttemptState.STOPPING:
+                self._effects.stop(attempt, StopPolicy().grace)
+            elif attempt.id in ingest:
+                self._effects.ingest(attempt)
+            elif now - self._state.watch(attempt.id).inspected_at >= INSPECT_EVERY:
+                self._effects.inspect(attempt)
+        alive = {row.attempt.id for row in live}
+        for gone in set(self._state.watches) - alive:
+            del self._state.watches[gone]
+
+    def _spec(self, attempt: Attempt) -> AttemptSpec:
+        """What its worker shall run. Raises LLMOSError when an input is gone."""
+        state = self._state
+        with state.database.reading() as tx:
+            if attempt.owner_kind == "job":
+                job = self._jobs.get(tx, attempt.owner)
+                return task_spec(state, attempt, job.job, job.resources)
+            if attempt.owner_kind == "replica":
+                row = self._deployments.get(tx, attempt.owner)
+                version = self._model(tx, row.deployment.version)
+                engine = next(e for e in state.plugins.engines() if e.name == row.deployment.engine)
+                return serve_spec(state, attempt, row.deployment, version.manifest, engine, row.resources)
+            port = rows.get_meta(tx, "gateway_port")
+        return gateway_spec(state, attempt, self._gateway or (), port or state.settings.gateway_port)
+
+    def _supervise_gateway(self, tx: Connection) -> bool:
+        if self._gateway is None or self._state.stopping:
+            return False
+        url = self._state.gateway_url
+        if url and rows.get_meta(tx, "gateway_port") is None:
+            rows.set_meta(tx, "gateway_port", int(url.rsplit(":", 1)[1]))
+        living = [a for a in rows.attempts_of(tx, GATEWAY) if a.state is not AttemptState.ENDED]
+        if living or self._state.clock.now() < self._observer.gateway_not_before:
+            return False
+        new_attempt(self._state, tx, kind="system", owner=GATEWAY, placement=GATEWAY_PLACEMENT, session=None)
+        return True
+
+    async def _sweep(self) -> None:
+        """End what runs and belongs to nobody; at the first turn and every minute."""
+        state = self._state
+        if state.clock.now() - self._swept_at < state.settings.sweep_every:
+            return
+        self._swept_at = state.clock.now()
+        running = await state.launcher.list()
+        with state.database.reading() as tx:
+            owned = {row.attempt.id for row in rows.live_attempts(tx)}
+        for status in running:
+            if status.attempt in owned or status.phase is ProcessPhase.EXITED or self._effects.busy(status.attempt):
+                continue
+            await state.launcher.stop(status.attempt, state.files.attempt(status.attempt), 2.0, "orphan")
+            with state.database.transaction() as tx:
+                text = f"{status.attempt} ran, and belonged to nobody."
+                rows.add_event(tx, state.clock.now(), EventKind.ORPHAN_ENDED, status.attempt, text)
+
+    def _write_routes(self) -> None:
+        with self._state.database.reading() as tx:
+            table = routing_table(tx, 0, self._admin_sha256)
+        text = table.model_dump_json()
+        if text == self._routes:
+            return
+        try:
+            stamped = table.model_copy(update={"version": int(self._state.clock.now() * 1000)})
+            self._state.files.write_routes(stamped)
+        except LLMOSError as error:  # a full disk: the gateway goes on with its last table, we try again
+            self._complain("routes", error.to_dict())
+            return
+        self._routes = text
+
+    def _complain(self, what: str, error: dict[str, Json]) -> None:
+        with self._state.database.transaction() as tx:
+            rows.add_event(tx, self._state.clock.now(), EventKind.KERNEL_STARTED, "kernel", f"{what}: {error}")
+
+    def _pause(self) -> float:
+        """Seconds until the next turn is due if nothing happens before."""
+        now = self._state.clock.now()
+        with self._state.database.reading() as tx:
+            live = rows.live_attempts(tx)
+            expiries = [session.expires_at for session in rows.open_sessions(tx)]
+        waits = [BUSY if live else IDLE]
+        waits += [moment - now for moment in (*expiries, self._planner.wake_at or float("inf"))]
+        return max(0.01, min(waits))
+
+    def _finished(self) -> bool:
+        """Whether to end: everything is dead after a shutdown, or an ephemeral kernel has lost its purpose."""
+        state, now = self._state, self._state.clock.now()
+        with state.database.reading() as tx:
+            live = [row.attempt for row in rows.live_attempts(tx)]
+            sessions = rows.open_sessions(tx)
+            work = bool(rows.jobs_in(tx, Jobs.LIVE) or rows.all_deployments(tx, include_ended=False))
+        if state.stopping:
+            if self.keep:
+                return True
+            others = [attempt for attempt in live if attempt.owner != GATEWAY]
+            if not others:
+                self._stop_gateway(live)
+            return not live or now - self.stopping_since > SETTLE_AT_END
+        if not self.ephemeral or sessions or work:
+            self._idle_since = None
+            return False
+        self._idle_since = self._idle_since if self._idle_since is not None else now
+        if now - self._idle_since >= state.settings.linger:
+            self.begin_shutdown(keep=False)
+        return False
+
+    def _stop_gateway(self, live: list[Attempt]) -> None:
+        with self._state.database.transaction() as tx:
+            for attempt in live:
+                ask_to_stop(self._state, tx, attempt, Reason.SHUTDOWN)
