@@ -20,7 +20,7 @@ from aiohttp import web
 from llm_os.server import keys
 from llm_os.settings import Settings
 from llm_os.spec.attempts import Report
-from llm_os.spec.routing import Endpoint, GatewayUsage, KeyEntry, Route, RoutingTable
+from llm_os.spec.routing import DeploymentUsage, Endpoint, GatewayUsage, KeyEntry, Route, RoutingTable
 
 ADMIN = "sk-admin"
 USER = "sk-user"
@@ -226,6 +226,11 @@ class GatewayBed:
     def usage(self) -> GatewayUsage:
         """What the kernel would read."""
         return GatewayUsage.model_validate_json(self.settings.usage.read_bytes())
+
+    def counted(self, deployment: str) -> DeploymentUsage:
+        """What the file says of a deployment; all zero before its first request is written."""
+        none = DeploymentUsage(last_request_at=0, in_flight=0, requests=0)
+        return self.usage().deployments.get(deployment, none)
 
     async def until(self, fact: Any, seconds: float = 10.0) -> None:
         """Wait until `fact()` is true, looking every 20 ms: for files that another process writes."""
