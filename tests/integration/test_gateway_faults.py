@@ -241,6 +241,18 @@ async def test_routes_are_swapped_without_a_dropped_request(
     assert set(answers) == {200}
 
 
+async def test_what_was_published_counts_for_the_very_next_request(
+    replica: MakeReplica, started: MakeBed, session: aiohttp.ClientSession
+) -> None:
+    one = await replica("a")
+    bed = await started()
+    for _ in range(20):
+        bed.route(a_route("chat", one))
+        assert (await chat(session, bed))[0] == 200
+        bed.route()
+        assert (await chat(session, bed))[0] == 404
+
+
 @pytest.mark.parametrize("damage", [b"", b"{", b'{"version": 2}x', b'{"version": 2, "routes": 5}', b"\xff"])
 async def test_a_damaged_table_leaves_the_last_good_one_in_force(
     replica: MakeReplica, started: MakeBed, session: aiohttp.ClientSession, damage: bytes

@@ -1,6 +1,8 @@
 """A real gateway process with scripted replicas: what callers see when all is well, and when they are wrong."""
 
 import json
+import subprocess
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -241,3 +243,11 @@ async def test_the_log_tells_of_requests_but_not_what_they_said(bed: GatewayBed)
     assert "POST /v1/chat/completions status=200 model=chat key=user" in text
     assert "my secret" not in text
     assert USER not in text
+
+
+def test_the_gateway_starts_without_the_kernels_code() -> None:
+    heavy = (
+        "('sqlalchemy', 'fastapi', 'starlette', 'uvicorn', 'torch', 'llm_os.kernel', 'llm_os.store', 'llm_os.drivers')"
+    )
+    program = f"import sys, llm_os.server.gateway.main; print([name for name in {heavy} if name in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", program], capture_output=True, check=True, text=True).stdout == "[]\n"

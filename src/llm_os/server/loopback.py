@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import ipaddress
+from functools import lru_cache
 from urllib.parse import urlsplit
 
 from llm_os.errors import PermissionDeniedError
 
 
+@lru_cache(maxsize=256)  # every request asks, nearly always for the same name
 def is_loopback(host: str) -> bool:
     """Whether a host name, without port, means this machine."""
     name = host.strip("[]").lower().rstrip(".")

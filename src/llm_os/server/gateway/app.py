@@ -92,6 +92,8 @@ class Gateway:
         return await self._ask(request, "text-classification", openai.classify_call)
 
     def _authorise(self, request: web.Request, roles: frozenset[str]) -> KeyEntry:
+        # One stat a request: a key or replica that the kernel has just published is never "not known yet".
+        self._parts.routes.refresh()
         entry = keys.authorise(request.headers.get("authorization"), self._parts.routes.table.keys, roles)
         request[_EXCHANGE].key = entry.id
         return entry

@@ -1,0 +1,239 @@
+"""What the gateway costs: beside the bare replica and beside a bare aiohttp pass-through, in interleaved rounds.
+
+    python benchmarks/gateway/measure.py [--rounds 5] [--requests 600] [--json]
+
+Four processes: a replica that answers at once (so that nothing but the way there is measured), a pass-through that
+copies bytes and does nothing else, the gateway as the kernel starts it, and a load generator (this file, `--load`).
+Ratios are formed inside a round; medians are over rounds. The replica alone is the physical limit of the minute.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import uvloop
+from aiohttp import web
+
+from llm_os.spec.routing import Endpoint, Route
+from llm_os.testing.gateway_bed import USER, GatewayBed
+
+PATHS = ("direct", "pass", "gateway")
+CASES: dict[str, tuple[bool, int]] = {
+    "whole answers, one at a time": (False, 1),
+    "whole answers, 32 at once": (False, 32),
+    "streams of 32 events, 16 at once": (True, 16),
+}
+"""Name -> (stream, concurrency)."""
+
+MESSAGE = {
+    "id": "x",
+    "object": "chat.completion",
+    "created": 1,
+    "model": "chat",
+    "choices": [],
+    "usage": {"completion_tokens": 1},
+}
+WHOLE = json.dumps(MESSAGE).encode()
+CHUNK = {"id": "x", "object": "chat.completion.chunk", "choices": [{"index": 0, "delta": {"content": "word "}}]}
+EVENT = b"data: " + json.dumps(CHUNK).encode() + b"\n\n"
+EVENTS = 32
+HEADERS = {"authorization": f"Bearer {USER}", "content-type": "application/json"}
+
+
+async def answer(request: web.Request) -> web.StreamResponse:
+    """The replica: no work at all."""
+    if b'"stream": true' not in await request.read():
+        return web.Response(body=WHOLE, content_type="application/json")
+    response = web.StreamResponse(headers={"content-type": "text/event-stream"})
+    await response.prepare(request)
+    for _ in range(EVENTS):
+        await response.write(EVENT)
+        await asyncio.sleep(0)
+    await response.write(b"data: [DONE]\n\n")
+    return response
+
+
+def passing(socket: str) -> Any:
+    """The pass-through: copies a request there and the bytes back, checks nothing, counts nothing."""
+    sessions: list[aiohttp.ClientSession] = []
+
+    async def copy(request: web.Request) -> web.StreamResponse:
+        if not sessions:
+            sessions.append(aiohttp.ClientSession(connector=aiohttp.UnixConnector(path=socket, limit=0)))
+        body = await request.read()
+        async with sessions[0].post("http://replica" + request.path, data=body) as answer:
+            response = web.StreamResponse(
+                status=answer.status, headers={"content-type": answer.headers["content-type"]}
+            )
+            await response.prepare(request)
+            async for chunk in answer.content.iter_any():
+                await response.write(chunk)
+            return response
+
+    return copy
+
+
+async def serve(role: str, socket: str) -> None:
+    """Run the replica or the pass-through until this process is ended; prints its port."""
+    app = web.Application()
+    app.router.add_post("/v1/chat/completions", answer if role == "replica" else passing(socket))
+    runner = web.AppRunner(app, access_log=None)
+    await runner.setup()
+    if role == "replica":
+        await web.UnixSite(runner, socket).start()
+        print(0, flush=True)
+    else:
+        site = web.TCPSite(runner, "127.0.0.1", 0)
+        await site.start()
+        print(runner.addresses[0][1], flush=True)
+    await asyncio.Event().wait()
+
+
+async def load(target: str, stream: bool, at_once: int, requests: int) -> dict[str, float]:
+    """Ask `requests` times, `at_once` at a time; milliseconds of the median and of the 99th percentile, requests/s."""
+    body = json.dumps({"model": "chat", "messages": [{"role": "user", "content": "hello"}], "stream": stream}).encode()
+    if target.startswith("unix:"):
+        connector: aiohttp.BaseConnector = aiohttp.UnixConnector(path=target.removeprefix("unix:"), limit=0)
+        url = "http://replica/v1/chat/completions"
+    else:
+        connector, url = aiohttp.TCPConnector(limit=0), target + "/v1/chat/completions"
+    took: list[float] = []
+    left = iter(range(requests))
+
+    async with aiohttp.ClientSession(connector=connector, headers=HEADERS) as session:
+
+        async def worker() -> None:
+            for _ in left:
+                before = time.perf_counter()
+                async with session.post(url, data=body) as response:
+                    text = await response.read()
+                took.append((time.perf_counter() - before) * 1000)
+                assert response.status == 200, text
+                assert not stream or text.endswith(b"[DONE]\n\n"), text[-100:]
+
+        begun = time.perf_counter()
+        await asyncio.gather(*(worker() for _ in range(at_once)))
+        seconds = time.perf_counter() - begun
+    took.sort()
+    return {"median_ms": statistics.median(took), "p99_ms": took[int(0.99 * len(took))], "per_s": requests / seconds}
+
+
+async def started(*arguments: str) -> tuple[asyncio.subprocess.Process, int]:
+    """A process of this file, and the port that it printed."""
+    process = await asyncio.create_subprocess_exec(sys.executable, __file__, *arguments, stdout=asyncio.subprocess.PIPE)
+    assert process.stdout is not None
+    return process, int(await process.stdout.readline())
+
+
+async def loaded(target: str, stream: bool, at_once: int, requests: int) -> dict[str, float]:
+    """One measurement by a load generator in a process of its own."""
+    arguments = ["--load", target, str(int(stream)), str(at_once), str(requests)]
+    process = await asyncio.create_subprocess_exec(sys.executable, __file__, *arguments, stdout=asyncio.subprocess.PIPE)
+    out, _ = await process.communicate()
+    return json.loads(out)
+
+
+async def measure(rounds: int, requests: int) -> dict[str, Any]:
+    """All cases, each `rounds` times, the three ways in turn."""
+    with tempfile.TemporaryDirectory() as folder:
+        socket = str(Path(folder) / "replica.sock")
+        bed = GatewayBed(Path(folder) / "home")
+        endpoint = Endpoint(attempt="a", url=f"unix:{socket}")
+        bed.route(
+            Route(
+                deployment="chat",
+                version="c@1",
+                task="text-generation",
+                engine="x",
+                endpoints=(endpoint,),
+                created_at=1,
+            )
+        )
+        processes: list[asyncio.subprocess.Process] = []
+        try:
+            processes.append((await started("--serve", "replica", socket))[0])
+            process, port = await started("--serve", "pass", socket)
+            processes.append(process)
+            await bed.start()
+            targets = {"direct": f"unix:{socket}", "pass": f"http://127.0.0.1:{port}", "gateway": bed.url}
+            for target in targets.values():
+                await loaded(target, False, 8, 100)  # once unmeasured: connections, caches
+            seen: dict[str, dict[str, list[dict[str, float]]]] = {case: {path: [] for path in PATHS} for case in CASES}
+            for number in range(rounds):
+                for case, (stream, at_once) in CASES.items():
+                    for path in PATHS[number % 3 :] + PATHS[: number % 3]:
+                        seen[case][path].append(await loaded(targets[path], stream, at_once, requests))
+        finally:
+            await bed.close()
+            for process in processes:
+                process.terminate()
+                await process.wait()
+    return {case: summary(paths) for case, paths in seen.items()}
+
+
+def summary(paths: Mapping[str, list[dict[str, float]]]) -> dict[str, Any]:
+    """Medians over rounds, and ratios that were formed inside each round."""
+    result: dict[str, Any] = {
+        path: {key: statistics.median(row[key] for row in rows) for key in rows[0]} for path, rows in paths.items()
+    }
+    for other in ("direct", "pass"):
+        ratios = [mine["per_s"] / its["per_s"] for mine, its in zip(paths["gateway"], paths[other], strict=True)]
+        result[f"gateway/{other}"] = {
+            "median": statistics.median(ratios),
+            "least": min(ratios),
+            "most": max(ratios),
+        }
+    added = [m["median_ms"] - p["median_ms"] for m, p in zip(paths["gateway"], paths["pass"], strict=True)]
+    result["added_ms_over_pass"] = statistics.median(added)
+    return result
+
+
+def show(found: Mapping[str, Any], rounds: int) -> None:
+    """Print a table for people."""
+    print(f"{rounds} rounds, load average {os.getloadavg()[0]:.1f} on {os.cpu_count()} processors at the end")
+    for case, rows in found.items():
+        print(f"\n{case}")
+        for path in PATHS:
+            row = rows[path]
+            print(f"  {path:8} {row['per_s']:8.0f}/s   median {row['median_ms']:7.2f} ms   p99 {row['p99_ms']:7.2f} ms")
+        for other in ("direct", "pass"):
+            ratio = rows[f"gateway/{other}"]
+            print(f"  gateway/{other}: {ratio['median']:.2f} of its rate ({ratio['least']:.2f} to {ratio['most']:.2f})")
+        print(f"  the gateway adds {rows['added_ms_over_pass']:.2f} ms to the pass-through's median")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--requests", type=int, default=600, help="in each measurement")
+    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--serve", nargs=2, help=argparse.SUPPRESS)
+    parser.add_argument("--load", nargs=4, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        if options.serve:
+            runner.run(serve(*options.serve))
+        elif options.load:
+            target, stream, at_once, requests = options.load
+            print(json.dumps(runner.run(load(target, stream == "1", int(at_once), int(requests)))))
+        else:
+            found = runner.run(measure(options.rounds, options.requests))
+            if options.json:
+                print(json.dumps({"rounds": options.rounds, "cases": found}, indent=1))
+            else:
+                show(found, options.rounds)
+
+
+if __name__ == "__main__":
+    main()
