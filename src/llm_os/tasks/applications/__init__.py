@@ -1,0 +1,1 @@
+"""What a task means for a kind of model: heads, labels, metrics."""

@@ -1,0 +1,302 @@
+"""The training loop: one page of PyTorch that knows a model, batches and a context, and nothing of jobs.
+
+Works on CPU; on a GPU it is written with care and untested on hardware.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from llm_os.errors import NothingLearntError
+from llm_os.tasks.context import Context
+from llm_os.tasks.training import checkpoints
+from llm_os.tasks.training.batches import Examples, collate, epoch_batches, sorted_batches
+from llm_os.tasks.training.checkpoints import Progress
+from llm_os.tasks.training.options import TrainingOptions, batch_of
+from llm_os.tasks.training.precision import autocast, choose_precision
+
+REPORT_EVERY = 0.25
+"""Seconds between progress reports."""
+HORIZON = 4
+"""Epochs over which the rate falls when early stopping may end the training: it seldom needs more, and a rate that
+still is high when it ends has not settled (measured: benchmarks/quality)."""
+FLOOR = 0.1
+"""Share of the highest rate that is kept after the horizon."""
+SAME = 1e-7
+"""Losses that differ by less than this have not moved."""
+
+
+@dataclass(slots=True)
+class Outcome:
+    history: list[dict[str, Any]]
+    losses: list[float]
+    epochs_run: int
+    best_epoch: int
+    stopped_early: bool
+    precision: str
+    seconds: float
+
+
+class Loop:
+    """Trains `model` in place and leaves the best weights in it.
+
+    Args:
+        model: a transformers model with one logit a class (or one number for a regression).
+        train, valid: examples; without `valid` there is no early stopping.
+        regression: mean squared error instead of cross entropy.
+        identity: names model, data and options, so that a checkpoint of another job is refused.
+        rate: highest learning rate.
+    """
+
+    def __init__(
+        self,
+        context: Context,
+        options: TrainingOptions,
+        *,
+        model: Any,
+        train: Examples,
+        valid: Examples | None,
+        pad: int,
+        regression: bool,
+        identity: Mapping[str, str],
+        rate: float,
+        device: str = "cpu",
+    ) -> None:
+        self._context, self._options, self._model = context, options, model
+        self._train, self._valid, self._pad = train, valid, pad
+        self._regression, self._identity, self._device = regression, identity, device
+        self._batch = batch_of(options)
+        self._lengths = [len(tokens) for tokens in train.tokens]
+        self._steps = math.ceil(len(train) / self._batch)
+        self._rate = rate
+        self._optimizer = make_optimizer(model, rate, options.weight_decay)
+        self._progress = Progress()
+        self._best: dict[str, Any] | None = None
+        self._reported = 0.0
+
+    def run(self) -> Outcome:
+        """Raises NothingLearntError, or `Stopped` when the kernel asked it to end (its checkpoint is whole then)."""
+        import torch
+
+        torch.manual_seed(self._options.seed)
+        before = fingerprint(self._model)
+        found = self._context.latest_checkpoint()
+        if found is not None:
+            self._progress, self._best = checkpoints.restore(found.folder, self._identity, self._model, self._optimizer)
+            self._context.message(f"Goes on from step {self._progress.step}.")
+        else:
+            self._progress.precision = self._choose()
+            torch.manual_seed(self._options.seed)
+        stopped = False
+        saved = time.monotonic()
+        while self._progress.epoch < self._options.epochs and not stopped:
+            saved = self._epoch(saved)
+            stopped = self._close_epoch()
+        progress = self._progress
+        learnt(progress.losses, before, fingerprint(self._model))
+        if self._best is not None:
+            load_trained(self._model, self._best)
+        return Outcome(
+            history=progress.history,
+            losses=progress.losses,
+            epochs_run=progress.epoch,
+            best_epoch=progress.best_epoch or progress.epoch,
+            stopped_early=stopped and progress.epoch < self._options.epochs,
+            precision=progress.precision,
+            seconds=progress.seconds,
+        )
+
+    def _choose(self) -> str:
+        if self._options.precision != "auto":
+            return self._options.precision
+        batches = epoch_batches(self._lengths, self._batch, self._options.seed, 0)
+        precision, sentence = choose_precision(
+            self._model, collate(self._train, batches[0], self._pad), self._loss, self._device
+        )
+        self._context.message(sentence)
+        return precision
+
+    def _epoch(self, saved: float) -> float:
+        """Run the rest of the epoch. Returns when the last checkpoint was written (monotonic seconds)."""
+        progress, context = self._progress, self._context
+        batches = epoch_batches(self._lengths, self._batch, self._options.seed, progress.epoch)
+        self._model.train()
+        begun, tokens, total = time.monotonic(), 0, 0.0
+        while progress.position < len(batches):
+            indices = batches[progress.position]
+            loss = self._step(indices)
+            progress.position += 1
+            progress.step += 1
+            progress.losses.append(loss)
+            tokens += sum(self._lengths[i] for i in indices)
+            total += loss
+            now = time.monotonic()
+            if now - self._reported > REPORT_EVERY or progress.position == len(batches):
+                self._reported = now
+                self._report(loss, tokens / max(now - begun, 1e-9))
+            asked = context.should_stop()
+            if asked or now - saved >= self._options.checkpoint_every:
+                progress.epoch_seconds += now - begun
+                begun, tokens = now, 0
+                checkpoints.save(context, progress, self._identity, self._model, self._optimizer, self._best)
+                saved = time.monotonic()
+                if asked:
+                    context.stop_here()
+        progress.epoch_seconds += time.monotonic() - begun
+        return saved
+
+    def _step(self, indices: list[int]) -> float:
+        """One step. Returns its loss. Raises NothingLearntError as soon as the loss is no number."""
+        import torch
+
+        for group in self._optimizer.param_groups:
+            group["lr"] = self._rate * group["scale"] * self._schedule(self._progress.step)
+        ids, mask, targets = (t.to(self._device) for t in collate(self._train, indices, self._pad))
+        with autocast(self._progress.precision, self._device):
+            logits = self._model(input_ids=ids, attention_mask=mask).logits
+        loss = self._loss(logits.float(), targets)
+        value = float(loss.detach())
+        if not math.isfinite(value):
+            raise NothingLearntError(
+                f"The loss became {value} at step {self._progress.step + 1}.",
+                hint="Take a smaller learning_rate (a tenth), or precision='fp32'.",
+                details={"step": self._progress.step + 1},
+            )
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self._trained(), self._options.clip)
+        self._optimizer.step()
+        self._optimizer.zero_grad(set_to_none=True)
+        return value
+
+    def _loss(self, logits: Any, targets: Any) -> Any:
+        import torch
+
+        if self._regression:
+            return torch.nn.functional.mse_loss(logits.squeeze(-1), targets)
+        smoothing = self._options.label_smoothing
+        return torch.nn.functional.cross_entropy(logits, targets.long(), label_smoothing=smoothing)
+
+    def _schedule(self, step: int) -> float:
+        """Share of the highest rate at `step`: linear warm-up, then a cosine to `FLOOR`."""
+        epochs = self._options.epochs
+        horizon = min(epochs, HORIZON) if self._valid is not None and self._options.patience else epochs
+        total = horizon * self._steps
+        rise = max(1, int(self._options.warmup * total))
+        if step < rise:
+            return (step + 1) / rise
+        share = min(1.0, (step - rise) / max(1, total - rise))
+        return FLOOR + (1 - FLOOR) * 0.5 * (1 + math.cos(math.pi * share))
+
+    def _close_epoch(self) -> bool:
+        """Judge the epoch that just ended; True when the training shall end early."""
+        progress = self._progress
+        done = progress.losses[-self._steps :]
+        entry: dict[str, Any] = {
+            "epoch": progress.epoch + 1,
+            "loss": sum(done) / len(done),
+            "seconds": round(progress.epoch_seconds, 3),
+            "tokens_per_second": round(sum(self._lengths) / max(progress.epoch_seconds, 1e-9), 1),
+        }
+        begun = time.monotonic()
+        if self._valid is not None:
+            entry |= self.judge(self._valid)
+        progress.seconds += progress.epoch_seconds + time.monotonic() - begun
+        progress.history.append(entry)
+        progress.epoch, progress.position, progress.epoch_seconds = progress.epoch + 1, 0, 0.0
+        if self._valid is None:
+            return False
+        if progress.best_loss is None or entry["validation_loss"] < progress.best_loss:
+            progress.best_loss, progress.best_epoch = entry["validation_loss"], progress.epoch
+            self._best = {name: p.detach().clone() for name, p in self._model.named_parameters() if p.requires_grad}
+        patience = self._options.patience
+        if patience is None or progress.epoch - progress.best_epoch < patience:
+            return False
+        if progress.epoch < self._options.epochs:
+            self._context.message(
+                f"stopped after {progress.epoch} of {self._options.epochs}: no better since {progress.best_epoch}"
+            )
+        return True
+
+    def judge(self, examples: Examples) -> dict[str, float]:
+        """`validation_loss`, and `validation_accuracy` for classes."""
+        import torch
+
+        self._model.eval()
+        total, right = 0.0, 0
+        with torch.inference_mode():
+            for indices in sorted_batches([len(t) for t in examples.tokens], 2 * self._batch):
+                ids, mask, targets = (t.to(self._device) for t in collate(examples, indices, self._pad))
+                with autocast(self._progress.precision, self._device):
+                    logits = self._model(input_ids=ids, attention_mask=mask).logits
+                total += float(self._loss(logits.float(), targets)) * len(indices)
+                if not self._regression:
+                    right += int((logits.argmax(-1) == targets.long()).sum())
+        result = {"validation_loss": total / len(examples)}
+        if not self._regression:
+            result["validation_accuracy"] = right / len(examples)
+        return result
+
+    def _trained(self) -> list[Any]:
+        return [p for p in self._model.parameters() if p.requires_grad]
+
+    def _report(self, loss: float, speed: float) -> None:
+        progress = self._progress
+        total = self._steps * self._options.epochs
+        left = (total - progress.step) * (sum(self._lengths) / self._steps) / max(speed, 1e-9)
+        self._context.report(
+            stage="training",
+            step=progress.step,
+            total=total,
+            epoch=progress.epoch + 1,
+            epochs=self._options.epochs,
+            loss=round(loss, 5),
+            tokens_per_second=round(speed, 1),
+            eta=round(left, 1),
+        )
+
+
+def make_optimizer(model: Any, rate: float, decay: float) -> Any:
+    """Fused AdamW; no decay on biases and norms; ten times the rate for the fresh head, which starts from noise."""
+    import torch
+
+    groups: dict[tuple[bool, bool], list[Any]] = {}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            head = name.startswith(("classifier", "score"))
+            groups.setdefault((parameter.ndim > 1, head), []).append(parameter)
+    return torch.optim.AdamW(
+        [
+            {"params": members, "weight_decay": decay if decayed else 0.0, "scale": 10.0 if head else 1.0}
+            for (decayed, head), members in groups.items()
+        ],
+        lr=rate,
+        fused=True,
+    )
+
+
+def fingerprint(model: Any) -> float:
+    """A number that changes when trained weights change (sum of absolute values, in double precision)."""
+    return math.fsum(float(p.detach().double().abs().sum()) for p in model.parameters() if p.requires_grad)
+
+
+def load_trained(model: Any, weights: Mapping[str, Any]) -> None:
+    import torch
+
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if name in weights:
+                parameter.copy_(weights[name])
+
+
+def learnt(losses: list[float], before: float, after: float) -> None:
+    """Raises NothingLearntError when the weights or the loss never moved."""
+    if before == after:
+        raise NothingLearntError("The weights did not change.", hint="Is the learning_rate 0, or is everything frozen?")
+    if len(losses) > 1 and max(losses) - min(losses) < SAME:
+        raise NothingLearntError(
+            f"The loss stayed at {losses[0]:.6f} in every step.", hint="Check that texts and labels belong together."
+        )

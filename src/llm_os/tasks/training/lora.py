@@ -1,0 +1,82 @@
+"""Trains an adapter of low rank (LoRA, Hu et al. 2021) with peft; the output holds it, and the merged weights."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+
+from llm_os.spec.artifacts import ArtifactFacts
+from llm_os.spec.resources import Capacity, ResourceSpec
+from llm_os.tasks.applications import text_classification as application
+from llm_os.tasks.context import Context
+from llm_os.tasks.task import Task
+from llm_os.tasks.training.full import needs, smaller
+from llm_os.tasks.training.options import TrainingOptions
+
+RATE = 5e-4
+"""Highest learning rate that `auto` means: ten times that of a full training, as is usual for LoRA."""
+
+
+class LoraOptions(TrainingOptions):
+    rank: int = Field(default=16, ge=1, le=512)
+    """Rank of the adapter's matrices."""
+    alpha: float = Field(default=32.0, gt=0)
+    """Scale: the adapter counts alpha / rank."""
+    dropout: float = Field(default=0.05, ge=0, lt=1)
+    """Dropout before the adapter."""
+    targets: str = "all-linear"
+    """Modules that get an adapter: `all-linear`, or names separated by commas (`query,value`)."""
+
+
+class Lora(Task[LoraOptions]):
+    Options = LoraOptions
+    inputs = ("model", "data")
+    optional_inputs = ("validation",)
+    output = "model"
+
+    def resources(self, options: LoraOptions, inputs: Mapping[str, ArtifactFacts], granted: Capacity) -> ResourceSpec:
+        return needs(options, inputs, granted, trainable=trainable(options, inputs))
+
+    def alternatives(
+        self, options: LoraOptions, inputs: Mapping[str, ArtifactFacts], granted: Capacity, free_memory: int
+    ) -> str:
+        return smaller(options, inputs, free_memory, trainable=trainable(options, inputs))
+
+    def run(self, context: Context, options: LoraOptions) -> None:
+        prepared = application.prepare(context, options)
+        adapted = _adapted(prepared.model, options)
+        prepared.model = adapted
+        rate = RATE if options.learning_rate == "auto" else options.learning_rate
+        outcome = application.train(context, options, prepared, rate=rate, method="lora")
+
+        def save(folder: Path) -> None:
+            adapted.save_pretrained(folder / "adapter", safe_serialization=True)
+            adapted.merge_and_unload().save_pretrained(folder)
+
+        application.save(context, prepared, outcome, save, {"adapter": {"rank": options.rank, "alpha": options.alpha}})
+
+
+def trainable(options: LoraOptions, inputs: Mapping[str, ArtifactFacts]) -> int:
+    """About how many weights are trained: two matrices for each of the twelve widths of linear layers in a block."""
+    _, hidden, layers = application.counts(inputs["model"].meta)
+    return 18 * options.rank * hidden * layers + hidden * hidden
+
+
+def _adapted(model: Any, options: LoraOptions) -> Any:
+    from peft import LoraConfig, TaskType, get_peft_model
+
+    targets = options.targets if options.targets == "all-linear" else [t.strip() for t in options.targets.split(",")]
+    config = LoraConfig(
+        task_type=TaskType.SEQ_CLS,
+        r=options.rank,
+        lora_alpha=options.alpha,
+        lora_dropout=options.dropout,
+        target_modules=targets,
+    )
+    return get_peft_model(model, config)
+
+
+PLUGIN = Lora()

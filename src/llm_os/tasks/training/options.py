@@ -1,0 +1,66 @@
+"""Options that every training method shares; the names that `model.train` has are the same here."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from llm_os.spec.base import Spec
+
+
+class TrainingOptions(Spec):
+    epochs: int = Field(default=3, ge=1, le=1000)
+    """The most epochs that are run; early stopping may end sooner."""
+    batch_size: int | Literal["auto"] = Field(default="auto")
+    """Texts in a step; `auto` is 32, or fewer where memory is short."""
+    learning_rate: float | Literal["auto"] = Field(default="auto")
+    """Highest rate, reached after the warm-up; `auto` is the method's own."""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """Type of the matrix products; `auto` measures both at the start and takes the faster."""
+    seed: int = 42
+    """Same seed, data, machine and threads: the same loss curve, bit for bit."""
+    early_stopping: bool | int | Literal["auto"] = "auto"
+    """End when the validation loss was no better for this many epochs; `auto` is 2 from 3 epochs on, false is never."""
+    validation: float | None = Field(default=None, gt=0, lt=0.9)
+    """Share of the training rows that is held out for early stopping; none: a tenth when it is on."""
+    split: str = "train"
+    """Split of the data set that is trained on."""
+    start: int = Field(default=0, ge=0)
+    """First row of the split."""
+    stop: int | None = Field(default=None, ge=1)
+    """Row to stop before; none: to the end."""
+    validation_split: str = "test"
+    """Split of the input `validation`, if one is given."""
+    max_length: int | None = Field(default=None, ge=8, le=8192)
+    """Tokens kept of a text; none: what the model can take, at most 256."""
+    weight_decay: float = Field(default=0.01, ge=0)
+    """Decoupled weight decay of AdamW (not on biases and norms)."""
+    warmup: float = Field(default=0.1, ge=0, lt=1)
+    """Share of the schedule in which the rate rises."""
+    clip: float = Field(default=1.0, gt=0)
+    """Largest norm of the gradient of a step."""
+    label_smoothing: float = Field(default=0.0, ge=0, lt=1)
+    """Share of certainty that is spread over the other classes."""
+    checkpoint_every: float = Field(default=120.0, ge=0)
+    """Seconds between checkpoints; 0: after every step."""
+    threads: int | None = Field(default=None, ge=1)
+    """Threads at most; none: all that the session may use."""
+
+    @property
+    def patience(self) -> int | None:
+        """Epochs without progress that end the training; None: never."""
+        if self.early_stopping == "auto":
+            return 2 if self.epochs >= 3 else None
+        if self.early_stopping is False or self.early_stopping == 0:
+            return None
+        return 2 if self.early_stopping is True else int(self.early_stopping)
+
+
+BATCH = 32
+LENGTH = 256
+
+
+def batch_of(options: TrainingOptions) -> int:
+    """Texts in a step."""
+    return BATCH if options.batch_size == "auto" else options.batch_size
