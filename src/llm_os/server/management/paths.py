@@ -11,7 +11,14 @@ from llm_os.errors import PermissionDeniedError
 from llm_os.server.management.door import OVER_SOCKET
 from llm_os.spec.base import Json
 
-_LOCAL = ("file:", "/", "./", "../", "~")
+_FETCHED = ("package:", "hub:")
+"""Sources that come from a registry; of the others, what looks like a path is one."""
+
+
+def _is_local(source: str) -> bool:
+    if source.startswith(_FETCHED):
+        return False
+    return "/" in source or "\\" in source or source.startswith(("file:", "~", "."))
 
 
 def name_a_path(options: Mapping[str, Json]) -> bool:
@@ -19,7 +26,7 @@ def name_a_path(options: Mapping[str, Json]) -> bool:
     for name, value in options.items():
         if name == "path" and value is not None:
             return True
-        if name == "source" and isinstance(value, str) and value.startswith(_LOCAL):
+        if name == "source" and isinstance(value, str) and _is_local(value):
             return True
         children = value if isinstance(value, list) else [value]
         if any(name_a_path(child) for child in children if isinstance(child, Mapping)):

