@@ -1,0 +1,60 @@
+"""An engine without a model, for tests: its options are its faults. Must not know any real engine."""
+
+from __future__ import annotations
+
+import sys
+
+from pydantic import Field
+
+from llm_os.drivers.device import Available, Probe, Unavailable
+from llm_os.drivers.engine import Engine
+from llm_os.memory.serving import estimate
+from llm_os.settings import Settings
+from llm_os.spec.artifacts import ArtifactFacts
+from llm_os.spec.base import Spec
+from llm_os.spec.processes import ProcessSpec
+from llm_os.spec.resources import Capacity, ResourceSpec
+from llm_os.spec.units import Bytes, Duration
+
+OVERHEAD = 96 * 2**20
+"""Interpreter and HTTP server, in bytes (measured resident set: below 70 MiB)."""
+
+
+class FakeOptions(Spec):
+    reply: str = "This is a fake answer."
+    """What a chat is answered; a text's classification follows from the text alone."""
+    tokens_per_second: float = Field(default=0.0, ge=0)
+    """Words a second; 0: at once."""
+    ready_after: Duration = 0.0
+    """Seconds until it is ready."""
+    start_fails: bool = False
+    """It ends with an error instead of getting ready."""
+    dies_after: int | None = Field(default=None, ge=0)
+    """The process kills itself in the middle of the request after this many."""
+    hangs: bool = False
+    """It takes requests and never answers."""
+    memory: Bytes | None = None
+    """Bytes it claims to need; None: little."""
+
+
+class Fake(Engine):
+    name = "fake"
+    formats = ("safetensors", "gguf")
+    tasks = ("text-generation", "text-classification")
+    Options = FakeOptions
+    preference = -100
+
+    def probe(self) -> Probe:
+        if not Settings().testing:
+            return Unavailable("The fake engine serves no model, it is for tests.", hint="Set LLM_OS_TESTING=1.")
+        return Available(version=f"{sys.version_info.major}.{sys.version_info.minor}", detail="for tests only")
+
+    def footprint(self, options: Spec, model: ArtifactFacts, granted: Capacity) -> ResourceSpec:
+        asked = options.memory if isinstance(options, FakeOptions) else None
+        return ResourceSpec(cpus=0.1, memory=asked or estimate(0, overhead=OVERHEAD))
+
+    def process(self, options: Spec, model: ArtifactFacts, resources: ResourceSpec) -> ProcessSpec:
+        return ProcessSpec(argv=("{python}", "-m", "llm_os.workers.fake", "{attempt}"), resources=resources)
+
+
+PLUGIN = Fake()

@@ -1,0 +1,75 @@
+"""What the HTTP face of a worker needs of an engine: two calls and an end; must not know HTTP or a framework."""
+
+from __future__ import annotations
+
+import asyncio
+from abc import ABC, abstractmethod
+from collections.abc import AsyncGenerator, Sequence
+from dataclasses import dataclass
+
+from llm_os.errors import LLMOSError
+from llm_os.workers.requests import ChatRequest, wrong
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A part of an answer.
+
+    Attributes:
+        text: new text, may be empty.
+        prompt_tokens, completion_tokens: counts so far.
+        finish: `stop` or `length` in the last piece, else None.
+    """
+
+    text: str
+    prompt_tokens: int
+    completion_tokens: int
+    finish: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Classified:
+    """Scores of texts by label, in the order of the texts."""
+
+    labels: tuple[str, ...]
+    scores: Sequence[Sequence[float]]
+    prompt_tokens: int
+
+
+class Backend(ABC):
+    """A loaded model.
+
+    Attributes:
+        broken: why it can serve no more; set with `lost`, which wakes the server to end the process.
+    """
+
+    def __init__(self) -> None:
+        self.broken: LLMOSError | None = None
+        self._lost = asyncio.Event()
+
+    def lose(self, error: LLMOSError) -> None:
+        """Say that no request can be answered any more. Call it on the server's loop."""
+        self.broken = error
+        self._lost.set()
+
+    async def lost(self) -> LLMOSError:
+        """Waits until the backend is broken."""
+        await self._lost.wait()
+        assert self.broken is not None  # noqa: S101 - `lose` sets both
+        return self.broken
+
+    @abstractmethod
+    async def begin(self) -> None:
+        """Start threads, answer a first request of its own (a warm-up). Raises LLMOSError."""
+
+    async def classify(self, texts: Sequence[str]) -> Classified:
+        """Scores of all texts. Raises InvalidOptionError when the model generates."""
+        raise wrong("model", "This model generates text, it does not classify.", "POST /v1/chat/completions.")
+
+    def chat(self, request: ChatRequest) -> AsyncGenerator[Piece, None]:
+        """Pieces of an answer; closing the iterator stops the work. Raises LLMOSError before the first piece."""
+        raise wrong("model", "This model classifies, it does not generate text.", "POST /classify.")
+
+    @abstractmethod
+    async def end(self) -> None:
+        """Stop threads. No request runs any more."""

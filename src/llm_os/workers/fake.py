@@ -1,0 +1,81 @@
+"""Serves both tasks without a model; its options are its faults. Must not load any ML framework."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import signal
+from collections.abc import AsyncGenerator, Sequence
+from typing import Any
+
+from llm_os.errors import UnavailableError
+from llm_os.spec.attempts import AttemptSpec, ServeCall
+from llm_os.workers.backend import Backend, Classified, Piece
+from llm_os.workers.requests import ChatRequest
+from llm_os.workers.serving import main
+
+LABELS = ("negative", "positive")
+
+
+def score(text: str, labels: int) -> list[float]:
+    """Scores that add up to 1 and follow from the text alone."""
+    weights = [1 + byte for byte in hashlib.sha256(text.encode()).digest()[:labels]]
+    return [weight / sum(weights) for weight in weights]
+
+
+class FakeBackend(Backend):
+    """See `drivers.engines.fake` for the options."""
+
+    def __init__(self, call: ServeCall) -> None:
+        super().__init__()
+        options: dict[str, Any] = dict(call.options)
+        self._reply: str = options.get("reply", "This is a fake answer.")
+        self._rate = float(options.get("tokens_per_second", 0))
+        self._ready_after = float(options.get("ready_after", 0))
+        self._start_fails = bool(options.get("start_fails", False))
+        self._dies_after: int | None = options.get("dies_after")
+        self._hangs = bool(options.get("hangs", False))
+        named = call.model.facts.meta.get("labels")
+        self._labels = tuple(str(name) for name in named) if isinstance(named, list) and named else LABELS
+        self._requests = 0
+
+    async def begin(self) -> None:
+        await asyncio.sleep(self._ready_after)
+        if self._start_fails:
+            raise UnavailableError("The fake engine was told to fail at its start.", hint="Set start_fails=false.")
+
+    async def classify(self, texts: Sequence[str]) -> Classified:
+        await self._misbehave()
+        scores = [score(text, len(self._labels)) for text in texts]
+        return Classified(self._labels, scores, sum(len(text.split()) for text in texts))
+
+    async def chat(self, request: ChatRequest) -> AsyncGenerator[Piece, None]:
+        words = self._reply.split(" ")
+        prompt = sum(len(message["content"].split()) for message in request.messages)
+        limit = min(len(words), request.max_tokens or len(words))
+        for number, word in enumerate(words[:limit], start=1):
+            if self._rate:
+                await asyncio.sleep(1 / self._rate)
+            if number == limit:
+                await self._misbehave()
+            finish = None if number < limit else ("length" if limit < len(words) else "stop")
+            yield Piece(word if number == 1 else f" {word}", prompt, number, finish)
+
+    async def end(self) -> None:
+        """Nothing runs."""
+
+    async def _misbehave(self) -> None:
+        self._requests += 1
+        if self._dies_after is not None and self._requests > self._dies_after:
+            os.kill(os.getpid(), signal.SIGKILL)
+        if self._hangs:
+            await asyncio.Event().wait()
+
+
+def load(call: ServeCall, _: AttemptSpec) -> Backend:
+    return FakeBackend(call)
+
+
+if __name__ == "__main__":
+    main(load)

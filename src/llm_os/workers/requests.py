@@ -1,0 +1,183 @@
+"""What engine workers are asked, checked, and how errors look on the wire; must not know an engine or the network.
+
+The shapes are OpenAI's. A parameter that an engine would have to ignore is refused by name, so that nobody believes
+that it had an effect.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from llm_os.errors import InvalidInputError, InvalidOptionError, LLMOSError
+
+MOST_STOPS = 8
+MOST_TEXTS = 4096
+NEUTRAL: Mapping[str, tuple[Any, ...]] = {
+    "n": (1,),
+    "frequency_penalty": (0,),
+    "presence_penalty": (0,),
+    "logprobs": (False,),
+    "logit_bias": ({},),
+    "tools": ([],),
+    "response_format": ({"type": "text"},),
+}
+"""Parameters of OpenAI's that no engine here follows, with the values that ask for nothing."""
+UNUSED = frozenset({"model", "user", "metadata", "store"})
+"""Parameters that never change an answer."""
+KNOWN = frozenset(
+    (
+        *("messages", "stream", "stream_options", "max_tokens", "max_completion_tokens"),
+        *("temperature", "top_p", "seed", "stop"),
+    )
+)
+_TYPES = {422: "invalid_request_error", 429: "rate_limit_error", 503: "service_unavailable_error"}
+
+
+@dataclass(frozen=True, slots=True)
+class ChatRequest:
+    """A chat request that was found right.
+
+    Attributes:
+        max_tokens: most new tokens; None: as many as the context has room for.
+        temperature: 0 is greedy.
+        stop: texts that end the answer and are not part of it.
+        usage: send the token counts at the end of a stream.
+    """
+
+    messages: tuple[Mapping[str, str], ...]
+    stream: bool = False
+    usage: bool = False
+    max_tokens: int | None = None
+    temperature: float = 1.0
+    top_p: float = 1.0
+    seed: int | None = None
+    stop: tuple[str, ...] = ()
+
+
+def wrong(param: str, message: str, hint: str) -> InvalidOptionError:
+    """A refusal that names its parameter."""
+    return InvalidOptionError(message, hint=hint, details={"param": param})
+
+
+def error_body(error: LLMOSError) -> dict[str, Any]:
+    """`{"error": {...}}` as OpenAI's clients read it, with our hint and details beside."""
+    kind = "invalid_request_error" if error.status < 429 else "api_error"
+    return {
+        "error": {
+            "message": error.message,
+            "type": _TYPES.get(error.status, kind),
+            "param": error.details.get("param"),
+            "code": error.code,
+            "hint": error.hint,
+            "details": error.details,
+        }
+    }
+
+
+def _object(body: bytes) -> dict[str, Any]:
+    try:
+        value = json.loads(body)
+    except (ValueError, RecursionError) as error:
+        raise InvalidInputError(f"The body is not JSON: {error}.", hint="Send a JSON object.") from error
+    if not isinstance(value, dict):
+        raise InvalidInputError(f"The body is a JSON {type(value).__name__}, not an object.", hint="Send an object.")
+    return value
+
+
+def chat_request(body: bytes, engine: str) -> ChatRequest:
+    """Read a chat request. Raises InvalidInputError that names the wrong parameter and the engine."""
+    value = _object(body)
+    for name, given in value.items():
+        if name in KNOWN or name in UNUSED or given is None or given in NEUTRAL.get(name, ()):
+            continue
+        known = ", ".join(sorted(KNOWN))
+        raise wrong(name, f"The engine {engine} does not follow '{name}'.", f"Leave it out. It follows: {known}.")
+    options = value.get("stream_options") or {}
+    if not isinstance(options, dict) or set(options) - {"include_usage", "include_obfuscation"}:
+        raise wrong("stream_options", "'stream_options' may hold 'include_usage' only.", "Leave it out.")
+    limit = "max_completion_tokens" if value.get("max_completion_tokens") is not None else "max_tokens"
+    return ChatRequest(
+        messages=_messages(value.get("messages")),
+        stream=_boolean(value, "stream"),
+        usage=_boolean(options, "include_usage"),
+        max_tokens=_integer(value, limit, least=1),
+        temperature=_number(value, "temperature", 1.0, lambda x: 0 <= x <= 2, "between 0 and 2"),
+        top_p=_number(value, "top_p", 1.0, lambda x: 0 < x <= 1, "above 0 and at most 1"),
+        seed=_integer(value, "seed", least=0),
+        stop=_stops(value.get("stop")),
+    )
+
+
+def _messages(given: Any) -> tuple[Mapping[str, str], ...]:
+    hint = 'Send "messages": [{"role": "user", "content": "..."}].'
+    if not isinstance(given, list) or not given:
+        raise wrong("messages", "'messages' must be a list with at least one message.", hint)
+    messages = []
+    for index, message in enumerate(given):
+        if not isinstance(message, dict) or message.get("role") not in {"system", "developer", "user", "assistant"}:
+            raise wrong(f"messages[{index}].role", f"Message {index} has no role that this engine knows.", hint)
+        role = "system" if message["role"] == "developer" else message["role"]
+        messages.append({"role": role, "content": _content(message.get("content"), index, hint)})
+    return tuple(messages)
+
+
+def _content(given: Any, index: int, hint: str) -> str:
+    """A text, or OpenAI's list of parts when all are texts."""
+    if isinstance(given, str):
+        return given
+    if isinstance(given, list) and given:
+        parts = [part.get("text") for part in given if isinstance(part, dict) and part.get("type") == "text"]
+        texts = [part for part in parts if isinstance(part, str)]
+        if len(texts) == len(given):
+            return "".join(texts)
+    raise wrong(f"messages[{index}].content", f"The content of message {index} is not a text.", hint)
+
+
+def _boolean(value: Mapping[str, Any], name: str) -> bool:
+    given = value.get(name)
+    if given is not None and not isinstance(given, bool):
+        raise wrong(name, f"'{name}' must be true or false.", "Leave it out for false.")
+    return bool(given)
+
+
+def _integer(value: Mapping[str, Any], name: str, *, least: int) -> int | None:
+    given = value.get(name)
+    if given is None:
+        return None
+    if isinstance(given, bool) or not isinstance(given, int) or not least <= given < 2**63:
+        raise wrong(name, f"'{name}' must be a whole number, {least} or more.", "Leave it out for the default.")
+    return given
+
+
+def _number(value: Mapping[str, Any], name: str, default: float, fits: Callable[[float], bool], range_: str) -> float:
+    given = value.get(name)
+    if given is None:
+        return default
+    if isinstance(given, bool) or not isinstance(given, int | float) or not fits(given):
+        raise wrong(name, f"'{name}' must be a number {range_}.", f"Leave it out for {default:g}.")
+    return float(given)
+
+
+def _stops(given: Any) -> tuple[str, ...]:
+    stops = [given] if isinstance(given, str) else given or []
+    if not isinstance(stops, list) or len(stops) > MOST_STOPS or not all(isinstance(s, str) and s for s in stops):
+        raise wrong("stop", f"'stop' must be a text or a list of at most {MOST_STOPS} texts.", "Leave it out.")
+    return tuple(stops)
+
+
+def classify_request(body: bytes, engine: str) -> list[str]:
+    """Texts of a classification request. Raises InvalidInputError that names the wrong parameter."""
+    value = _object(body)
+    for name in value:
+        if name not in UNUSED and name != "input":
+            raise wrong(name, f"The engine {engine} does not follow '{name}'.", "Send 'input' only.")
+    given = value.get("input")
+    texts = [given] if isinstance(given, str) else given
+    if not isinstance(texts, list) or not texts or not all(isinstance(text, str) for text in texts):
+        raise wrong("input", "'input' must be a text or a list of texts.", 'Send "input": ["first", "second"].')
+    if len(texts) > MOST_TEXTS:
+        raise wrong("input", f"'input' holds {len(texts)} texts, {MOST_TEXTS} at most.", "Send them in parts.")
+    return texts

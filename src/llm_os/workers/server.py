@@ -1,0 +1,206 @@
+"""The HTTP face of every engine worker, on one Unix socket; must not know which engine is behind it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import time
+import uuid
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from typing import Any
+
+from aiohttp import web
+
+from llm_os.errors import InternalError, LLMOSError, NotFoundError, TooLargeError, UnavailableError
+from llm_os.spec.attempts import ServeCall
+from llm_os.workers.backend import Backend, Piece
+from llm_os.workers.requests import ChatRequest, chat_request, classify_request, error_body
+from llm_os.workers.texts import StopTexts
+
+log = logging.getLogger("llm_os.worker")
+
+MOST_BODY = 16 * 2**20
+"""Bytes of a request's body."""
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+class Face:
+    """Routes of a worker: `/health`, `/v1/chat/completions`, `/classify`, `/metrics`.
+
+    Attributes:
+        running, total, failed: requests by now.
+        idle: set while no request runs.
+    """
+
+    def __init__(self, call: ServeCall, backend: Backend) -> None:
+        self._call = call
+        self._backend = backend
+        self.running = 0
+        self.total = 0
+        self.failed = 0
+        self.idle = asyncio.Event()
+        self.idle.set()
+
+    def app(self) -> web.Application:
+        """The application; start it with `handler_cancellation`, so that a caller who leaves ends the work."""
+
+        @web.middleware
+        async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
+            return await self._guard(request, handler)
+
+        app = web.Application(client_max_size=MOST_BODY, middlewares=[guard])
+        app.router.add_get("/health", self._health)
+        app.router.add_get("/metrics", self._metrics)
+        app.router.add_post("/v1/chat/completions", self._chat)
+        app.router.add_post("/classify", self._classify)
+        return app
+
+    async def _guard(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        counted = request.method == "POST"
+        self.running += counted
+        if self.running:
+            self.idle.clear()
+        self.total += counted
+        try:
+            return await handler(request)
+        except LLMOSError as error:
+            self.failed += counted
+            return web.json_response(error_body(error), status=error.status)
+        except web.HTTPRequestEntityTooLarge:
+            large = TooLargeError(f"The body is larger than {MOST_BODY} bytes.", hint="Send it in parts.")
+            return web.json_response(error_body(large), status=large.status)
+        except web.HTTPException as refused:
+            unknown = NotFoundError(f"{request.method} {request.path}: {refused.reason}.", hint="See /health.")
+            return web.json_response(error_body(unknown), status=refused.status)
+        except Exception as unexpected:  # the border: the traceback goes to the log
+            self.failed += counted
+            log.exception("unexpected error while answering %s", request.path)
+            defect = InternalError(f"An unexpected {type(unexpected).__name__} in the engine {self._call.engine}.")
+            return web.json_response(error_body(defect), status=defect.status)
+        finally:
+            self.running -= counted
+            if not self.running:
+                self.idle.set()
+
+    async def _health(self, request: web.Request) -> web.Response:
+        broken = self._backend.broken
+        body = {"status": "broken" if broken else "ok", "engine": self._call.engine, "task": self._call.task}
+        return web.json_response(body, status=503 if broken else 200)
+
+    async def _metrics(self, request: web.Request) -> web.Response:
+        lines = [
+            "# TYPE llm_os_worker_requests_running gauge",
+            f"llm_os_worker_requests_running {self.running}",
+            "# TYPE llm_os_worker_requests_total counter",
+            f"llm_os_worker_requests_total {self.total}",
+            "# TYPE llm_os_worker_requests_failed_total counter",
+            f"llm_os_worker_requests_failed_total {self.failed}",
+        ]
+        return web.Response(text="\n".join(lines) + "\n", content_type="text/plain")
+
+    async def _classify(self, request: web.Request) -> web.Response:
+        texts = classify_request(await request.read(), self._call.engine)
+        found = await self._backend.classify(texts)
+        data = []
+        for index, scores in enumerate(found.scores):
+            best = max(range(len(scores)), key=scores.__getitem__)
+            named = dict(zip(found.labels, scores, strict=True))
+            data.append({"index": index, "label": found.labels[best], "score": scores[best], "scores": named})
+        usage = {"prompt_tokens": found.prompt_tokens, "total_tokens": found.prompt_tokens}
+        return web.json_response({"model": self._call.deployment, "data": data, "usage": usage})
+
+    async def _chat(self, request: web.Request) -> web.StreamResponse:
+        asked = chat_request(await request.read(), self._call.engine)
+        async with contextlib.aclosing(_stopped_at(self._backend.chat(asked), asked)) as pieces:
+            if asked.stream:
+                return await self._stream(request, asked, pieces)
+            text, last = "", None
+            async for last in pieces:
+                text += last.text
+        if last is None:
+            raise UnavailableError("The engine answered nothing.", hint="Ask again.")
+        choice = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": last.finish}
+        answer = self._head("chat.completion") | {"choices": [choice], "usage": _usage(last)}
+        return web.json_response(answer)
+
+    async def _stream(
+        self, request: web.Request, asked: ChatRequest, pieces: AsyncGenerator[Piece, None]
+    ) -> web.StreamResponse:
+        # Waiting for the first piece keeps a refusal (too long a prompt) a plain answer with its status.
+        last = await anext(pieces)
+        head = self._head("chat.completion.chunk")
+        response = web.StreamResponse(headers={"content-type": "text/event-stream", "cache-control": "no-cache"})
+        await response.prepare(request)
+        await _send(response, head, {"role": "assistant", "content": last.text}, last.finish, asked.usage)
+        try:
+            async for last in pieces:
+                await _send(response, head, {"content": last.text} if last.text else {}, last.finish, asked.usage)
+        except LLMOSError as error:
+            self.failed += 1
+            await response.write(_event(error_body(error)))
+            return response
+        if asked.usage:
+            await response.write(_event({**head, "choices": [], "usage": _usage(last)}))
+        await response.write(b"data: [DONE]\n\n")
+        await response.write_eof()
+        return response
+
+    def _head(self, kind: str) -> dict[str, Any]:
+        answer = f"chatcmpl-{uuid.uuid4().hex}"
+        return {"id": answer, "object": kind, "created": int(time.time()), "model": self._call.deployment}
+
+
+def _usage(piece: Piece) -> dict[str, int]:
+    return {
+        "prompt_tokens": piece.prompt_tokens,
+        "completion_tokens": piece.completion_tokens,
+        "total_tokens": piece.prompt_tokens + piece.completion_tokens,
+    }
+
+
+def _event(body: Any) -> bytes:
+    return b"data: " + json.dumps(body, ensure_ascii=False).encode() + b"\n\n"
+
+
+async def _send(
+    response: web.StreamResponse, head: dict[str, Any], delta: dict[str, str], finish: str | None, usage: bool
+) -> None:
+    """One chunk; with usage asked for, OpenAI's chunks before the last hold `usage: null`."""
+    extra = {"usage": None} if usage else {}
+    await response.write(_event({**head, "choices": [{"index": 0, "delta": delta, "finish_reason": finish}], **extra}))
+
+
+async def _stopped_at(pieces: AsyncGenerator[Piece, None], asked: ChatRequest) -> AsyncGenerator[Piece, None]:
+    """The pieces up to the first stop text. A piece without text and end is not passed on, but for the first."""
+    stops, first = StopTexts(asked.stop), True
+    try:
+        async for piece in pieces:
+            text = stops.feed(piece.text, last=piece.finish is not None)
+            finish = "stop" if stops.stopped else piece.finish
+            if text or finish or first:
+                yield Piece(text, piece.prompt_tokens, piece.completion_tokens, finish)
+            first = False
+            if finish:
+                return
+    finally:
+        await pieces.aclose()
+
+
+async def listen(app: web.Application, socket: str) -> web.AppRunner:
+    """Serve `app` on the Unix socket, which only this user can open."""
+    runner = web.AppRunner(app, handler_cancellation=True, access_log=None, shutdown_timeout=0.2)
+    await runner.setup()
+    await web.UnixSite(runner, socket).start()
+    return runner
+
+
+async def drain(runner: web.AppRunner, face: Face, seconds: float) -> None:
+    """Take no new connection, let running requests end for so long, then break them off."""
+    for site in list(runner.sites):
+        await site.stop()
+    with contextlib.suppress(TimeoutError):  # what takes longer is broken off
+        async with asyncio.timeout(seconds):
+            await face.idle.wait()
+    await runner.cleanup()

@@ -1,0 +1,115 @@
+"""The life of an engine worker: read the attempt, load, listen, say ready, drain, leave; must not know an engine.
+
+Whatever goes wrong becomes one `error` report and an exit code of `spec.attempts`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import faulthandler
+import logging
+import os
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import NoReturn
+
+from llm_os.errors import CapacityError, InternalError, InvalidInputError, LLMOSError
+from llm_os.spec.attempts import EXIT_FAILED, EXIT_STOPPED, EXIT_USER_ERROR, AttemptSpec, Report, ServeCall
+from llm_os.spec.base import Json
+from llm_os.workers.backend import Backend
+from llm_os.workers.server import Face, drain, listen
+
+Load = Callable[[ServeCall, AttemptSpec], Backend]
+"""Builds the backend; may take seconds; raises LLMOSError."""
+MARGIN = 1.5
+"""Seconds of the grace kept for ending threads and the process itself."""
+
+
+class Reports:
+    """Appends to `reports.jsonl` of an attempt folder."""
+
+    def __init__(self, folder: Path, clock: Callable[[], float] = time.time) -> None:
+        self._file = folder / "reports.jsonl"
+        self._clock = clock
+        self._seq = 0
+
+    def write(self, kind: str, values: Mapping[str, Json]) -> None:
+        """One line, in one write."""
+        self._seq += 1
+        report = Report.model_validate({"seq": self._seq, "at": self._clock(), "kind": kind, "values": dict(values)})
+        with self._file.open("ab", buffering=0) as file:
+            file.write((report.model_dump_json() + "\n").encode())
+
+
+def explain(error: BaseException, folder: Path) -> LLMOSError:
+    """The error that a person should see."""
+    if isinstance(error, LLMOSError):
+        return error
+    if isinstance(error, MemoryError) or "can't allocate memory" in str(error) or "bad_alloc" in str(error):
+        return CapacityError(f"The engine ran out of memory: {error}.", hint="Free memory, or serve a smaller model.")
+    return InternalError(
+        f"The engine ended with {type(error).__name__}: {error}. Its log is {folder / 'log'}.",
+        details={"log": str(folder / "log"), "type": type(error).__name__},
+    )
+
+
+async def serve(spec: AttemptSpec, call: ServeCall, backend: Backend, reports: Reports) -> int:
+    """Answer until SIGTERM or until the backend is broken. The exit code; raises what `begin` raises."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    face = Face(call, backend)
+    socket = Path(call.socket)
+    socket.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    socket.unlink(missing_ok=True)
+    os.umask(0o177)  # the socket is born 0600
+    try:
+        await backend.begin()
+        runner = await listen(face.app(), call.socket)
+        reports.write("ready", {"endpoint": f"unix:{call.socket}", "engine": call.engine})
+        waits = {asyncio.create_task(stop.wait()), asyncio.create_task(backend.lost())}
+        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        for wait in waits:
+            wait.cancel()
+        broken = backend.broken
+        await drain(runner, face, 0.0 if broken else max(0.5, spec.stop.grace - MARGIN))
+        if broken:
+            raise broken
+        await backend.end()
+        return EXIT_STOPPED
+    finally:
+        socket.unlink(missing_ok=True)
+
+
+def run(folder: Path, load: Load) -> int:
+    """Serve what the attempt folder names; see `spec.attempts` for the exit codes."""
+    reports = Reports(folder)
+    try:
+        spec = AttemptSpec.model_validate_json((folder / "spec.json").read_bytes())
+        if spec.serve is None:
+            raise InternalError(f"The attempt {spec.attempt} serves nothing.")
+        return asyncio.run(serve(spec, spec.serve, load(spec.serve, spec), reports))
+    except Exception as error:  # noqa: BLE001 - the border: whatever it is becomes a report
+        traceback.print_exc()
+        told = explain(error, folder)
+        with contextlib.suppress(OSError):  # no room for a report: the exit code and the log are left
+            reports.write("error", told.to_dict())
+        return EXIT_USER_ERROR if isinstance(told, InvalidInputError) else EXIT_FAILED
+
+
+def main(load: Load) -> NoReturn:
+    """`python -m llm_os.workers.NAME <attempt folder>`."""
+    faulthandler.enable()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s")
+    code = run(Path(sys.argv[1]).resolve(), load)
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # The outcome is written. Threads of engines that hang or crash while the interpreter ends must not change it.
+    os._exit(code)

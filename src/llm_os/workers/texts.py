@@ -1,0 +1,69 @@
+"""Turns tokens into text piece by piece and ends it at stop texts; must not know an engine or the network."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+UNFINISHED = "\ufffd"
+"""What a decoder writes for bytes that are no whole character yet."""
+
+
+class Detokenizer:
+    """Text of a growing list of tokens, whole characters only.
+
+    It decodes a window of few tokens again, because a token's text can depend on the one before it.
+
+    Args:
+        decode: text of tokens.
+    """
+
+    def __init__(self, decode: Callable[[Sequence[int]], str]) -> None:
+        self._decode = decode
+        self._tokens: list[int] = []
+        self._start = 0
+        self._seen = 0
+
+    def feed(self, tokens: Sequence[int], *, last: bool = False) -> str:
+        """New text; with `last` also what can never become a whole character."""
+        self._tokens.extend(tokens)
+        before = self._decode(self._tokens[self._start : self._seen]) if self._seen > self._start else ""
+        now = self._decode(self._tokens[self._start :]) if len(self._tokens) > self._start else ""
+        if now.endswith(UNFINISHED) and not last:
+            return ""
+        self._start, self._seen = self._seen, len(self._tokens)
+        return now[len(before) :]
+
+
+class StopTexts:
+    """Passes text on until one of the stop texts appears; holds back what may become one.
+
+    Attributes:
+        stopped: a stop text was found; it and all after it are dropped.
+    """
+
+    def __init__(self, stops: Sequence[str]) -> None:
+        self._stops = tuple(stops)
+        self._held = ""
+        self.stopped = False
+
+    def feed(self, text: str, *, last: bool = False) -> str:
+        """Text that can be sent now."""
+        if self.stopped:
+            return ""
+        held = self._held + text
+        found = [at for at in (held.find(stop) for stop in self._stops) if at >= 0]
+        if found:
+            self.stopped = True
+            self._held = ""
+            return held[: min(found)]
+        keep = 0 if last else self._overlap(held)
+        self._held = held[len(held) - keep :]
+        return held[: len(held) - keep]
+
+    def _overlap(self, text: str) -> int:
+        """Length of the longest end of `text` that begins a stop text."""
+        longest = max((len(stop) - 1 for stop in self._stops), default=0)
+        for size in range(min(longest, len(text)), 0, -1):
+            if any(stop.startswith(text[-size:]) for stop in self._stops):
+                return size
+        return 0
