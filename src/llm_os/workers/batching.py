@@ -1,0 +1,104 @@
+"""Puts texts of different callers into one batch; must not know a framework: it calls a function on a thread.
+
+While a batch runs, new texts gather; the next batch takes what is there. So a lone request never waits, and under
+load batches grow by themselves. There is no timer to tune.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from llm_os.errors import OverloadedError
+
+Scores = list[list[float]]
+Answer = TypeVar("Answer")
+
+
+@dataclass(slots=True)
+class _Waiting:
+    text: str
+    answer: asyncio.Future[list[float]]
+
+
+class Batcher:
+    """One thread, one batch at a time.
+
+    Args:
+        run: scores of texts; called on the thread of this batcher, never twice at once.
+        most: texts in a batch.
+        queue: texts that may wait; more are refused.
+    """
+
+    def __init__(self, run: Callable[[list[str]], Scores], *, most: int = 32, queue: int = 8192) -> None:
+        self._run = run
+        self._most = most
+        self._queue = queue
+        self._waiting: deque[_Waiting] = deque()
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="batch")
+        self._task: asyncio.Task[None] | None = None
+        self.batches = 0
+        """Batches run by now."""
+
+    async def scores(self, texts: Sequence[str]) -> Scores:
+        """Scores of the texts in their order. A caller who leaves takes texts that still wait out of the queue.
+
+        Raises:
+            OverloadedError: the queue is full.
+            Exception: what `run` raised for the batch one of the texts was in.
+        """
+        if len(self._waiting) + len(texts) > self._queue:
+            raise OverloadedError(
+                f"{len(self._waiting)} texts wait already, {self._queue} may.",
+                hint="Try again in a moment, or deploy more replicas.",
+                details={"retry_after": 1},
+            )
+        loop = asyncio.get_running_loop()
+        mine = [_Waiting(text, loop.create_future()) for text in texts]
+        # Texts of like length share a batch, so that little is padding.
+        self._waiting.extend(sorted(mine, key=lambda waiting: len(waiting.text)))
+        if self._task is None or self._task.done():
+            self._task = asyncio.create_task(self._work())
+        try:
+            return list(await asyncio.gather(*(waiting.answer for waiting in mine)))
+        except BaseException:
+            for waiting in mine:
+                waiting.answer.cancel()
+            raise
+
+    async def on_thread(self, function: Callable[..., Answer], *given: Any) -> Answer:
+        """Call something else on the batcher's thread: math libraries keep a pool of threads for each caller."""
+        return await asyncio.get_running_loop().run_in_executor(self._thread, function, *given)
+
+    async def _work(self) -> None:
+        while batch := self._take():
+            self.batches += 1
+            try:
+                answers = await self.on_thread(self._run, [waiting.text for waiting in batch])
+            except Exception as error:  # noqa: BLE001 - each caller of the batch is told
+                for waiting in batch:
+                    if not waiting.answer.done():
+                        waiting.answer.set_exception(error)
+                continue
+            for waiting, answer in zip(batch, answers, strict=True):
+                if not waiting.answer.done():
+                    waiting.answer.set_result(answer)
+
+    def _take(self) -> list[_Waiting]:
+        batch: list[_Waiting] = []
+        while self._waiting and len(batch) < self._most:
+            waiting = self._waiting.popleft()
+            if not waiting.answer.done():  # its caller has left
+                batch.append(waiting)
+        return batch
+
+    async def end(self) -> None:
+        """Wait for the running batch; what waits is not begun."""
+        self._waiting.clear()
+        if self._task is not None:
+            await asyncio.wait({self._task})
+        self._thread.shutdown(wait=True)

@@ -1,0 +1,124 @@
+"""Serves a classifier with PyTorch on CPU; must not know HTTP or the kernel."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from llm_os.models.load import Classifier, load_classifier
+from llm_os.spec.attempts import AttemptSpec, ServeCall
+from llm_os.workers.backend import Backend, Classified
+from llm_os.workers.batching import Batcher
+from llm_os.workers.serving import main
+
+log = logging.getLogger("llm_os.worker")
+
+PROBES = (
+    "A wonderful film, I would see it again at once.",
+    "The battery died after two days and nobody answered my mails.",
+    "It is a book about the history of trains in the nineteenth century, with many pictures and few words.",
+    "Not bad at all.",
+) * 4
+"""Texts by which the two precisions are timed and compared."""
+FASTER = 1.1
+"""bf16 is taken when it is at least so much faster."""
+AGREES = 0.02
+"""Largest difference of a score (a share of the value for a regression) with which bf16 counts as equal."""
+
+
+class TorchBackend(Backend):
+    """A classifier behind a batcher.
+
+    Args:
+        dtype: `fp32`, `bf16` or `auto`.
+        most: texts in a batch.
+    """
+
+    def __init__(self, classifier: Classifier, *, dtype: str = "auto", most: int = 32) -> None:
+        super().__init__()
+        self._classifier = classifier
+        self._dtype = dtype
+        self._batcher = Batcher(lambda texts: self._classifier.predict(texts, most), most=most)
+        self.labels = classifier.labels or ("value",)
+
+    async def begin(self) -> None:
+        self._classifier, why = await self._batcher.on_thread(choose, self._classifier, self._dtype)
+        log.info("precision %s: %s", "bf16" if _is_bf16(self._classifier) else "fp32", why)
+        await self._batcher.scores(PROBES[:1])
+
+    async def classify(self, texts: Sequence[str]) -> Classified:
+        scores = await self._batcher.scores(texts)
+        return Classified(self.labels, scores, self._count(texts))
+
+    def _count(self, texts: Sequence[str]) -> int:
+        """Tokens of the texts as the model saw them, that is, cut at its longest."""
+        read = self._classifier.tokenizer(list(texts), truncation=True, max_length=self._classifier.max_length)
+        return sum(len(ids) for ids in read["input_ids"])
+
+    async def end(self) -> None:
+        await self._batcher.end()
+
+
+def choose(classifier: Classifier, dtype: str) -> tuple[Classifier, str]:
+    """The classifier in the precision to serve with, and why. Takes some hundred milliseconds with `auto`."""
+    if dtype == "fp32":
+        return classifier, "asked for"
+    other = in_bf16(classifier)
+    if dtype == "bf16":
+        return other, "asked for"
+    texts = list(PROBES)
+    difference = distance(classifier.predict(texts), other.predict(texts), bool(classifier.labels))
+    if not difference <= AGREES:  # also when it is no number
+        return classifier, f"bf16 differs by {difference:.3g}"
+    slow, fast = best_time(classifier.predict, texts), best_time(other.predict, texts)
+    if slow < FASTER * fast:
+        return classifier, f"bf16 takes {fast * 1000:.1f} ms, fp32 {slow * 1000:.1f} ms"
+    return other, f"{slow / fast:.2f} times as fast as fp32, differs by {difference:.3g}"
+
+
+def in_bf16(classifier: Classifier) -> Classifier:
+    """A copy with weights in bf16; the given one stays as it is."""
+    import copy
+
+    import torch
+
+    model: Any = copy.deepcopy(classifier.model).to(torch.bfloat16)
+    return Classifier(model, classifier.tokenizer, classifier.labels, classifier.max_length, classifier.precision)
+
+
+def _is_bf16(classifier: Classifier) -> bool:
+    return str(next(classifier.model.parameters()).dtype) == "torch.bfloat16"
+
+
+def distance(one: Sequence[Sequence[float]], two: Sequence[Sequence[float]], probabilities: bool) -> float:
+    """Largest difference; of a regression as a share of the larger of 1 and the value."""
+    pairs = [(a, b) for row, other in zip(one, two, strict=True) for a, b in zip(row, other, strict=True)]
+    found = [abs(a - b) / (1.0 if probabilities else max(1.0, abs(a))) for a, b in pairs]
+    return float("nan") if any(value != value for value in found) else max(found)
+
+
+def best_time(predict: Callable[[list[str]], object], texts: list[str], runs: int = 5) -> float:
+    """Seconds of the fastest of some runs: what others do on the machine makes runs slower, never faster."""
+    times = []
+    for _ in range(runs):
+        begun = time.perf_counter()
+        predict(texts)
+        times.append(time.perf_counter() - begun)
+    return min(times)
+
+
+def load(call: ServeCall, spec: AttemptSpec) -> Backend:
+    """Read the model. Raises what `load_classifier` raises."""
+    import torch
+
+    torch.set_num_threads(max(1, spec.threads))
+    options: dict[str, Any] = dict(call.options)
+    classifier = load_classifier(Path(call.model.path))
+    return TorchBackend(classifier, dtype=options.get("dtype", "auto"), most=int(options.get("max_batch", 32)))
+
+
+if __name__ == "__main__":
+    main(load)
