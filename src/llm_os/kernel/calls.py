@@ -9,7 +9,7 @@ from llm_os.kernel.attempts import GATEWAY
 from llm_os.kernel.deployments import Deployments
 from llm_os.kernel.jobs import Jobs
 from llm_os.kernel.sessions import Sessions
-from llm_os.kernel.state import State
+from llm_os.kernel.state import State, once
 from llm_os.kernel.submission import find_model
 from llm_os.kernel.syscalls import job_version
 from llm_os.kernel.why import why
@@ -136,7 +136,7 @@ class Calls:
             found = self.job(job)
             with self._state.database.reading() as tx:
                 attempts = rows.attempts_of(tx, job)
-            reports = [r for a in attempts for r in self._state.files.read_reports(a.id, 0)[0]]
+            reports = [r for a in attempts for r in once(self._state.files.read_reports(a.id, 0)[0])]
             left = until - self._state.clock.now()
             if len(reports) > since or found.state.ended or left <= 0:
                 return api.ReportPage(reports=tuple(reports[since:]), next=len(reports), ended=found.state.ended)

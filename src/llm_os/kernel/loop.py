@@ -6,10 +6,13 @@ syscalls (`kernel.calls`) run between turns, on the same thread; nothing is awai
 
 from __future__ import annotations
 
+import logging
+
 from sqlalchemy import Connection
+from sqlalchemy.exc import OperationalError
 
 from llm_os.drivers.launcher import Launcher
-from llm_os.errors import LLMOSError, StaleError
+from llm_os.errors import DiskFullError, LLMOSError, StaleError
 from llm_os.kernel.attempts import (
     GATEWAY,
     GATEWAY_PLACEMENT,
@@ -40,12 +43,16 @@ from llm_os.spec.processes import ProcessPhase, StopPolicy
 from llm_os.store import rows
 from llm_os.store.database import Database
 
+log = logging.getLogger(__name__)
+
 BUSY = 0.25
 """Seconds between turns while attempts live: their folders are polled."""
 IDLE = 2.0
 """Seconds between turns while nothing lives; submissions wake the loop at once."""
 INSPECT_EVERY = 2.0
 """Seconds between looks at a process that is believed to run."""
+WRITE_AGAIN = 1.0
+"""Seconds until the next turn after the database refused a write."""
 SETTLE_AT_END = 30.0
 """Seconds a shutdown waits for processes to end."""
 
@@ -116,8 +123,19 @@ class Kernel(Calls):
 
     async def run(self) -> None:
         """Until a shutdown is complete. Raises StaleError when another kernel has taken over."""
-        while not await self.turn():
-            await self._state.pulse.wait(self._pause())
+        ended = False
+        while not ended:
+            try:
+                ended = await self.turn()
+                pause = self._pause()
+            except (OperationalError, DiskFullError) as error:
+                # Nothing was written. Results of effects that were drained are lost, and brought again: each effect
+                # is read off its record, and each is idempotent.
+                log.warning("The state could not be written; trying again in %s s: %s", WRITE_AGAIN, error)
+                await self._state.clock.sleep(WRITE_AGAIN)
+                continue
+            if not ended:
+                await self._state.pulse.wait(pause)
         await self._effects.settle()
 
     async def turn(self) -> bool:

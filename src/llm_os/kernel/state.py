@@ -6,6 +6,7 @@ Holds nothing that a restart would miss: the fields that live in memory are view
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from sqlalchemy import Connection
@@ -35,6 +36,14 @@ class Watch:
 
     def newest(self, kind: str) -> Report | None:
         return next((report for report in reversed(self.reports) if report.kind == kind), None)
+
+
+def once(reports: Iterable[Report]) -> list[Report]:
+    """Reports of one attempt without those that came before (a worker repeats a write that it was unsure of)."""
+    first: dict[int, Report] = {}
+    for report in reports:
+        first.setdefault(report.seq, report)
+    return list(first.values())
 
 
 class Pulse:

@@ -26,7 +26,7 @@ class Database:
     """
 
     def __init__(self, url: str) -> None:
-        self.engine = _engine(url)
+        self.engine = make_engine(url)
         self._migrate()
 
     @contextmanager
@@ -73,7 +73,8 @@ class Database:
                 )
 
 
-def _engine(url: str) -> Engine:
+def make_engine(url: str) -> Engine:
+    """An engine whose transactions begin when we say so; for SQLite durable at each commit."""
     if not url.startswith("sqlite"):
         return create_engine(url)
     memory = url in {"sqlite://", "sqlite:///:memory:"}

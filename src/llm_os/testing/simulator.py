@@ -1,0 +1,530 @@
+"""Runs the real kernel and the real store through random misfortune in virtual time, and replays any run exactly.
+
+    python -m llm_os.testing.simulator --seed 17            # one run; --trace shows what happened
+    python -m llm_os.testing.simulator --seeds 0:2000       # many
+    python -m llm_os.testing.simulator --seed 17 --every-point    # the same run, killed at each point in turn
+
+A run has clients with work (`strategies`), ports in memory (`simulated`), faults (`faults`) and an `Oracle` that checks
+after every event. Then all faults end, and everything must come to its end.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import hashlib
+import logging
+import sys
+from collections.abc import Awaitable, Callable, Coroutine
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from functools import cache
+from random import Random
+from typing import Any
+
+from sqlalchemy.exc import OperationalError
+
+from llm_os.drivers.launchers.fake import FakeLauncher
+from llm_os.errors import LLMOSError, NotFoundError
+from llm_os.kernel.loop import Kernel
+from llm_os.settings import Settings
+from llm_os.spec.api import CreateDeployment, OpenSession, SetCaps, ShutdownRequest, SubmitJob
+from llm_os.spec.deployments import DeploymentSpec, DeploymentState
+from llm_os.spec.jobs import Job, JobSpec
+from llm_os.spec.resources import Caps
+from llm_os.store.database import Database, make_engine
+from llm_os.testing.clock import LoopClock, virtual_time
+from llm_os.testing.faults import Crash, FailingDatabase, Incarnation, Luck, Port, task_factory
+from llm_os.testing.oracle import Oracle
+from llm_os.testing.simulated import (
+    CORES,
+    HOME,
+    MEMORY,
+    SimulatedArtifacts,
+    SimulatedFiles,
+    SimulatedHost,
+    SimulatedMachine,
+    SimulatedPlugins,
+    needs,
+)
+from llm_os.testing.strategies import PlannedDeployment, PlannedJob, PlannedSession, Scenario, random_scenario
+
+QUIET = {
+    "files": frozenset({"attempt", "checkpoints", "socket", "output", "log_tail"}),
+    "artifacts": frozenset({"facts", "path"}),
+    "launcher": frozenset({"name", "probe"}),
+}
+WRITES = {"files": frozenset({"create", "write_routes"}), "artifacts": frozenset({"ingest"}), "launcher": frozenset()}
+RESTS_WITHIN = 30.0
+"""Seconds after the last fault within which all that can serve does."""
+SETTLES_WITHIN = 240.0
+"""Seconds after the last fault within which all work must have come to its end."""
+
+KernelClass = Callable[..., Kernel]
+
+
+class SimulationError(AssertionError):
+    """A rule was broken; the message says which, and how to see it again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a run was like.
+
+    Attributes:
+        trace: what happened, a line each; equal seeds give equal traces.
+        points: points that each life of the kernel passed.
+        crashes: where it died.
+        faults: what else struck.
+    """
+
+    trace: tuple[str, ...]
+    points: tuple[int, ...]
+    crashes: tuple[str, ...]
+    faults: tuple[str, ...]
+    jobs: int
+    seconds: float
+
+    @property
+    def digest(self) -> str:
+        return hashlib.sha256("\n".join(self.trace).encode()).hexdigest()[:16]
+
+
+def simulate(
+    seed: int, *, scenario: Scenario | None = None, kernel: KernelClass = Kernel, crash_at: int | None = None
+) -> Outcome:
+    """One run. Raises SimulationError for the first broken rule.
+
+    Args:
+        scenario: what happens; None: drawn from the seed.
+        kernel: the class under test.
+        crash_at: the point at which the first kernel dies, instead of what the scenario says.
+    """
+    random = Random(seed)
+    drawn = random_scenario(random) if scenario is None else scenario
+    if crash_at is not None:
+        drawn = replace(drawn, misfortune=replace(drawn.misfortune, crash_at=(crash_at,)))
+    with virtual_time() as loop:
+        loop.set_task_factory(task_factory)
+        run = Simulation(seed, drawn, random, kernel, again="" if crash_at is None else f" --crash-at {crash_at}")
+        loop.set_exception_handler(run.unhandled)
+        try:
+            loop.run_until_complete(run.main())
+        finally:
+            run.close()
+        return run.outcome()
+
+
+class Simulation:
+    """One run; see `simulate`."""
+
+    def __init__(self, seed: int, scenario: Scenario, random: Random, kernel: KernelClass, again: str) -> None:
+        self._seed, self._scenario, self._kernel = seed, scenario, kernel
+        self._again = again
+        self._random = random
+        self._clock = LoopClock()
+        self._trace: list[str] = []
+        self._broken_rules: list[str] = []
+        self._lives: list[Incarnation] = []
+        self._kernels: dict[int, Kernel] = {}
+        self._crashes_left = list(scenario.misfortune.crash_at)
+        self._database = _fresh_database()
+        self._settings = Settings(home=HOME, cpus=CORES, memory=MEMORY, sweep_every=5.0, linger=1.0)
+        self._machine = SimulatedMachine(scenario.accelerators)
+        self._plugins = SimulatedPlugins()
+        bad = scenario.misfortune
+        self._luck = Luck(random, bad.commits, bad.disk)
+        self._oracle = Oracle(self._database, self._machine.capacity(), self._now, self._broken, self._tell)
+        self._host = SimulatedHost(self._now, self._luck, bad.workers, bad.reports, self._oracle.started, self._tell)
+        self._oracle.host = self._host
+        self._files = SimulatedFiles(self._host, self._now)
+        self._artifacts = SimulatedArtifacts(self._host, self._broken)
+        self._clock_seconds = 0.0
+        self._told: dict[str, list[tuple[str, int]]] = {}
+        self._jobs = 0
+
+    # -- the frame -----------------------------------------------------------------------------------------------------
+
+    async def main(self) -> None:
+        """Until everything came to its end, or the first rule is broken."""
+        self._stop = asyncio.Event()
+        self._up = asyncio.Event()
+        self._finished = False
+        story, broken = asyncio.ensure_future(self._story()), asyncio.ensure_future(self._stop.wait())
+        await asyncio.wait({story, broken}, return_when=asyncio.FIRST_COMPLETED)
+        if story.done() and not self._broken_rules:
+            story.result()
+        story.cancel()
+        broken.cancel()
+        with suppress(asyncio.CancelledError, Exception):
+            await story
+        for life in self._lives:
+            life.bury()
+        await asyncio.sleep(0)
+        if self._broken_rules:
+            raise SimulationError(self._explain())
+
+    async def _story(self) -> None:
+        keeper = asyncio.ensure_future(self._keep_alive())
+        monitor = asyncio.ensure_future(self._monitor())
+        await asyncio.gather(*(self._client(plan, n) for n, plan in enumerate(self._scenario.sessions)))
+        self._calm()
+        await self._comes_to_rest()
+        await self._everything_ends()
+        monitor.cancel()
+        self._finished = True
+        await self._ask("shutdown", ShutdownRequest())
+        await asyncio.wait_for(keeper, SETTLES_WITHIN)
+        left = [process.attempt for process in self._host.alive()]
+        if left:
+            self._broken(f"After the shutdown there still runs {left}.")
+
+    def close(self) -> None:
+        for life in self._lives:
+            life.bury()
+        self._database.close()
+
+    def outcome(self) -> Outcome:
+        return Outcome(
+            trace=tuple(self._trace),
+            points=tuple(life.points for life in self._lives),
+            crashes=tuple(life.died_at for life in self._lives if life.died_at),
+            faults=tuple(self._luck.seen),
+            jobs=self._jobs,
+            seconds=self._clock_seconds,
+        )
+
+    def unhandled(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        """An exception that nobody asked for: a kernel's death is expected, everything else is a defect."""
+        error = context.get("exception")
+        if not isinstance(error, Crash):
+            self._broken(f"Unhandled: {context.get('message')}: {error!r}")
+
+    def _now(self) -> float:
+        return self._clock.now()
+
+    def _tell(self, line: str) -> None:
+        self._clock_seconds = asyncio.get_running_loop().time()
+        self._trace.append(f"{self._clock_seconds:9.3f} {line}")
+
+    def _broken(self, sentence: str) -> None:
+        self._tell(f"BROKEN {sentence}")
+        self._broken_rules.append(sentence)
+        self._stop.set()
+
+    def _explain(self) -> str:
+        tail = "\n".join(self._trace[-25:])
+        return (
+            f"{self._broken_rules[0]}\n{tail}\n"
+            f"Again: python -m llm_os.testing.simulator --seed {self._seed}{self._again} --trace"
+        )
+
+    # -- lives of the kernel -------------------------------------------------------------------------------------------
+
+    async def _keep_alive(self) -> None:
+        """Start a kernel again whenever it died, as whoever needs one does."""
+        while True:
+            crash_at = self._crashes_left.pop(0) if self._crashes_left else None
+            life = Incarnation(len(self._lives) + 1, crash_at, self._broken)
+            self._lives.append(life)
+            self._tell(f"kernel {life.number} starts")
+            run = asyncio.get_running_loop().create_task(self._live(life), context=life.context)
+            died = asyncio.ensure_future(life.died.wait())
+            await asyncio.wait({run, died}, return_when=asyncio.FIRST_COMPLETED)
+            died.cancel()
+            self._up.clear()
+            self._oracle.interrupted()
+            if not life.died.is_set():
+                problem = run.exception()
+                life.bury()
+                if problem is None and self._finished:
+                    return
+                self._broken(f"The kernel ended by itself: {problem!r}")
+                return
+            self._tell(f"kernel {life.number} died at {life.died_at}")
+            life.bury()
+            await asyncio.sleep(self._random.choice([0.05, 0.5, 3.0]))
+
+    async def _live(self, life: Incarnation) -> None:
+        ports: dict[str, Any] = {
+            name: Port(name, inner, life, self._luck, QUIET[name], WRITES[name])
+            for name, inner in {
+                "files": self._files,
+                "artifacts": self._artifacts,
+                "launcher": FakeLauncher(self._host),
+            }.items()
+        }
+        kernel = self._kernel(
+            settings=self._settings,
+            database=FailingDatabase(self._database, life, self._luck, self._oracle.committed),
+            machine=self._machine,
+            plugins=self._plugins,
+            clock=self._clock,
+            random=self._random,
+            gateway=("gateway", "{attempt}") if self._scenario.gateway else None,
+            **ports,
+        )
+        self._kernels[life.number] = kernel
+        try:
+            await kernel.recover()
+        except OperationalError:  # it could not start; whoever needs it starts it again
+            life.crash_at = life.points + 1
+            life.point("recovery failed")
+        self._up.set()
+        await kernel.run()
+
+    async def _ask(self, verb: str, *arguments: Any) -> Any:
+        """A syscall, again and again until a kernel answers it. Raises LLMOSError."""
+        while True:
+            answered, answer = await self._ask_once(verb, *arguments)
+            if answered:
+                return answer
+            await asyncio.sleep(0.1)
+
+    async def _ask_once(self, verb: str, *arguments: Any) -> tuple[bool, Any]:
+        """(False, None) when the kernel died of it or the database failed: nobody knows whether it was done."""
+        await self._up.wait()
+        life = self._lives[-1]
+        call = getattr(self._kernels[life.number], verb)
+        try:
+            answer = life.call(call, *arguments)
+            if isinstance(answer, Coroutine):
+                answer = await self._wait_for(life, answer)
+        except (Crash, OperationalError):
+            return False, None
+        return True, answer
+
+    async def _wait_for(self, life: Incarnation, answer: Coroutine[Any, Any, Any]) -> Any:
+        task = asyncio.get_running_loop().create_task(answer, context=life.context.copy())
+        died = asyncio.ensure_future(life.died.wait())
+        await asyncio.wait({task, died}, return_when=asyncio.FIRST_COMPLETED)
+        died.cancel()
+        if not task.done():
+            raise Crash(life.died_at)
+        return task.result()
+
+    # -- clients -------------------------------------------------------------------------------------------------------
+
+    async def _client(self, plan: PlannedSession, number: int) -> None:
+        await asyncio.sleep(plan.at)
+        session = (await self._ask("open_session", OpenSession(name=plan.name, ttl=plan.ttl))).id
+        self._oracle.renewed[session] = (self._now() - plan.ttl, plan.ttl)
+        work: list[Awaitable[None]] = [self._renew(session, plan.ttl)]
+        if plan.cpus_cap is not None or plan.memory_cap is not None:
+            work.append(self._cap(session, plan))
+        work += [self._submit(session, job, f"card-{number}") for job in plan.jobs]
+        work += [self._deploy(session, deployment, f"card-{number}") for deployment in plan.deployments]
+        tasks = [asyncio.ensure_future(_unless_refused(one)) for one in work]
+        await asyncio.sleep(plan.ends)
+        for task in tasks:
+            task.cancel()
+        for error in await asyncio.gather(*tasks, return_exceptions=True):
+            if isinstance(error, BaseException) and not isinstance(error, asyncio.CancelledError):
+                self._broken(f"A client got {error!r}.")
+        self._oracle.may_end.add(session)
+        if plan.closes:
+            await self._ask("close_session", session)
+
+    async def _renew(self, session: str, ttl: float) -> None:
+        while True:
+            sent = self._now()
+            answered, _ = await self._ask_once("renew_session", session)
+            if answered:
+                self._oracle.renewed[session] = (sent, ttl)
+            await asyncio.sleep(ttl / 3)
+
+    async def _cap(self, session: str, plan: PlannedSession) -> None:
+        caps = Caps(cpus=plan.cpus_cap, memory=plan.memory_cap)
+        await self._ask("set_caps", session, SetCaps(caps=caps))
+
+    async def _submit(self, session: str, plan: PlannedJob, card: str) -> None:
+        await asyncio.sleep(plan.at)
+        options = {
+            "key": plan.key,
+            "cpus": plan.cpus,
+            "memory": plan.memory,
+            "accelerators": plan.accelerators,
+            "lasts": plan.lasts,
+            "fate": plan.fate,
+        }
+        name = card if plan.task == "sim/model" else None
+        spec = JobSpec(task=plan.task, options=options, name=name, priority=plan.priority)
+        request = SubmitJob(spec=spec, session=session, background=plan.background)
+        job: Job = await self._ask("submit_job", request)
+        self._oracle.acknowledged[job.id] = needs(options)
+        self._jobs += 1
+        follower = asyncio.ensure_future(_unless_refused(self._follow(job.id)))
+        try:
+            if plan.cancel_after is None:
+                await follower
+            else:
+                await asyncio.sleep(plan.cancel_after)
+                self._oracle.may_end.add(job.id)
+                await self._ask("cancel_job", job.id)
+        finally:
+            follower.cancel()
+
+    async def _follow(self, job: str) -> None:
+        """Read its reports as a progress bar does, across deaths of the kernel."""
+        since, ended = 0, False
+        while not ended:
+            page = await self._ask("job_reports", job, since, 2.0)
+            seen = [(str(report.values.get("attempt")), report.seq) for report in page.reports]
+            self._told.setdefault(job, []).extend(seen)
+            since, ended = page.next, page.ended
+
+    async def _deploy(self, session: str, plan: PlannedDeployment, card: str) -> None:
+        await asyncio.sleep(plan.at)
+        spec = DeploymentSpec(
+            name=plan.name,
+            model=card,
+            options={"cpus": plan.cpus, "memory": plan.memory},
+            replicas=plan.replicas,
+            idle_after=plan.idle_after,
+        )
+        request = CreateDeployment(spec=spec, session=session, keep=plan.keep, private=plan.private)
+        for _ in range(20):
+            with suppress(NotFoundError):
+                await self._ask("create_deployment", request)
+                break
+            await asyncio.sleep(0.5)
+        self._files.busy[plan.name] = self._now() + self._random.choice([0.0, 4.0])
+        if plan.stop_after is not None:
+            await asyncio.sleep(plan.stop_after)
+            await self._ask("stop_deployment", plan.name)
+
+    # -- the end -------------------------------------------------------------------------------------------------------
+
+    def _calm(self) -> None:
+        self._tell("calm")
+        self._luck.calm()
+        self._host.calm()
+        self._crashes_left.clear()
+        for life in self._lives:
+            life.crash_at = None
+        self._oracle.interrupted()
+
+    async def _monitor(self) -> None:
+        while True:
+            await asyncio.sleep(1.0)
+            if self._up.is_set():
+                self._oracle.nothing_waits_that_fits()
+
+    async def _comes_to_rest(self) -> None:
+        """What is to be kept serves, and the gateway knows it."""
+        for _ in range(int(RESTS_WITHIN)):
+            await asyncio.sleep(1.0)
+            if await self._at_rest():
+                break
+        else:
+            waiting = [d.spec.name for d in await self._ask("deployments") if d.state is not DeploymentState.READY]
+            self._tell(f"not at rest: {waiting}")
+        live = [d for d in await self._ask("deployments") if d.state is not DeploymentState.STOPPING]
+        routes = self._files.routes
+        told = {} if routes is None else {route.deployment: route.endpoints for route in routes.routes}
+        if set(told) != {deployment.spec.name for deployment in live}:
+            self._broken(f"The gateway was told of {sorted(told)}, there are {[d.spec.name for d in live]}.")
+        for name, endpoints in told.items():
+            dead = [e.attempt for e in endpoints if not self._host.processes[e.attempt].alive]
+            if dead:
+                self._broken(f"The gateway sends requests for {name} to {dead}, which run no more.")
+        systems = [p for p in self._host.alive() if self._host.specs[p.attempt].owner == "gateway"]
+        if len(systems) != int(self._scenario.gateway):
+            self._broken(f"{len(systems)} gateways run.")
+
+    async def _at_rest(self) -> bool:
+        """Whether every deployment serves, and nothing else goes on."""
+        deployments = await self._ask("deployments")
+        ready = all(
+            d.state is DeploymentState.READY
+            and len(d.replicas) == d.spec.replicas
+            and all(r.endpoint for r in d.replicas)
+            for d in deployments
+        )
+        replicas = sum(len(deployment.replicas) for deployment in deployments)
+        return ready and len(self._host.alive()) == replicas + int(self._scenario.gateway)
+
+    async def _everything_ends(self) -> None:
+        """Deployments are stopped, endless jobs cancelled; then nothing may be left over."""
+        for deployment in await self._ask("deployments"):
+            await self._ask("stop_deployment", deployment.spec.name)
+        for job in await self._ask("jobs", None, 10_000):
+            if job.spec.options["fate"] == "hangs" and not job.state.ended:
+                self._oracle.may_end.add(job.id)
+                await self._ask("cancel_job", job.id)
+        deadline = self._now() + SETTLES_WITHIN
+        while self._now() < deadline:
+            jobs = await self._ask("jobs", None, 10_000)
+            if all(job.state.ended for job in jobs) and not await self._ask("deployments"):
+                break
+            await asyncio.sleep(1.0)
+        if any(self._host.specs[p.attempt].owner != "gateway" for p in self._host.alive()):
+            await asyncio.sleep(self._settings.sweep_every + 1.0)
+        jobs = await self._ask("jobs", None, 10_000)
+        self._oracle.nothing_was_lost(jobs, await self._ask("models"), unlucky="disk" in self._luck.seen)
+        self._oracle.reports_are_told_once(self._told)
+        left = [d.spec.name for d in await self._ask("deployments")]
+        if left:
+            self._broken(f"{left} never ended.")
+        orphans = [p.attempt for p in self._host.alive() if self._host.specs[p.attempt].owner != "gateway"]
+        if orphans:
+            self._broken(f"{orphans} runs, and nobody owns it.")
+
+
+async def _unless_refused(work: Awaitable[None]) -> None:
+    """A client that is told no gives up; that is its right."""
+    with suppress(LLMOSError):
+        await work
+
+
+@cache
+def _template() -> bytes:
+    database = Database("sqlite://")
+    raw = database.engine.raw_connection()
+    try:
+        return bytes(raw.driver_connection.serialize())  # type: ignore[union-attr]
+    finally:
+        raw.close()
+        database.close()
+
+
+def _fresh_database() -> Database:
+    """A migrated database in memory. A copy costs a tenth of a migration."""
+    database = Database.__new__(Database)
+    database.engine = make_engine("sqlite://")
+    raw = database.engine.raw_connection()
+    raw.driver_connection.deserialize(_template())  # type: ignore[union-attr]
+    raw.close()
+    return database
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command line; see the module. Exit code 1: a rule was broken."""
+    parser = argparse.ArgumentParser(prog="python -m llm_os.testing.simulator", description=__doc__)
+    parser.add_argument("--seed", type=int, help="run this seed")
+    parser.add_argument("--seeds", help="run these seeds, FIRST:LAST (LAST not included)")
+    parser.add_argument("--crash-at", type=int, help="kill the first kernel at this point, and no other")
+    parser.add_argument("--every-point", action="store_true", help="run the seed again for each point of its kernel")
+    parser.add_argument("--trace", action="store_true", help="print what happened")
+    parser.add_argument("--log", action="store_true", help="print the kernel's log")
+    given = parser.parse_args(arguments)
+    logging.basicConfig(level=logging.DEBUG if given.log else logging.CRITICAL)
+    first, _, last = (given.seeds or f"{given.seed or 0}:{(given.seed or 0) + 1}").partition(":")
+    for seed in range(int(first), int(last)):
+        points: list[int | None] = [given.crash_at]
+        if given.every_point:
+            points = list(range(1, simulate(seed, crash_at=0).points[0] + 1))
+        for point in points:
+            try:
+                outcome = simulate(seed, crash_at=point)
+            except SimulationError as error:
+                print(f"seed {seed}: {error}", file=sys.stderr)
+                return 1
+            if given.trace:
+                print("\n".join(outcome.trace))
+        print(f"seed {seed}: {outcome.digest} points {outcome.points} jobs {outcome.jobs} crashes {outcome.crashes}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
