@@ -151,6 +151,10 @@ class CapacityError(LLMOSError):
     exit_code = 5
 
 
+class CapacityWarning(UserWarning):
+    """Something asked for is not there, and the work goes on without it."""
+
+
 class DiskFullError(LLMOSError):
     code = "disk_full"
     status = 507

@@ -141,9 +141,9 @@ class Loop:
             asked = context.should_stop()
             if asked or now - saved >= self._options.checkpoint_every:
                 progress.epoch_seconds += now - begun
-                begun, tokens = now, 0
                 checkpoints.save(context, progress, self._identity, self._model, self._optimizer, self._best)
-                saved = time.monotonic()
+                saved = begun = time.monotonic()
+                tokens = 0
                 if asked:
                     context.stop_here()
         progress.epoch_seconds += time.monotonic() - begun

