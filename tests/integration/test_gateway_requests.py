@@ -1,5 +1,6 @@
 """A real gateway process with scripted replicas: what callers see when all is well, and when they are wrong."""
 
+import asyncio
 import json
 import subprocess
 import sys
@@ -251,3 +252,34 @@ def test_the_gateway_starts_without_the_kernels_code() -> None:
     )
     program = f"import sys, llm_os.server.gateway.main; print([name for name in {heavy} if name in sys.modules])"
     assert subprocess.run([sys.executable, "-c", program], capture_output=True, check=True, text=True).stdout == "[]\n"
+
+
+AUTHORISED = f"POST /classify HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {USER}\r\n"
+
+
+BROKEN = [
+    b"\0" * 1000,
+    b"GET\r\n\r\n",
+    b"GET / HTTP/9.9\r\nHost: localhost\r\n\r\n",
+    b"GET /health HTTP/1.1\r\nHost: localhost\r\nX: " + b"x" * 20_000 + b"\r\n\r\n",
+    b"GET /" + b"a" * 20_000 + b" HTTP/1.1\r\nHost: localhost\r\n\r\n",
+    b"GET /%00%ff%zz HTTP/1.1\r\nHost: localhost\r\n\r\n",
+    b"GET /v1/models/%2e%2e%2f HTTP/1.1\r\nHost: localhost\r\n\r\n",
+    f"{AUTHORISED}Content-Length: -5\r\n\r\n".encode(),
+    f"{AUTHORISED}Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n".encode(),
+    f"{AUTHORISED}Transfer-Encoding: chunked\r\n\r\nZZZ\r\n".encode(),
+    f"{AUTHORISED}Content-Encoding: br\r\nContent-Length: 3\r\n\r\nabc".encode(),
+    f"{AUTHORISED}Content-Length: 99999999999999999999\r\n\r\n{{".encode(),
+]
+
+
+async def test_broken_http_is_refused_and_harms_nobody_else(bed: GatewayBed) -> None:
+    for wire in BROKEN:
+        reader, writer = await asyncio.open_connection("127.0.0.1", int(bed.url.rsplit(":", 1)[1]))
+        writer.write(wire)
+        writer.write_eof()
+        async with asyncio.timeout(10):
+            answer = await reader.read()
+        writer.close()
+        assert answer == b"" or answer.startswith((b"HTTP/1.1 4", b"HTTP/1.0 4")), (wire[:80], answer[:200])
+        assert (await ask(bed, "/health", key=None, method="GET"))[0] == 200

@@ -1,5 +1,6 @@
 """The management API on real sockets: who gets in, which port, which folder, and what is left afterwards."""
 
+import asyncio
 import os
 import socket
 import stat
@@ -16,7 +17,15 @@ from llm_os.settings import Settings
 
 
 class NoJobs:
-    """The only syscall these tests need."""
+    """The only syscalls these tests need."""
+
+    def __init__(self) -> None:
+        self.waiting = asyncio.Event()
+
+    async def events(self, since: int, limit: int, wait: float) -> list[Any]:
+        self.waiting.set()
+        await asyncio.sleep(wait)
+        return []
 
     def jobs(self, state: str | None, limit: int) -> list[Any]:
         return []
@@ -102,3 +111,15 @@ async def test_a_stale_socket_is_replaced_and_a_live_one_is_not(settings: Settin
             assert (await client.get("/health")).status_code == 200
     finally:
         await serving.close()
+
+
+async def test_the_end_does_not_wait_for_long_polls(settings: Settings) -> None:
+    syscalls = NoJobs()
+    serving = await serve(syscalls, settings, port=0)  # type: ignore[arg-type]
+    async with over_socket(settings) as client:
+        polling = asyncio.create_task(client.get("/v1/events", params={"wait": 60}, timeout=60))
+        await syscalls.waiting.wait()
+        async with asyncio.timeout(10):
+            await serving.close()
+            outcome = (await asyncio.gather(polling, return_exceptions=True))[0]
+    assert isinstance(outcome, httpx2.TransportError) or outcome.status_code >= 500

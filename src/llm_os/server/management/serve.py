@@ -32,8 +32,9 @@ _CLOSE_WITHIN = 2
 
 
 def peer_uid(sock: Any) -> int:
-    """User id of the process at the other end of a Unix socket."""
-    credentials = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+    """User id of the process at the other end of a Unix socket; `sock` is whatever the event loop calls a socket."""
+    with socket.socket(fileno=os.dup(sock.fileno())) as own:  # not every loop's socket has getsockopt
+        credentials = own.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
     return int(struct.unpack("3i", credentials)[1])
 
 
