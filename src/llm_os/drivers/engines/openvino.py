@@ -1,0 +1,64 @@
+"""Serves chat models in GGUF with openvino-genai. Never imports it: the worker does, in its own process."""
+
+from __future__ import annotations
+
+from importlib import metadata
+
+from pydantic import Field
+
+from llm_os.drivers.device import Available, Probe, Unavailable
+from llm_os.drivers.engine import Engine
+from llm_os.memory.serving import estimate, kv_bytes_per_token
+from llm_os.spec.artifacts import ArtifactFacts
+from llm_os.spec.base import Spec
+from llm_os.spec.processes import ProcessSpec
+from llm_os.spec.resources import Capacity, ResourceSpec
+
+OVERHEAD = 320 * 2**20
+"""Interpreter, openvino, tokenizer and work space, in bytes (see benchmarks/serving)."""
+COPIES = 2.0
+"""The file's pages while it is read and the weights in the engine's own layout."""
+KV_BYTES = 1.125
+"""Bytes of a value in the cache: u8, and scale and zero point of each group."""
+UNKNOWN_CONTEXT = 4096
+
+
+class OpenVinoOptions(Spec):
+    context: int = Field(default=8192, ge=128)
+    """Most tokens of a prompt with its answer; never more than the model was made for."""
+    cache_tokens: int = Field(default=16384, ge=128)
+    """Tokens whose keys and values are kept, over all requests; at least `context` are."""
+    max_batch: int = Field(default=32, ge=1, le=256)
+    """Most requests that are worked on together; more wait."""
+
+
+class OpenVino(Engine):
+    name = "openvino"
+    formats = ("gguf",)
+    tasks = ("text-generation",)
+    Options = OpenVinoOptions
+    preference = 20
+
+    def probe(self) -> Probe:
+        try:
+            version = metadata.version("openvino-genai")
+        except metadata.PackageNotFoundError as missing:
+            return Unavailable(f"The package {missing.name} is not installed.", hint="pip install 'llm-os[openvino]'")
+        return Available(version=version)
+
+    def footprint(self, options: Spec, model: ArtifactFacts, granted: Capacity) -> ResourceSpec:
+        asked = OpenVinoOptions.model_validate(options.model_dump())
+        meta = {name: int(value) for name, value in model.meta.items() if isinstance(value, int | float)}
+        context = min(asked.context, meta.get("context_length") or UNKNOWN_CONTEXT)
+        hidden, heads = meta.get("hidden_size", 0), meta.get("heads", 0)
+        width = hidden * meta.get("kv_heads", heads) // heads if heads else hidden
+        token = kv_bytes_per_token(layers=meta.get("layers", 0), kv_width=width, bytes_per_value=KV_BYTES)
+        kv_bytes = max(asked.cache_tokens, context) * token
+        memory = estimate(int(model.size * COPIES), kv_bytes=kv_bytes, overhead=OVERHEAD)
+        return ResourceSpec(cpus=0.5, memory=memory)
+
+    def process(self, options: Spec, model: ArtifactFacts, resources: ResourceSpec) -> ProcessSpec:
+        return ProcessSpec(argv=("{python}", "-m", "llm_os.workers.openvino", "{attempt}"), resources=resources)
+
+
+PLUGIN = OpenVino()

@@ -1,0 +1,154 @@
+"""Serves a chat model in GGUF with openvino-genai's continuous batching; must not know HTTP or the kernel."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from llm_os.errors import InvalidInputError, OverloadedError, UnsupportedModelError
+from llm_os.models.formats import inspect
+from llm_os.spec.attempts import AttemptSpec, ServeCall
+from llm_os.workers.backend import Backend, Piece
+from llm_os.workers.requests import ChatRequest, wrong
+from llm_os.workers.serving import main
+from llm_os.workers.stepping import Stepper
+from llm_os.workers.texts import Detokenizer
+
+log = logging.getLogger("llm_os.worker")
+
+BLOCK = 32
+"""Tokens of a cache block on CPU."""
+QUEUE = 8
+"""So many times `max_batch` requests may be in the worker; more are refused."""
+
+
+class OpenVinoBackend(Backend):
+    """A pipeline behind a step thread.
+
+    Args:
+        context: tokens of prompt and answer together, at most.
+        most: requests in the worker, at most.
+    """
+
+    def __init__(self, pipeline: Any, *, context: int, most: int) -> None:
+        super().__init__()
+        self._tokenizer = pipeline.get_tokenizer()
+        self._stepper = Stepper(pipeline, self.lose)
+        self._context = context
+        self._most = most
+        self._running = 0
+
+    async def begin(self) -> None:
+        self._stepper.begin()
+        hello = ChatRequest(messages=({"role": "user", "content": "Hi"},), max_tokens=2, temperature=0.0)
+        async for _ in self.chat(hello):
+            pass
+
+    async def chat(self, request: ChatRequest) -> AsyncGenerator[Piece, None]:
+        if self._running >= self._most:
+            raise OverloadedError(
+                f"{self._running} requests are in this replica already.",
+                hint="Try again in a moment, or deploy more replicas.",
+                details={"retry_after": 1},
+            )
+        self._running += 1
+        tokens = None
+        try:
+            prompt, size = await asyncio.to_thread(self._prompt, request.messages)
+            tokens = self._stepper.generate(prompt, self._config(request, size))
+            text, count = Detokenizer(self._decode), 0
+            async for new in tokens:
+                count += len(new.ids)
+                yield Piece(text.feed(new.ids, last=new.finish is not None), size, count, new.finish)
+        finally:
+            self._running -= 1
+            if tokens is not None:
+                await tokens.aclose()
+
+    def _prompt(self, messages: Sequence[Mapping[str, str]]) -> tuple[Any, int]:
+        """(token ids, their number). Raises InvalidInputError when the template refuses the messages."""
+        try:
+            text = self._tokenizer.apply_chat_template([dict(m) for m in messages], add_generation_prompt=True)
+        except RuntimeError as error:
+            raise InvalidInputError(
+                f"The model's chat template refuses these messages: {error}", hint="Check their roles and order."
+            ) from error
+        ids = self._tokenizer.encode(text, add_special_tokens=False).input_ids
+        return ids, int(ids.shape[1])
+
+    def _config(self, request: ChatRequest, size: int) -> Any:
+        import openvino_genai
+
+        room = self._context - size
+        if room < 1:
+            raise wrong(
+                "messages",
+                f"The messages have {size} tokens or more, the context has room for {self._context} with the answer.",
+                "Send fewer or shorter messages.",
+            )
+        config = openvino_genai.GenerationConfig()
+        config.max_new_tokens = min(request.max_tokens or room, room)
+        config.set_eos_token_id(self._tokenizer.get_eos_token_id())
+        config.do_sample = request.temperature > 0
+        if config.do_sample:
+            config.temperature = request.temperature
+            config.top_p = request.top_p
+            config.rng_seed = random.getrandbits(31) if request.seed is None else request.seed
+        return config
+
+    def _decode(self, ids: Sequence[int]) -> str:
+        return self._tokenizer.decode(list(ids))
+
+    async def end(self) -> None:
+        await self._stepper.end()
+
+
+def load(call: ServeCall, spec: AttemptSpec) -> Backend:
+    """Open the model.
+
+    Raises:
+        BrokenWeightsError, ModelError: see `models.formats`.
+        UnsupportedModelError: openvino-genai cannot read this GGUF, or it has no chat template.
+    """
+    import openvino_genai
+
+    folder, options = Path(call.model.path), dict[str, Any](call.options)
+    facts = inspect(folder)
+    if facts["format"] != "gguf":
+        raise UnsupportedModelError(f"The engine openvino serves GGUF, this is {facts['format']}.", hint="Use another.")
+    if not facts["chat_template"]:
+        raise UnsupportedModelError("The model has no chat template.", hint="Take an instruction-tuned model.")
+    context = min(int(options.get("context", 8192)), int(str(facts["context_length"])) or 4096)
+    most = int(options.get("max_batch", 32))
+    scheduler = openvino_genai.SchedulerConfig()
+    scheduler.num_kv_blocks = -(-max(int(options.get("cache_tokens", 16384)), context) // BLOCK)
+    scheduler.enable_prefix_caching = True
+    scheduler.max_num_seqs = most
+    scheduler.max_num_batched_tokens = 512
+    scheduler.dynamic_split_fuse = True
+    # Pinned threads of two engines would fight for the same cores while others are idle.
+    properties = {
+        "INFERENCE_NUM_THREADS": max(1, spec.threads),
+        "NUM_STREAMS": "1",
+        "PERFORMANCE_HINT": "LATENCY",
+        "ENABLE_CPU_PINNING": False,
+        "KV_CACHE_PRECISION": "u8",
+    }
+    path = str(folder / str(facts["file"])) if folder.is_dir() else str(folder)
+    try:
+        pipeline = openvino_genai.ContinuousBatchingPipeline(path, scheduler, "CPU", properties)
+    except RuntimeError as error:
+        raise UnsupportedModelError(
+            f"openvino-genai cannot open '{Path(path).name}': {error}",
+            hint="It reads GGUF of the Llama, Qwen2 and Qwen3 kind in Q4_0, Q4_1, Q4_K_M, Q8_0 and F16.",
+        ) from error
+    log.info("context %d tokens, cache %d blocks of %d", context, scheduler.num_kv_blocks, BLOCK)
+    return OpenVinoBackend(pipeline, context=context, most=most * QUEUE)
+
+
+if __name__ == "__main__":
+    main(load)

@@ -1,0 +1,171 @@
+"""One thread that owns a continuous-batching pipeline and steps it; must not know HTTP, templates or requests' shapes.
+
+Everything that touches the pipeline happens on this thread; callers on the loop get tokens through a queue of theirs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import queue
+import threading
+from collections.abc import AsyncGenerator, Callable
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from llm_os.errors import CapacityError, InternalError, InvalidInputError, LLMOSError, UnavailableError
+
+
+class Handle(Protocol):
+    """A request inside the pipeline, as openvino-genai calls it."""
+
+    def can_read(self) -> bool: ...
+    def read(self) -> Any: ...
+    def cancel(self) -> None: ...
+    def get_status(self) -> Any: ...
+
+
+class Pipeline(Protocol):
+    """The part of `ContinuousBatchingPipeline` that is used."""
+
+    def add_request(self, number: int, prompt: Any, config: Any) -> Handle: ...
+    def step(self) -> None: ...
+    def has_non_finished_requests(self) -> bool: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """New tokens; `finish` is `stop` or `length` in the last ones."""
+
+    ids: tuple[int, ...]
+    finish: str | None = None
+
+
+@dataclass(slots=True, eq=False)
+class _Request:
+    prompt: Any
+    config: Any
+    out: asyncio.Queue[Tokens | LLMOSError] = field(default_factory=asyncio.Queue)
+    handle: Handle | None = None
+    left: bool = False
+
+
+class Stepper:
+    """See the module.
+
+    Args:
+        on_broken: called on the loop when the pipeline raised; nothing is answered after it.
+    """
+
+    def __init__(self, pipeline: Pipeline, on_broken: Callable[[LLMOSError], None]) -> None:
+        self._pipeline = pipeline
+        self._on_broken = on_broken
+        self._inbox: queue.SimpleQueue[_Request | None] = queue.SimpleQueue()
+        self._live: list[_Request] = []
+        self._ending = False
+        self._count = 0
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread = threading.Thread(target=self._run, name="step", daemon=True)
+        self._broken: LLMOSError | None = None
+
+    def begin(self) -> None:
+        """Start the thread. Call it on the loop."""
+        self._loop = asyncio.get_running_loop()
+        self._thread.start()
+
+    async def generate(self, prompt: Any, config: Any) -> AsyncGenerator[Tokens, None]:
+        """Tokens as they come. Closing it takes the request out of the batch."""
+        if self._broken is not None:
+            raise self._broken
+        request = _Request(prompt, config)
+        self._inbox.put(request)
+        try:
+            while True:
+                item = await request.out.get()
+                if isinstance(item, LLMOSError):
+                    raise item
+                yield item
+                if item.finish:
+                    return
+        finally:
+            request.left = True  # the thread looks before each step
+            self._inbox.put(None)
+
+    async def end(self) -> None:
+        """Stop the thread after the step that runs."""
+        self._ending = True
+        self._inbox.put(None)
+        if self._thread.is_alive():
+            await asyncio.to_thread(self._thread.join, 10.0)
+
+    def _run(self) -> None:
+        try:
+            while not self._ending:
+                self._admit(wait=not self._live and not self._pipeline.has_non_finished_requests())
+                self._drop()
+                if self._pipeline.has_non_finished_requests():
+                    self._pipeline.step()
+                self._deliver()
+        except Exception as error:  # noqa: BLE001 - the border of the thread: all callers are told
+            broken = UnavailableError(f"The engine broke: {error}", hint="It is started again; ask again in a moment.")
+            self._broken = broken
+            for request in self._live:
+                self._tell(request, broken)
+            self._call(self._on_broken, broken)
+
+    def _admit(self, *, wait: bool) -> None:
+        while True:
+            try:
+                request = self._inbox.get(block=wait)
+            except queue.Empty:
+                return
+            wait = False
+            if request is None or request.left:
+                continue
+            self._count += 1
+            try:
+                request.handle = self._pipeline.add_request(self._count, request.prompt, request.config)
+            except RuntimeError as error:  # the engine refuses this request; the others go on
+                self._tell(request, InvalidInputError(f"The engine refuses the request: {error}", hint="Change it."))
+                continue
+            self._live.append(request)
+
+    def _drop(self) -> None:
+        for request in [request for request in self._live if request.left]:
+            if request.handle is not None:
+                request.handle.cancel()
+            self._live.remove(request)
+
+    def _deliver(self) -> None:
+        for request in list(self._live):
+            item = self._read(request)
+            if item is None:
+                continue
+            self._tell(request, item)
+            if isinstance(item, LLMOSError) or item.finish:
+                self._live.remove(request)
+
+    def _read(self, request: _Request) -> Tokens | LLMOSError | None:
+        ids: list[int] = []
+        finish = None
+        handle = request.handle
+        if handle is None:
+            return InternalError("A request without a handle was stepped.")
+        while handle.can_read():
+            for output in handle.read().values():
+                ids.extend(output.generated_ids)
+                reason = output.finish_reason.name
+                finish = None if reason == "NONE" else reason.lower()
+        if ids or finish:
+            return Tokens(tuple(ids), finish)
+        if handle.get_status().name == "IGNORED":
+            return CapacityError(
+                "The prompt does not fit into the engine's cache.", hint="Deploy it with a larger cache_tokens."
+            )
+        return None
+
+    def _tell(self, request: _Request, item: Tokens | LLMOSError) -> None:
+        self._call(request.out.put_nowait, item)
+
+    def _call(self, function: Callable[..., None], value: Any) -> None:
+        if self._loop is not None and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(function, value)
