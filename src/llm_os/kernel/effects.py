@@ -65,6 +65,9 @@ class Effects:
     def busy(self, attempt: str) -> bool:
         return attempt in self._running
 
+    def has_results(self) -> bool:
+        return bool(self._results)
+
     def drain(self) -> list[Result]:
         results, self._results = self._results, []
         return results

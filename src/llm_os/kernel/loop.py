@@ -7,6 +7,7 @@ syscalls (`kernel.calls`) run between turns, on the same thread; nothing is awai
 from __future__ import annotations
 
 import logging
+from dataclasses import dataclass
 
 from sqlalchemy import Connection
 from sqlalchemy.exc import OperationalError
@@ -40,6 +41,7 @@ from llm_os.spec.conditions import Reason
 from llm_os.spec.events import EventKind
 from llm_os.spec.jobs import Attempt, AttemptState
 from llm_os.spec.processes import ProcessPhase, StopPolicy
+from llm_os.spec.routing import RoutingTable
 from llm_os.store import rows
 from llm_os.store.database import Database
 
@@ -55,6 +57,21 @@ WRITE_AGAIN = 1.0
 """Seconds until the next turn after the database refused a write."""
 SETTLE_AT_END = 30.0
 """Seconds a shutdown waits for processes to end."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """What the last turn left behind: as long as nothing moves, the next one would do nothing.
+
+    Attributes:
+        version: of the database.
+        live: attempts whose folders are to be looked at.
+        due: seconds of the clock until which time alone changes nothing.
+    """
+
+    version: int
+    live: tuple[Attempt, ...]
+    due: float
 
 
 class Kernel(Calls):
@@ -97,6 +114,7 @@ class Kernel(Calls):
         self._admin_sha256 = admin_sha256
         self._routes = ""
         self._idle_since: float | None = None
+        self._seen: _Seen | None = None
         self._swept_at = float("-inf")
 
     async def recover(self) -> None:
@@ -126,8 +144,7 @@ class Kernel(Calls):
         ended = False
         while not ended:
             try:
-                ended = await self.turn()
-                pause = self._pause()
+                ended = False if self._quiet() else await self.turn()
             except (OperationalError, DiskFullError) as error:
                 # Nothing was written. Results of effects that were drained are lost, and brought again: each effect
                 # is read off its record, and each is idempotent.
@@ -135,11 +152,26 @@ class Kernel(Calls):
                 await self._state.clock.sleep(WRITE_AGAIN)
                 continue
             if not ended:
-                await self._state.pulse.wait(pause)
+                await self._state.pulse.wait(self._pause())
         await self._effects.settle()
+
+    def _quiet(self) -> bool:
+        """Whether a turn would change nothing: no commit since the last one, no result, no news, no moment due."""
+        seen, state = self._seen, self._state
+        if seen is None or seen.version != state.database.version or state.clock.now() >= seen.due:
+            return False
+        return not self._effects.has_results() and not any(map(self._has_news, seen.live))
+
+    def _has_news(self, attempt: Attempt) -> bool:
+        """Whether its folder holds what was not read yet. An end that is being worked on is none."""
+        files, watch = self._state.files, self._state.watch(attempt.id)
+        if files.read_reports(attempt.id, watch.offset)[0]:
+            return True
+        return not self._effects.busy(attempt.id) and files.read_exit(attempt.id) is not None
 
     async def turn(self) -> bool:
         """One turn of the loop; True when the kernel shall end."""
+        self._seen = None
         if self._leadership.lost():
             self._effects.abandon()
             raise StaleError("Another kernel has taken over this home.")
@@ -152,9 +184,18 @@ class Kernel(Calls):
             changed = self._planner.tick(tx) or changed
         if changed:
             self._state.pulse.beat()
-        self._act(ingest)
-        self._write_routes()
-        return self._finished()
+        version = self._state.database.version
+        with self._state.database.reading() as tx:
+            live = [row.attempt for row in rows.live_attempts(tx)]
+            sessions = rows.open_sessions(tx)
+            table = routing_table(tx, 0, self._admin_sha256)
+            work = bool(rows.any_work(tx))
+        self._act(live, ingest)
+        self._write_routes(table)
+        now = self._state.clock.now()
+        moments = [session.expires_at for session in sessions] + [self._planner.wake_at or now + IDLE, now + IDLE]
+        self._seen = None if changed else _Seen(version, tuple(live), min(moments))
+        return self._finished(live, idle=not sessions and not work)
 
     def _observe(self) -> set[str]:
         """Apply what effects brought and what the folders say. Returns attempts whose output is to be ingested."""
@@ -169,13 +210,10 @@ class Kernel(Calls):
                     ingest.add(row.attempt.id)
         return ingest
 
-    def _act(self, ingest: set[str]) -> None:
+    def _act(self, live: list[Attempt], ingest: set[str]) -> None:
         """Start the effect that each record asks for; at most one in flight for each attempt."""
         now = self._state.clock.now()
-        with self._state.database.reading() as tx:
-            live = rows.live_attempts(tx)
-        for row in live:
-            attempt = row.attempt
+        for attempt in live:
             if self._effects.busy(attempt.id):
                 continue
             if attempt.state is AttemptState.PLACED:
@@ -186,7 +224,7 @@ class Kernel(Calls):
                 self._effects.ingest(attempt)
             elif now - self._state.watch(attempt.id).inspected_at >= INSPECT_EVERY:
                 self._effects.inspect(attempt)
-        alive = {row.attempt.id for row in live}
+        alive = {attempt.id for attempt in live}
         for gone in set(self._state.watches) - alive:
             del self._state.watches[gone]
 
@@ -234,9 +272,7 @@ class Kernel(Calls):
                 text = f"{status.attempt} ran, and belonged to nobody."
                 rows.add_event(tx, state.clock.now(), EventKind.ORPHAN_ENDED, status.attempt, text)
 
-    def _write_routes(self) -> None:
-        with self._state.database.reading() as tx:
-            table = routing_table(tx, 0, self._admin_sha256)
+    def _write_routes(self, table: RoutingTable) -> None:
         text = table.model_dump_json()
         if text == self._routes:
             return
@@ -254,21 +290,14 @@ class Kernel(Calls):
 
     def _pause(self) -> float:
         """Seconds until the next turn is due if nothing happens before."""
-        now = self._state.clock.now()
-        with self._state.database.reading() as tx:
-            live = rows.live_attempts(tx)
-            expiries = [session.expires_at for session in rows.open_sessions(tx)]
-        waits = [BUSY if live else IDLE]
-        waits += [moment - now for moment in (*expiries, self._planner.wake_at or float("inf"))]
-        return max(0.01, min(waits))
+        if self._seen is None:
+            return BUSY
+        left = self._seen.due - self._state.clock.now()
+        return max(0.01, min(BUSY if self._seen.live else IDLE, left))
 
-    def _finished(self) -> bool:
+    def _finished(self, live: list[Attempt], *, idle: bool) -> bool:
         """Whether to end: everything is dead after a shutdown, or an ephemeral kernel has lost its purpose."""
         state, now = self._state, self._state.clock.now()
-        with state.database.reading() as tx:
-            live = [row.attempt for row in rows.live_attempts(tx)]
-            sessions = rows.open_sessions(tx)
-            work = bool(rows.jobs_in(tx, Jobs.LIVE) or rows.all_deployments(tx, include_ended=False))
         if state.stopping:
             if self.keep:
                 return True
@@ -276,7 +305,7 @@ class Kernel(Calls):
             if not others:
                 self._stop_gateway(live)
             return not live or now - self.stopping_since > SETTLE_AT_END
-        if not self.ephemeral or sessions or work:
+        if not self.ephemeral or not idle:
             self._idle_since = None
             return False
         self._idle_since = self._idle_since if self._idle_since is not None else now

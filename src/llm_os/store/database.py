@@ -27,6 +27,8 @@ class Database:
 
     def __init__(self, url: str) -> None:
         self.engine = make_engine(url)
+        self.version = 0
+        """Moves with every transaction of this object: as long as it stands still, so does the state."""
         self._migrate()
 
     @contextmanager
@@ -36,6 +38,7 @@ class Database:
         Raises:
             DiskFullError: nothing was written.
         """
+        self.version += 1
         try:
             with self.engine.begin() as connection:
                 yield connection

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, delete, func, insert, select, update
+from sqlalchemy import Connection, delete, exists, func, insert, select, update
 
 from llm_os.spec.base import Json
 from llm_os.spec.deployments import Deployment, DeploymentState
@@ -151,6 +151,14 @@ def get_job(tx: Connection, job: str) -> JobRow | None:
 def jobs_in(tx: Connection, states: Iterable[JobState]) -> list[JobRow]:
     rows = tx.execute(select(t.jobs).where(t.jobs.c.state.in_(list(states))).order_by(t.jobs.c.number))
     return [_job_row(row) for row in rows]
+
+
+def any_work(tx: Connection) -> bool:
+    """Whether a job or a deployment has not ended."""
+    ended = [DeploymentState.STOPPED, DeploymentState.FAILED]
+    live_jobs = select(t.jobs.c.id).where(t.jobs.c.state.in_([JobState.QUEUED, JobState.RUNNING]))
+    live_deployments = select(t.deployments.c.id).where(t.deployments.c.state.not_in(ended))
+    return bool(tx.execute(select(exists(live_jobs) | exists(live_deployments))).scalar_one())
 
 
 def newest_jobs(tx: Connection, state: str | None, limit: int) -> list[Job]:

@@ -189,6 +189,7 @@ class FailingDatabase(Database):
 
     def __init__(self, shared: Database, life: Incarnation, luck: Luck, committed: Callable[[], None]) -> None:
         self.engine = shared.engine
+        self.version = 0
         self._life = life
         self._luck = luck
         self._committed = committed

@@ -253,7 +253,8 @@ class Oracle:
         spent = job.attempts >= job.spec.retry.attempts
         if 0 in codes and not unlucky:
             self._broken(f"{job.id} failed, but a worker of it finished: {codes}.")
-        if not unlucky and not spent and not (codes and codes[-1] in {EXIT_USER_ERROR, EXIT_FAILED}):
+        said = any(report.kind == "error" for process in mine[-1:] for report in self.host.reports[process.attempt])
+        if not unlucky and not spent and not (codes and codes[-1] in {EXIT_USER_ERROR, EXIT_FAILED}) and not said:
             self._broken(f"{job.id} failed after {job.attempts} attempts that ended {codes}.")
         if job.error is None:
             self._broken(f"{job.id} failed and does not say why.")
