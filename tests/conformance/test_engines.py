@@ -1,0 +1,108 @@
+"""Every engine plugin in the tree keeps the contract, on real models; the fake one also shows its faults."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from llm_os import plugins
+from llm_os.drivers.device import Unavailable
+from llm_os.drivers.engine import Engine
+from llm_os.spec.attempts import EXIT_FAILED, EXIT_USER_ERROR
+from llm_os.testing.conformance.engine import CHAT, PURE_CHECKS, QUESTION, Pure, served_checks
+from llm_os.testing.engine_bed import facts_of, started
+
+Sample = Callable[[str], Path]
+ANSWER = "The capital of France is Paris."
+
+
+@pytest.fixture(scope="session")
+def classifier(sample_model: Sample, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The encoder with a fresh head of two labels."""
+    import torch
+
+    from llm_os.models.load import load_transformer
+
+    torch.manual_seed(0)
+    names = {0: "negative", 1: "positive"}
+    model, tokenizer = load_transformer(sample_model("transformer"), num_labels=2, id2label=names)
+    folder = tmp_path_factory.mktemp("classifier")
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize("check", PURE_CHECKS, ids=lambda check: check.__name__)
+@pytest.mark.parametrize("name", plugins.names("engine"))
+def test_keeps_the_pure_part_of_the_contract(check: Pure, name: str, sample_model: Sample) -> None:
+    check(plugins.load("engine", name), facts_of(sample_model("smollm2")))
+
+
+async def _conforms(engine: Engine, model: Path, **options: str | float) -> None:
+    if isinstance(unavailable := engine.probe(), Unavailable) and engine.name != "fake":
+        pytest.skip(unavailable.reason)
+    async with started(engine, model, **options) as served:
+        for check in served_checks(engine, str(served.facts.meta["task"])):
+            try:
+                await check(served)
+            except Exception as error:
+                error.add_note(f"{engine.name} fails: {check.__name__}\n{served.log()}")
+                raise
+
+
+async def test_the_fake_engine_chats(sample_model: Sample) -> None:
+    await _conforms(plugins.load("engine", "fake"), sample_model("smollm2"), reply=ANSWER, tokens_per_second=200)
+
+
+async def test_the_fake_engine_classifies(classifier: Path) -> None:
+    await _conforms(plugins.load("engine", "fake"), classifier)
+
+
+@pytest.mark.slow
+@pytest.mark.net
+async def test_torch_classifies(classifier: Path) -> None:
+    await _conforms(plugins.load("engine", "torch"), classifier)
+
+
+@pytest.mark.slow
+@pytest.mark.net
+async def test_openvino_chats(sample_model: Sample) -> None:
+    await _conforms(plugins.load("engine", "openvino"), sample_model("smollm2"))
+
+
+@pytest.mark.slow
+@pytest.mark.net
+async def test_openvino_knows_the_capital_of_france_and_refuses_what_its_context_cannot_hold(
+    sample_model: Sample,
+) -> None:
+    async with started(plugins.load("engine", "openvino"), sample_model("smollm2"), context=256) as served:
+        status, body = await served.post(CHAT, {"messages": QUESTION, "temperature": 0})
+        assert status == 200, body
+        assert "Paris" in body["choices"][0]["message"]["content"]
+        status, body = await served.post(CHAT, {"messages": [{"role": "user", "content": "word " * 300}]})
+        assert (status, body["error"]["param"]) == (400, "messages")
+        assert "256" in body["error"]["message"]
+
+
+async def test_a_model_that_the_engine_cannot_serve_ends_it_with_the_reason(sample_model: Sample) -> None:
+    async with started(plugins.load("engine", "torch"), sample_model("transformer")) as served:
+        assert await served.ended() == EXIT_USER_ERROR
+        (report,) = served.reports()
+        assert (report.kind, report.values["code"]) == ("error", "unsupported_model")
+
+
+async def test_the_fake_engine_can_fail_at_its_start(sample_model: Sample) -> None:
+    async with started(plugins.load("engine", "fake"), sample_model("smollm2"), start_fails=True) as served:
+        assert await served.ended() == EXIT_FAILED
+        assert served.reports()[0].values["retryable"] is True
+
+
+async def test_the_fake_engine_can_die_in_a_request(sample_model: Sample) -> None:
+    async with started(plugins.load("engine", "fake"), sample_model("smollm2"), dies_after=1) as served:
+        assert (await served.post("/classify", {"input": "a"}))[0] == 200
+        with pytest.raises(Exception, match="disconnected"):
+            await served.post("/classify", {"input": "b"})
+        assert await served.ended() == -signal.SIGKILL
