@@ -1,0 +1,104 @@
+"""What engine workers accept, and how they name what they refuse."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from llm_os.errors import InvalidInputError, InvalidOptionError
+from llm_os.workers.requests import MOST_STOPS, chat_request, classify_request, error_body
+
+HELLO = [{"role": "user", "content": "Hi"}]
+
+
+def chat(**more: Any) -> Any:
+    return chat_request(json.dumps({"messages": HELLO} | more).encode(), "toy")
+
+
+def test_a_bare_chat_takes_the_defaults_of_openai() -> None:
+    request = chat()
+    assert (request.temperature, request.top_p, request.max_tokens, request.stream) == (1.0, 1.0, None, False)
+
+
+def test_max_completion_tokens_wins_over_its_old_name() -> None:
+    assert chat(max_tokens=5).max_tokens == 5
+    assert chat(max_tokens=5, max_completion_tokens=7).max_tokens == 7
+
+
+def test_a_stop_may_be_a_text_or_a_list() -> None:
+    assert chat(stop="end").stop == ("end",)
+    assert chat(stop=["a", "b"]).stop == ("a", "b")
+    assert chat(stop=None).stop == ()
+
+
+def test_text_parts_are_joined_and_the_developer_is_the_system() -> None:
+    parts = [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]
+    request = chat(messages=[{"role": "developer", "content": parts}])
+    assert request.messages == ({"role": "system", "content": "ab"},)
+
+
+def test_parameters_that_ask_for_nothing_are_taken() -> None:
+    chat(n=1, frequency_penalty=0, presence_penalty=0.0, logprobs=False, user="me", best_of=None)
+
+
+@pytest.mark.parametrize(
+    ("given", "param"),
+    [
+        ({"best_of": 2}, "best_of"),
+        ({"n": 2}, "n"),
+        ({"frequency_penalty": 0.5}, "frequency_penalty"),
+        ({"temperature": 3}, "temperature"),
+        ({"temperature": True}, "temperature"),
+        ({"temperature": float("nan")}, "temperature"),
+        ({"top_p": 0}, "top_p"),
+        ({"max_tokens": 0}, "max_tokens"),
+        ({"max_tokens": 1.5}, "max_tokens"),
+        ({"seed": -1}, "seed"),
+        ({"stop": [""]}, "stop"),
+        ({"stop": ["x"] * (MOST_STOPS + 1)}, "stop"),
+        ({"stop": 3}, "stop"),
+        ({"stream": "yes"}, "stream"),
+        ({"stream_options": {"colour": 1}}, "stream_options"),
+        ({"stream_options": {"include_usage": 1}}, "include_usage"),
+        ({"messages": []}, "messages"),
+        ({"messages": "hi"}, "messages"),
+        ({"messages": [{"role": "robot", "content": "x"}]}, "messages[0].role"),
+        ({"messages": [{"role": "user", "content": 3}]}, "messages[0].content"),
+        ({"messages": [*HELLO, {"role": "user", "content": [{"type": "image_url"}]}]}, "messages[1].content"),
+    ],
+)
+def test_what_is_wrong_is_named(given: dict[str, Any], param: str) -> None:
+    with pytest.raises(InvalidOptionError) as caught:
+        chat(**given)
+    assert error_body(caught.value)["error"]["param"] == param
+
+
+def test_an_unknown_parameter_names_the_engine() -> None:
+    with pytest.raises(InvalidOptionError, match="engine toy does not follow 'best_of'"):
+        chat(best_of=2)
+
+
+@pytest.mark.parametrize("body", [b"", b"{", b"[1]", b"3", b"[" * 100_000])
+def test_a_body_that_is_no_object_is_refused(body: bytes) -> None:
+    with pytest.raises(InvalidInputError):
+        chat_request(body, "toy")
+
+
+def test_one_text_is_a_list_of_one() -> None:
+    assert classify_request(b'{"input": "a", "model": "m"}', "toy") == ["a"]
+    assert classify_request(b'{"input": ["a", "b"]}', "toy") == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    "body", [b"{}", b'{"input": []}', b'{"input": [1]}', b'{"input": null}', b'{"input": "a", "top_k": 3}']
+)
+def test_a_wrong_classification_is_refused(body: bytes) -> None:
+    with pytest.raises(InvalidOptionError):
+        classify_request(body, "toy")
+
+
+def test_too_many_texts_are_refused() -> None:
+    with pytest.raises(InvalidOptionError, match="5000 texts"):
+        classify_request(json.dumps({"input": ["a"] * 5000}).encode(), "toy")
