@@ -53,7 +53,7 @@ class Planner:
             self._state.refusals = {}
             return False
         plan = schedule(snapshot)
-        ledger = self._state.ledger(tx)
+        ledger = Ledger(snapshot.granted, snapshot.holdings, snapshot.caps)
         waiting = {w.subject: w for w in snapshot.waiting}
         placed = [step for step in plan.steps if self._commit(tx, step, waiting[step.subject], ledger)]
         self._note(tx, plan.refusals)

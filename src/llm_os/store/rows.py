@@ -1,16 +1,18 @@
 """Typed rows in and out: one function for each thing the kernel reads or writes. Guards, but decides nothing.
 
 Every function takes the connection of the caller's transaction. Updates that are guarded answer whether they took
-effect: False means that somebody was quicker and the caller's knowledge is stale.
+effect: False means that somebody was quicker and the caller's knowledge is stale. Statements that each turn of the
+kernel's loop needs are built once, at the end of the module: building one costs three times as much as running it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
-from sqlalchemy import Connection, delete, exists, func, insert, select, update
+from sqlalchemy import Connection, Select, bindparam, delete, exists, func, insert, or_, select, update
 
 from llm_os.spec.base import Json
 from llm_os.spec.deployments import Deployment, DeploymentState
@@ -64,7 +66,7 @@ def _next(tx: Connection, column: Any) -> int:
 
 
 def get_meta(tx: Connection, name: str) -> Any:
-    row = tx.execute(select(t.meta.c.value).where(t.meta.c.name == name)).first()
+    row = tx.execute(_META, {"name": name}).first()
     return None if row is None else row[0]
 
 
@@ -83,7 +85,7 @@ def take_lease(tx: Connection, name: str, holder: str) -> int:
 
 
 def lease_token(tx: Connection, name: str) -> int:
-    return int(tx.execute(select(t.leases.c.token).where(t.leases.c.name == name)).scalar_one_or_none() or 0)
+    return int(tx.execute(_LEASE, {"name": name}).scalar_one_or_none() or 0)
 
 
 # -- sessions ---------------------------------------------------------------------------------------------------------
@@ -99,13 +101,12 @@ def put_session(tx: Connection, session: Session) -> None:
 
 
 def get_session(tx: Connection, session: str) -> Session | None:
-    row = tx.execute(select(t.sessions.c.record).where(t.sessions.c.id == session)).first()
+    row = tx.execute(_SESSION, {"id": session}).first()
     return None if row is None else Session.model_validate(row[0])
 
 
 def open_sessions(tx: Connection) -> list[Session]:
-    rows = tx.execute(select(t.sessions.c.record).where(t.sessions.c.closed.is_(False)).order_by(t.sessions.c.id))
-    return [Session.model_validate(row[0]) for row in rows]
+    return [Session.model_validate(row[0]) for row in tx.execute(_OPEN_SESSIONS)]
 
 
 # -- jobs -------------------------------------------------------------------------------------------------------------
@@ -144,21 +145,17 @@ def _job_row(row: Any) -> JobRow:
 
 
 def get_job(tx: Connection, job: str) -> JobRow | None:
-    row = tx.execute(select(t.jobs).where(t.jobs.c.id == job)).first()
+    row = tx.execute(_JOB, {"id": job}).first()
     return None if row is None else _job_row(row)
 
 
 def jobs_in(tx: Connection, states: Iterable[JobState]) -> list[JobRow]:
-    rows = tx.execute(select(t.jobs).where(t.jobs.c.state.in_(list(states))).order_by(t.jobs.c.number))
-    return [_job_row(row) for row in rows]
+    return [_job_row(row) for row in tx.execute(_jobs_in(tuple(states)))]
 
 
 def any_work(tx: Connection) -> bool:
     """Whether a job or a deployment has not ended."""
-    ended = [DeploymentState.STOPPED, DeploymentState.FAILED]
-    live_jobs = select(t.jobs.c.id).where(t.jobs.c.state.in_([JobState.QUEUED, JobState.RUNNING]))
-    live_deployments = select(t.deployments.c.id).where(t.deployments.c.state.not_in(ended))
-    return bool(tx.execute(select(exists(live_jobs) | exists(live_deployments))).scalar_one())
+    return bool(tx.execute(_ANY_WORK).scalar_one())
 
 
 def newest_jobs(tx: Connection, state: str | None, limit: int) -> list[Job]:
@@ -216,18 +213,16 @@ def _attempt_row(row: Any) -> AttemptRow:
 
 
 def get_attempt(tx: Connection, attempt: str) -> AttemptRow | None:
-    row = tx.execute(select(t.attempts).where(t.attempts.c.id == attempt)).first()
+    row = tx.execute(_ATTEMPT, {"id": attempt}).first()
     return None if row is None else _attempt_row(row)
 
 
 def live_attempts(tx: Connection) -> list[AttemptRow]:
-    rows = tx.execute(select(t.attempts).where(t.attempts.c.state != AttemptState.ENDED).order_by(t.attempts.c.id))
-    return [_attempt_row(row) for row in rows]
+    return [_attempt_row(row) for row in tx.execute(_LIVE_ATTEMPTS)]
 
 
 def attempts_of(tx: Connection, owner: str) -> list[Attempt]:
-    rows = tx.execute(select(t.attempts.c.record).where(t.attempts.c.owner == owner).order_by(t.attempts.c.token))
-    return [Attempt.model_validate(row[0]) for row in rows]
+    return [Attempt.model_validate(row[0]) for row in tx.execute(_ATTEMPTS_OF, {"owner": owner})]
 
 
 # -- deployments ------------------------------------------------------------------------------------------------------
@@ -285,19 +280,14 @@ def _deployment_row(row: Any) -> DeploymentRow:
 
 def find_deployment(tx: Connection, name: str) -> DeploymentRow | None:
     """By id, or the newest of that name: a live one if there is one."""
-    d = t.deployments
-    rows = tx.execute(select(d).where((d.c.name == name) | (d.c.id == name)).order_by(d.c.number)).all()
-    found = [_deployment_row(row) for row in rows]
+    found = [_deployment_row(row) for row in tx.execute(_DEPLOYMENTS_NAMED, {"name": name})]
     live = [row for row in found if not row.deployment.state.ended]
     best = live or found
     return best[-1] if best else None
 
 
 def all_deployments(tx: Connection, *, include_ended: bool) -> list[DeploymentRow]:
-    query = select(t.deployments).order_by(t.deployments.c.number)
-    if not include_ended:
-        query = query.where(t.deployments.c.state.not_in([DeploymentState.STOPPED, DeploymentState.FAILED]))
-    return [_deployment_row(row) for row in tx.execute(query)]
+    return [_deployment_row(row) for row in tx.execute(_ALL_DEPLOYMENTS if include_ended else _LIVE_DEPLOYMENTS)]
 
 
 # -- models and keys --------------------------------------------------------------------------------------------------
@@ -338,7 +328,7 @@ def drop_keys(tx: Connection, owner: str) -> None:
 
 
 def list_keys(tx: Connection) -> list[KeyEntry]:
-    return [KeyEntry.model_validate(row[0]) for row in tx.execute(select(t.keys.c.record).order_by(t.keys.c.id))]
+    return [KeyEntry.model_validate(row[0]) for row in tx.execute(_KEYS)]
 
 
 # -- events -----------------------------------------------------------------------------------------------------------
@@ -347,11 +337,12 @@ def list_keys(tx: Connection) -> list[KeyEntry]:
 def add_event(
     tx: Connection, at: float, kind: EventKind, subject: str, message: str, data: Mapping[str, Json] | None = None
 ) -> None:
-    tx.execute(insert(t.events).values(at=at, kind=kind, subject=subject, message=message, data=dict(data or {})))
+    values = {"at": at, "kind": kind, "subject": subject, "message": message, "data": dict(data or {})}
+    tx.execute(_ADD_EVENT, values)
 
 
 def events_since(tx: Connection, since: int, limit: int) -> list[Event]:
-    rows = tx.execute(select(t.events).where(t.events.c.seq > since).order_by(t.events.c.seq).limit(limit))
+    rows = tx.execute(_EVENTS_SINCE, {"since": since, "limit": limit})
     return [Event.model_validate(dict(row._mapping)) for row in rows]
 
 
@@ -359,3 +350,38 @@ def events_of(tx: Connection, subject: str, limit: int) -> list[Event]:
     e = t.events
     rows = tx.execute(select(e).where(e.c.subject == subject).order_by(e.c.seq.desc()).limit(limit)).all()
     return [Event.model_validate(dict(row._mapping)) for row in reversed(rows)]
+
+
+# -- statements of every turn ------------------------------------------------------------------------------------------
+
+_ENDED_DEPLOYMENTS = (DeploymentState.STOPPED, DeploymentState.FAILED)
+_META = select(t.meta.c.value).where(t.meta.c.name == bindparam("name"))
+_LEASE = select(t.leases.c.token).where(t.leases.c.name == bindparam("name"))
+_SESSION = select(t.sessions.c.record).where(t.sessions.c.id == bindparam("id"))
+_OPEN_SESSIONS = select(t.sessions.c.record).where(t.sessions.c.closed.is_(False)).order_by(t.sessions.c.id)
+_JOB = select(t.jobs).where(t.jobs.c.id == bindparam("id"))
+_ATTEMPT = select(t.attempts).where(t.attempts.c.id == bindparam("id"))
+_LIVE_ATTEMPTS = select(t.attempts).where(t.attempts.c.state != AttemptState.ENDED).order_by(t.attempts.c.id)
+_ATTEMPTS_OF = select(t.attempts.c.record).where(t.attempts.c.owner == bindparam("owner")).order_by(t.attempts.c.token)
+_DEPLOYMENTS_NAMED = (
+    select(t.deployments)
+    .where((t.deployments.c.name == bindparam("name")) | (t.deployments.c.id == bindparam("name")))
+    .order_by(t.deployments.c.number)
+)
+_ALL_DEPLOYMENTS = select(t.deployments).order_by(t.deployments.c.number)
+_LIVE_DEPLOYMENTS = _ALL_DEPLOYMENTS.where(*(t.deployments.c.state != state for state in _ENDED_DEPLOYMENTS))
+_ANY_WORK = select(
+    exists(select(t.jobs.c.id).where(or_(t.jobs.c.state == JobState.QUEUED, t.jobs.c.state == JobState.RUNNING)))
+    | exists(select(t.deployments.c.id).where(*(t.deployments.c.state != state for state in _ENDED_DEPLOYMENTS)))
+)
+_KEYS = select(t.keys.c.record).order_by(t.keys.c.id)
+_ADD_EVENT = insert(t.events)
+_EVENTS_SINCE = (
+    select(t.events).where(t.events.c.seq > bindparam("since")).order_by(t.events.c.seq).limit(bindparam("limit"))
+)
+
+
+@cache
+def _jobs_in(states: tuple[JobState, ...]) -> Select[Any]:
+    """With a comparison for each state: a list in the statement would be expanded at each execution."""
+    return select(t.jobs).where(or_(*(t.jobs.c.state == state for state in states))).order_by(t.jobs.c.number)

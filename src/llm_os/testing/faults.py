@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from random import Random
 from typing import Any, TypeVar
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import OperationalError
 
 from llm_os.errors import DiskFullError
@@ -179,7 +179,15 @@ def task_factory(
     return task
 
 
-class FailingDatabase(Database):
+class SharedDatabase(Database):
+    """A migrated database behind an engine that others use, too."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        self.version = 0
+
+
+class FailingDatabase(SharedDatabase):
     """The database as one incarnation sees it; the rows outlive it.
 
     Args:
@@ -188,8 +196,7 @@ class FailingDatabase(Database):
     """
 
     def __init__(self, shared: Database, life: Incarnation, luck: Luck, committed: Callable[[], None]) -> None:
-        self.engine = shared.engine
-        self.version = 0
+        super().__init__(shared.engine)
         self._life = life
         self._luck = luck
         self._committed = committed

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 from llm_os.drivers.launchers.fake import Process
 from llm_os.spec.attempts import EXIT_FAILED, EXIT_USER_ERROR, AttemptSpec
@@ -47,6 +48,10 @@ class Oracle:
     ) -> None:
         self._database, self._grant, self._now = database, grant, now
         self._broken, self._tell = broken, tell
+        connection = database.engine.raw_connection()
+        self._raw: Any = connection.driver_connection
+        """Asked after every commit whether there are new events: SQLAlchemy would cost more than the answer."""
+        connection.close()
         self.host: SimulatedHost
         self.acknowledged: dict[str, ResourceSpec] = {}
         """Jobs whose submission was answered: they must never be lost."""
@@ -82,7 +87,10 @@ class Oracle:
 
     def committed(self) -> None:
         """Something was committed: its events must make sense, and what is placed must fit."""
-        with Database.reading(self._database) as tx:
+        newest = self._raw.execute("SELECT max(seq) FROM events").fetchone()[0] or 0
+        if newest == self._seq:
+            return
+        with self._database.reading() as tx:
             new = rows.events_since(tx, self._seq, 1000)
             placed = any(event.kind in {EventKind.JOB_PLACED, EventKind.REPLICA_PLACED} for event in new)
             live = [row.attempt for row in rows.live_attempts(tx)] if placed else []
@@ -181,7 +189,7 @@ class Oracle:
 
     def _waiting(self) -> dict[str, ResourceSpec]:
         """What is due, and not held back by the caps of its own session."""
-        with Database.reading(self._database) as tx:
+        with self._database.reading() as tx:
             jobs = [row for row in rows.jobs_in(tx, [JobState.QUEUED]) if (row.not_before or 0.0) <= self._now()]
             deployments = rows.all_deployments(tx, include_ended=False)
             live = rows.live_attempts(tx)

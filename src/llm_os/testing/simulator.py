@@ -22,6 +22,7 @@ from functools import cache
 from random import Random
 from typing import Any
 
+from sqlalchemy import Engine
 from sqlalchemy.exc import OperationalError
 
 from llm_os.drivers.launchers.fake import FakeLauncher
@@ -29,12 +30,12 @@ from llm_os.errors import LLMOSError, NotFoundError
 from llm_os.kernel.loop import Kernel
 from llm_os.settings import Settings
 from llm_os.spec.api import CreateDeployment, OpenSession, SetCaps, ShutdownRequest, SubmitJob
-from llm_os.spec.deployments import DeploymentSpec, DeploymentState
+from llm_os.spec.deployments import Deployment, DeploymentSpec, DeploymentState
 from llm_os.spec.jobs import Job, JobSpec
 from llm_os.spec.resources import Caps
-from llm_os.store.database import Database, make_engine
+from llm_os.store.database import Database
 from llm_os.testing.clock import LoopClock, virtual_time
-from llm_os.testing.faults import Crash, FailingDatabase, Incarnation, Luck, Port, task_factory
+from llm_os.testing.faults import Crash, FailingDatabase, Incarnation, Luck, Port, SharedDatabase, task_factory
 from llm_os.testing.oracle import Oracle
 from llm_os.testing.simulated import (
     CORES,
@@ -182,7 +183,6 @@ class Simulation:
     def close(self) -> None:
         for life in self._lives:
             life.bury()
-        self._database.close()
 
     def outcome(self) -> Outcome:
         return Outcome(
@@ -353,16 +353,17 @@ class Simulation:
         job: Job = await self._ask("submit_job", request)
         self._oracle.acknowledged[job.id] = needs(options)
         self._jobs += 1
-        follower = asyncio.ensure_future(_unless_refused(self._follow(job.id)))
+        follower = asyncio.ensure_future(_unless_refused(self._follow(job.id))) if plan.followed else None
         try:
-            if plan.cancel_after is None:
-                await follower
-            else:
+            if plan.cancel_after is not None:
                 await asyncio.sleep(plan.cancel_after)
                 self._oracle.may_end.add(job.id)
                 await self._ask("cancel_job", job.id)
+            if follower is not None:
+                await follower
         finally:
-            follower.cancel()
+            if follower is not None:
+                follower.cancel()
 
     async def _follow(self, job: str) -> None:
         """Read its reports as a progress bar does, across deaths of the kernel."""
@@ -411,38 +412,33 @@ class Simulation:
                 self._oracle.nothing_waits_that_fits()
 
     async def _comes_to_rest(self) -> None:
-        """What is to be kept serves, and the gateway knows it."""
+        """What is to be kept serves, and the gateway knows it; what does not fit may wait."""
+        problem = ""
         for _ in range(int(RESTS_WITHIN)):
             await asyncio.sleep(1.0)
-            if await self._at_rest():
-                break
-        else:
-            waiting = [d.spec.name for d in await self._ask("deployments") if d.state is not DeploymentState.READY]
-            self._tell(f"not at rest: {waiting}")
-        live = [d for d in await self._ask("deployments") if d.state is not DeploymentState.STOPPING]
-        routes = self._files.routes
-        told = {} if routes is None else {route.deployment: route.endpoints for route in routes.routes}
-        if set(told) != {deployment.spec.name for deployment in live}:
-            self._broken(f"The gateway was told of {sorted(told)}, there are {[d.spec.name for d in live]}.")
-        for name, endpoints in told.items():
-            dead = [e.attempt for e in endpoints if not self._host.processes[e.attempt].alive]
-            if dead:
-                self._broken(f"The gateway sends requests for {name} to {dead}, which run no more.")
+            problem = self._routes_are_wrong(await self._ask("deployments"))
+            if not problem:
+                return
+        self._broken(problem)
+
+    def _routes_are_wrong(self, deployments: list[Deployment]) -> str:
+        """What the gateway was told that is not so; empty: nothing."""
+        live = {d.spec.name: d for d in deployments if d.state is not DeploymentState.STOPPING}
+        routes = self._files.routes.routes if self._files.routes else ()
+        if {route.deployment for route in routes} != set(live):
+            return f"The gateway was told of {[r.deployment for r in routes]}, there are {sorted(live)}."
+        for route in routes:
+            told = {endpoint.attempt for endpoint in route.endpoints}
+            if told != {replica.attempt for replica in live[route.deployment].replicas if replica.endpoint}:
+                return f"The gateway sends requests for {route.deployment} to {sorted(told)}."
+            if dead := [attempt for attempt in told if not self._host.processes[attempt].alive]:
+                return f"The gateway sends requests for {route.deployment} to {dead}, which run no more."
+        if slow := [name for name, record in live.items() if record.state is DeploymentState.STARTING]:
+            return f"{slow} started, but never answers."
         systems = [p for p in self._host.alive() if self._host.specs[p.attempt].owner == "gateway"]
         if len(systems) != int(self._scenario.gateway):
-            self._broken(f"{len(systems)} gateways run.")
-
-    async def _at_rest(self) -> bool:
-        """Whether every deployment serves, and nothing else goes on."""
-        deployments = await self._ask("deployments")
-        ready = all(
-            d.state is DeploymentState.READY
-            and len(d.replicas) == d.spec.replicas
-            and all(r.endpoint for r in d.replicas)
-            for d in deployments
-        )
-        replicas = sum(len(deployment.replicas) for deployment in deployments)
-        return ready and len(self._host.alive()) == replicas + int(self._scenario.gateway)
+            return f"{len(systems)} gateways run."
+        return ""
 
     async def _everything_ends(self) -> None:
         """Deployments are stopped, endless jobs cancelled; then nothing may be left over."""
@@ -478,24 +474,24 @@ async def _unless_refused(work: Awaitable[None]) -> None:
 
 
 @cache
-def _template() -> bytes:
+def _template() -> tuple[Engine, bytes]:
+    """An engine in memory, and the bytes of a database that was just migrated."""
     database = Database("sqlite://")
     raw = database.engine.raw_connection()
     try:
-        return bytes(raw.driver_connection.serialize())  # type: ignore[union-attr]
+        return database.engine, bytes(raw.driver_connection.serialize())  # type: ignore[union-attr]
     finally:
         raw.close()
-        database.close()
 
 
 def _fresh_database() -> Database:
-    """A migrated database in memory. A copy costs a tenth of a migration."""
-    database = Database.__new__(Database)
-    database.engine = make_engine("sqlite://")
-    raw = database.engine.raw_connection()
-    raw.driver_connection.deserialize(_template())  # type: ignore[union-attr]
+    """The one database in memory, as it was after its migration: its compiled statements are kept from run to run."""
+    engine, template = _template()
+    raw = engine.raw_connection()
+    raw.rollback()
+    raw.driver_connection.deserialize(template)  # type: ignore[union-attr]
     raw.close()
-    return database
+    return SharedDatabase(engine)
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -17,6 +17,7 @@ class PlannedJob:
 
     Attributes:
         key: equal keys of cacheable tasks are equal work.
+        followed: somebody reads its reports as they come.
         cancel_after: seconds after its submission; None: not cancelled by hand.
     """
 
@@ -30,6 +31,7 @@ class PlannedJob:
     fate: Fate
     priority: int = 0
     background: bool = False
+    followed: bool = False
     cancel_after: float | None = None
 
 
@@ -95,20 +97,20 @@ class Scenario:
 def random_scenario(random: Random) -> Scenario:
     """Some clients with some work, on a machine where most things go wrong now and then."""
     accelerators = random.choice([0, 0, 2])
-    sessions = tuple(_session(random, number, accelerators) for number in range(random.randint(1, 3)))
+    sessions = tuple(_session(random, number, accelerators) for number in range(random.choice([1, 1, 2])))
     return Scenario(sessions, _misfortune(random), gateway=random.random() < 0.3, accelerators=accelerators)
 
 
 def _session(random: Random, number: int, accelerators: int) -> PlannedSession:
-    ends = random.uniform(4.0, 14.0)
+    ends = random.uniform(3.0, 8.0)
     model = PlannedJob(0.2, "sim/model", random.randint(1, 3), 1.0, GIB, 0, random.uniform(0.2, 1.0), "ok")
-    jobs = tuple(_job(random, ends, accelerators) for _ in range(random.randint(1, 5)))
+    jobs = tuple(_job(random, ends, accelerators) for _ in range(random.randint(1, 4)))
     deployments: tuple[PlannedDeployment, ...] = ()
     if random.random() < 0.6:
         deployments = tuple(_deployment(random, number, n) for n in range(random.randint(1, 2)))
     capped = random.random() < 0.3
     return PlannedSession(
-        at=random.uniform(0.0, 3.0),
+        at=random.uniform(0.0, 2.0),
         name=f"script-{number}",
         ttl=random.choice([2.0, 5.0]),
         ends=ends,
@@ -130,17 +132,18 @@ def _job(random: Random, ends: float, accelerators: int) -> PlannedJob:
         cpus=random.choice([0.5, 1.0, 1.0, 2.0]),
         memory=random.choice([1, 1, 2, 3]) * GIB,
         accelerators=random.choice([0, 1, 2]) if accelerators and random.random() < 0.3 else 0,
-        lasts=random.choice([0.0, 0.3, 1.0, 3.0]),
+        lasts=random.choice([0.0, 0.3, 1.0, 2.0]),
         fate=fate,
         priority=random.choice([0, 0, 0, 1]),
         background=random.random() < 0.4,
+        followed=random.random() < 0.3,
         cancel_after=random.uniform(0.0, 3.0) if fate == "hangs" or random.random() < 0.2 else None,
     )
 
 
 def _deployment(random: Random, session: int, number: int) -> PlannedDeployment:
     return PlannedDeployment(
-        at=random.uniform(2.0, 4.0),
+        at=random.uniform(1.5, 3.0),
         name=f"chat-{session}-{number}",
         cpus=random.choice([0.5, 1.0]),
         memory=random.choice([1, 2]) * GIB,
