@@ -1,0 +1,99 @@
+"""predict, run, deploy, stop: asking models, and serving them."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+import click
+
+from llm_os.cli.link import looking
+from llm_os.cli.render import as_json_option, print_json
+from llm_os.client.models import Model
+from llm_os.session import load_model
+from llm_os.spec.deployments import Deployment
+
+
+@click.command(epilog='Example: llm-os predict transformer-sentic_data "What a film!"')
+@click.argument("model")
+@click.argument("texts", nargs=-1, required=True)
+@as_json_option
+def predict(model: str, texts: tuple[str, ...], as_json: bool) -> int:
+    """Classify texts."""
+    found = load_model(model).predict(list(texts))
+    if as_json:
+        print_json([dataclasses.asdict(prediction) for prediction in found])
+        return 0
+    for text, prediction in zip(texts, found, strict=True):
+        print(f"{prediction}  {text}")
+    return 0
+
+
+@click.command(epilog='Example: llm-os run smollm2 "What is the capital of France?"')
+@click.argument("model")
+@click.argument("prompt", required=False)
+@click.option("--max-tokens", default=256, show_default=True)
+@as_json_option
+def run(model: str, prompt: str | None, max_tokens: int, as_json: bool) -> int:
+    """Chat with a model; with a prompt, ask it once."""
+    handle = load_model(model)
+    if prompt is None and not sys.stdin.isatty():
+        prompt = sys.stdin.read().strip()
+    if prompt is not None:
+        if as_json:
+            print_json({"model": handle.version, "answer": handle.generate(prompt, max_tokens)})
+        else:
+            _say(handle, prompt, max_tokens)
+        return 0
+    print(f"{handle.version}. Ctrl-D ends the chat.")
+    messages: list[Mapping[str, Any]] = []
+    while True:
+        try:
+            text = input("> ")
+        except EOFError:
+            print()
+            return 0
+        if text.strip():
+            messages.append({"role": "user", "content": text})
+            messages.append({"role": "assistant", "content": _say(handle, messages, max_tokens)})
+
+
+def _say(handle: Model, prompt: str | list[Mapping[str, Any]], max_tokens: int) -> str:
+    answer = ""
+    for piece in handle.generate(prompt, max_tokens, stream=True):
+        print(piece, end="", flush=True)
+        answer += piece
+    print()
+    return answer
+
+
+@click.command(epilog="Example: llm-os deploy smollm2 --name chat")
+@click.argument("model")
+@click.option("--name", help="What requests call it; the card's name if left out.")
+@click.option("--engine", help="The engine that serves it; chosen if left out.")
+@as_json_option
+def deploy(model: str, name: str | None, engine: str | None, as_json: bool) -> int:
+    """Serve a model until it is stopped. Prints its address and a key of its own."""
+    served = load_model(model).deploy(name, keep=True, **({"engine": engine} if engine else {}))
+    if as_json:
+        print_json({"name": served.name, "url": served.url, "key": served.key, "version": served.version})
+        return 0
+    print(f"{served.name} serves {served.version}.")
+    print(f"  URL  {served.url}\n  Key  {served.key}   (shown once)")
+    print(f"End it with: llm-os stop {served.name}")
+    return 0
+
+
+@click.command(epilog="Example: llm-os stop chat")
+@click.argument("name")
+@as_json_option
+def stop(name: str, as_json: bool) -> int:
+    """End a deployment."""
+    found = looking().call("POST", f"/v1/deployments/{name}/stop", Deployment)
+    print_json(found) if as_json else print(f"{found.spec.name} is {found.state.value}.")
+    return 0
+
+
+COMMANDS = {"predict": predict, "run": run, "deploy": deploy, "stop": stop}

@@ -1,0 +1,153 @@
+"""ps, jobs, logs, events, why, cancel: what runs, what happened, and why."""
+
+from __future__ import annotations
+
+import time
+
+import click
+
+from llm_os.cli.link import looking
+from llm_os.cli.render import ago, as_json_option, print_json, print_table
+from llm_os.client.transport import Transport
+from llm_os.client.watch import sentence
+from llm_os.errors import NotFoundError
+from llm_os.spec import api
+from llm_os.spec.deployments import Deployment
+from llm_os.spec.events import Event
+from llm_os.spec.jobs import Job
+from llm_os.spec.resources import Resources
+from llm_os.spec.units import format_bytes
+
+LIVE = {"queued", "running"}
+
+
+@click.command(epilog="Example: llm-os ps")
+@as_json_option
+def ps(as_json: bool) -> int:
+    """List jobs and deployments that live, and what each holds."""
+    transport = looking()
+    jobs = [job for job in transport.call("GET", "/v1/jobs", list[Job]) if job.state.value in LIVE]
+    deployments = transport.call("GET", "/v1/deployments", list[Deployment])
+    resources = transport.call("GET", "/v1/resources", Resources)
+    if as_json:
+        print_json({"jobs": jobs, "deployments": deployments, "resources": resources})
+        return 0
+    held = {holding.owner: holding for holding in resources.in_use}
+    rows = []
+    for name, what, state, detail in [
+        *[(j.id, j.spec.task, j.state.value, sentence(j.progress) if j.progress else "") for j in jobs],
+        *[(d.spec.name, f"{d.version} ({d.engine})", d.state.value, "") for d in deployments],
+    ]:
+        key = next((d.id for d in deployments if d.spec.name == name), name)
+        holding = held.get(key)
+        share = f"{holding.cpus:g} CPU, {format_bytes(holding.memory)}" if holding else "-"
+        rows.append((name, what, state, share, detail))
+    print_table(("NAME", "WHAT", "STATE", "HOLDS", "NOW"), rows, "Nothing runs.")
+    free = resources.free
+    print(f"\nFree: {free.cpus:g} of {resources.granted.cpus:g} CPUs, {format_bytes(free.memory)}.")
+    return 0
+
+
+@click.command(epilog="Example: llm-os jobs --state failed")
+@click.option("--state", type=click.Choice(["queued", "running", "succeeded", "failed", "cancelled"]))
+@click.option("--limit", default=20, show_default=True, help="At most this many, newest first.")
+@as_json_option
+def jobs(state: str | None, limit: int, as_json: bool) -> int:
+    """List jobs, ended ones too."""
+    params: dict[str, str | int | float] = {"limit": limit, **({"state": state} if state else {})}
+    found = looking().call("GET", "/v1/jobs", list[Job], params=params)
+    if as_json:
+        print_json(found)
+        return 0
+    rows = [
+        (j.id, j.spec.task, j.state.value, ago(j.created_at), j.result.get("version") or (j.error or {}).get("message"))
+        for j in found
+    ]
+    print_table(("JOB", "TASK", "STATE", "SUBMITTED", "RESULT"), rows, "There are no jobs yet.")
+    return 0
+
+
+@click.command(epilog="Example: llm-os logs job-7k2m9x4q1c")
+@click.argument("name")
+@click.option("--follow", "-f", is_flag=True, help="Go on until it ends.")
+@as_json_option
+def logs(name: str, follow: bool, as_json: bool) -> int:
+    """Show the log of a job or deployment (or of the gateway)."""
+    transport = looking()
+    path = _log_path(transport, name)
+    offset = 0
+    text = ""
+    while True:
+        page = transport.call("GET", path, api.LogPage, params={"offset": offset})
+        offset = page.next
+        if as_json:
+            text += page.text
+        else:
+            print(page.text, end="", flush=True)
+        if not page.text and (page.ended or not follow):
+            break
+        if not page.text:
+            time.sleep(0.5)
+    if as_json:
+        print_json({"name": name, "log": text})
+    return 0
+
+
+def _log_path(transport: Transport, name: str) -> str:
+    try:
+        transport.call("GET", f"/v1/jobs/{name}", Job)
+        return f"/v1/jobs/{name}/logs"
+    except NotFoundError:
+        return f"/v1/deployments/{name}/logs"
+
+
+@click.command(epilog="Example: llm-os events --follow")
+@click.option("--follow", "-f", is_flag=True, help="Go on until Ctrl-C.")
+@click.option("--limit", default=200, show_default=True, help="At most this many from the beginning.")
+@as_json_option
+def events(follow: bool, limit: int, as_json: bool) -> int:
+    """Show what happened, oldest first."""
+    transport, since = looking(), 0
+    shown = 0
+    while True:
+        wait = 20 if follow and shown else 0
+        params: dict[str, str | int | float] = {"since": since, "limit": limit, "wait": wait}
+        page = transport.call("GET", "/v1/events", list[Event], params=params)
+        for event in page:
+            since = event.seq
+            if as_json:
+                print(event.model_dump_json(), flush=True)
+            else:
+                at = time.strftime("%H:%M:%S", time.localtime(event.at))
+                print(f"{at}  {event.kind.value:<22} {event.subject:<16} {event.message}", flush=True)
+        shown += 1
+        if not follow and len(page) < limit:
+            return 0
+
+
+@click.command(epilog="Example: llm-os why job-7k2m9x4q1c")
+@click.argument("name")
+@as_json_option
+def why(name: str, as_json: bool) -> int:
+    """Say why something waits, runs or failed, in one sentence."""
+    found = looking().call("GET", f"/v1/why/{name}", api.Why)
+    print_json(found) if as_json else print(found.sentence)
+    return 0
+
+
+@click.command(epilog="Example: llm-os cancel job-7k2m9x4q1c")
+@click.argument("job")
+@as_json_option
+def cancel(job: str, as_json: bool) -> int:
+    """End a job. Its checkpoint stays whole."""
+    found = looking().call("POST", f"/v1/jobs/{job}/cancel", Job)
+    if as_json:
+        print_json(found)
+    elif found.state.ended:
+        print(f"{job} {'had ended before: it ' if not found.cancel_requested else ''}{found.state.value}.")
+    else:
+        print(f"{job} was asked to end.")
+    return 0
+
+
+COMMANDS = {"ps": ps, "jobs": jobs, "logs": logs, "events": events, "why": why, "cancel": cancel}
