@@ -74,10 +74,10 @@ class Stepper:
 
     async def generate(self, prompt: Any, config: Any) -> AsyncGenerator[Tokens, None]:
         """Tokens as they come. Closing it takes the request out of the batch."""
-        if self._broken is not None:
-            raise self._broken
         request = _Request(prompt, config)
         self._inbox.put(request)
+        if self._broken is not None:  # asked after putting: else a request could fall between both looks
+            raise self._broken
         try:
             while True:
                 item = await request.out.get()
@@ -108,6 +108,9 @@ class Stepper:
         except Exception as error:  # noqa: BLE001 - the border of the thread: all callers are told
             broken = UnavailableError(f"The engine broke: {error}", hint="It is started again; ask again in a moment.")
             self._broken = broken
+            while not self._inbox.empty():
+                waiting = self._inbox.get_nowait()
+                self._live.extend([waiting] if waiting is not None else [])
             for request in self._live:
                 self._tell(request, broken)
             self._call(self._on_broken, broken)

@@ -1,0 +1,123 @@
+"""One thread steps the pipeline; callers get their tokens, and leave without harm to the others."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from llm_os.errors import CapacityError, InvalidInputError, LLMOSError, UnavailableError
+from llm_os.workers.stepping import Stepper
+
+
+@dataclass
+class Handle:
+    left: int
+    status: str = "RUNNING"
+    out: deque[Any] = field(default_factory=deque)
+    cancelled: threading.Event = field(default_factory=threading.Event)
+
+    def can_read(self) -> bool:
+        return bool(self.out)
+
+    def read(self) -> Any:
+        return {0: self.out.popleft()}
+
+    def cancel(self) -> None:
+        self.left = 0
+        self.cancelled.set()
+
+    def get_status(self) -> Any:
+        return SimpleNamespace(name=self.status)
+
+
+class Pipeline:
+    """Gives each request one token a step, `config` in all; the token is the request's prompt."""
+
+    def __init__(self) -> None:
+        self.handles: list[tuple[int, Handle]] = []
+        self.breaks = False
+
+    def add_request(self, number: int, prompt: Any, config: Any) -> Handle:
+        if config == "refuse":
+            raise RuntimeError("no such config")
+        handle = Handle(0, "IGNORED") if config == "ignore" else Handle(config)
+        self.handles.append((prompt, handle))
+        return handle
+
+    def has_non_finished_requests(self) -> bool:
+        return any(handle.left for _, handle in self.handles)
+
+    def step(self) -> None:
+        if self.breaks:
+            raise RuntimeError("out of luck")
+        for prompt, handle in self.handles:
+            if handle.left:
+                handle.left -= 1
+                reason = "NONE" if handle.left else "LENGTH"
+                output = SimpleNamespace(generated_ids=[prompt], finish_reason=SimpleNamespace(name=reason))
+                handle.out.append(output)
+
+
+async def _all(stepper: Stepper, prompt: int, config: Any) -> list[int]:
+    return [token async for tokens in stepper.generate(prompt, config) for token in tokens.ids]
+
+
+async def test_each_caller_gets_his_own_tokens() -> None:
+    stepper = Stepper(Pipeline(), lambda _: None)
+    stepper.begin()
+    assert await _all(stepper, 7, 3) == [7, 7, 7]
+    assert await _all(stepper, 8, 1) == [8]
+    await stepper.end()
+
+
+async def test_the_last_tokens_say_why_they_are_the_last() -> None:
+    stepper = Stepper(Pipeline(), lambda _: None)
+    stepper.begin()
+    assert [tokens.finish async for tokens in stepper.generate(7, 2)] == [None, "length"]
+    await stepper.end()
+
+
+async def test_a_caller_who_leaves_is_taken_out_of_the_batch() -> None:
+    pipeline = Pipeline()
+    stepper = Stepper(pipeline, lambda _: None)
+    stepper.begin()
+    tokens = stepper.generate(7, 10**9)
+    await anext(tokens)
+    await tokens.aclose()
+    assert pipeline.handles[0][1].cancelled.wait(10)
+    assert await _all(stepper, 8, 2) == [8, 8]
+    await stepper.end()
+
+
+async def test_a_request_that_the_engine_refuses_harms_no_other() -> None:
+    stepper = Stepper(Pipeline(), lambda _: None)
+    stepper.begin()
+    with pytest.raises(InvalidInputError, match="no such config"):
+        await _all(stepper, 7, "refuse")
+    assert await _all(stepper, 8, 1) == [8]
+    await stepper.end()
+
+
+async def test_a_prompt_that_the_cache_cannot_hold_is_told() -> None:
+    stepper = Stepper(Pipeline(), lambda _: None)
+    stepper.begin()
+    with pytest.raises(CapacityError, match="cache"):
+        await _all(stepper, 7, "ignore")
+    await stepper.end()
+
+
+async def test_a_broken_pipeline_is_told_to_all_and_to_those_who_come_later() -> None:
+    pipeline, told = Pipeline(), list[LLMOSError]()
+    stepper = Stepper(pipeline, told.append)
+    stepper.begin()
+    pipeline.breaks = True
+    for _ in range(2):
+        with pytest.raises(UnavailableError, match="out of luck"):
+            await _all(stepper, 7, 3)
+    assert [type(error) for error in told] == [UnavailableError]
+    await stepper.end()
