@@ -32,12 +32,24 @@ class Batcher:
         run: scores of texts; called on the thread of this batcher, never twice at once.
         most: texts in a batch.
         queue: texts that may wait; more are refused.
+        weigh: most tokens that a text can have.
+        budget: tokens of a batch with its padding, so that long texts do not exceed the memory; one text always runs.
     """
 
-    def __init__(self, run: Callable[[list[str]], Scores], *, most: int = 32, queue: int = 8192) -> None:
+    def __init__(
+        self,
+        run: Callable[[list[str]], Scores],
+        *,
+        most: int = 32,
+        queue: int = 8192,
+        weigh: Callable[[str], int] = len,
+        budget: int = 4096,
+    ) -> None:
         self._run = run
         self._most = most
         self._queue = queue
+        self._weigh = weigh
+        self._budget = budget
         self._waiting: deque[_Waiting] = deque()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="batch")
         self._task: asyncio.Task[None] | None = None
@@ -90,10 +102,15 @@ class Batcher:
 
     def _take(self) -> list[_Waiting]:
         batch: list[_Waiting] = []
+        longest = 0
         while self._waiting and len(batch) < self._most:
-            waiting = self._waiting.popleft()
-            if not waiting.answer.done():  # its caller has left
-                batch.append(waiting)
+            if self._waiting[0].answer.done():  # its caller has left
+                self._waiting.popleft()
+                continue
+            longest = max(longest, self._weigh(self._waiting[0].text))
+            if batch and longest * (len(batch) + 1) > self._budget:
+                break
+            batch.append(self._waiting.popleft())
         return batch
 
     async def end(self) -> None:

@@ -64,6 +64,14 @@ async def test_no_batch_is_larger_than_allowed() -> None:
     await batcher.end()
 
 
+async def test_long_texts_make_small_batches_and_one_text_always_runs() -> None:
+    model = Model()
+    batcher = Batcher(model.run, budget=10)
+    await batcher.scores(["x" * 20, "x" * 4, "x" * 4, "x", "x"])
+    assert [[len(text) for text in batch] for batch in model.batches] == [[1, 1], [4, 4], [20]]
+    await batcher.end()
+
+
 async def test_texts_of_a_caller_who_left_are_not_run() -> None:
     model = Model()
     batcher = Batcher(model.run)

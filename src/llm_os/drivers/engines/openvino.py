@@ -14,7 +14,7 @@ from llm_os.spec.base import Spec
 from llm_os.spec.processes import ProcessSpec
 from llm_os.spec.resources import Capacity, ResourceSpec
 
-OVERHEAD = 320 * 2**20
+OVERHEAD = 384 * 2**20
 """Interpreter, openvino, tokenizer and work space, in bytes (see benchmarks/serving)."""
 COPIES = 2.0
 """The file's pages while it is read and the weights in the engine's own layout."""

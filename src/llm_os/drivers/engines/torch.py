@@ -17,6 +17,10 @@ from llm_os.spec.resources import Capacity, ResourceSpec
 
 OVERHEAD = 420 * 2**20
 """Interpreter, torch, transformers and work space of a batch, in bytes (see benchmarks/serving)."""
+BATCH_TOKENS = 4096
+"""Tokens of the largest batch of the worker."""
+VALUES = 24
+"""fp32 values that a token needs while it runs, as a multiple of the model's width (measured: below 20)."""
 COPIES = 2.5
 """The weights in fp32, in bf16 while both are compared, and the file's pages while it is read."""
 
@@ -45,7 +49,9 @@ class Torch(Engine):
     def footprint(self, options: Spec, model: ArtifactFacts, granted: Capacity) -> ResourceSpec:
         parameters = model.meta.get("parameters")
         weights = 4 * int(parameters) if isinstance(parameters, int | float) and parameters else model.size
-        return ResourceSpec(cpus=0.25, memory=estimate(int(weights * COPIES), overhead=OVERHEAD))
+        width = model.meta.get("hidden_size")
+        work = BATCH_TOKENS * VALUES * 4 * int(width) if isinstance(width, int | float) else 0
+        return ResourceSpec(cpus=0.25, memory=estimate(int(weights * COPIES), overhead=OVERHEAD + work))
 
     def process(self, options: Spec, model: ArtifactFacts, resources: ResourceSpec) -> ProcessSpec:
         argv = ("{python}", "-m", "llm_os.workers.torch", "{attempt}")
