@@ -17,6 +17,10 @@ from llm_os.tasks.training.loop import Loop, Outcome
 from llm_os.tasks.training.options import LENGTH, TrainingOptions
 
 
+QUICK_ATTENTION = {"attention_probs_dropout_prob": 0.0}
+"""Dropout inside the attention rules out its fused kernel; the dropout of the layers stays."""
+
+
 @dataclass(slots=True)
 class Prepared:
     """Everything a training starts from. `labels` None: a regression."""
@@ -57,7 +61,7 @@ def prepare(context: Context, options: TrainingOptions) -> Prepared:
             f"A model in {model_input.facts.meta.get('format')} cannot be trained.", hint="Train one in safetensors."
         )
     labels = labels_of(data.facts)
-    heads: dict[str, Any] = {"num_labels": len(labels) if labels else 1}
+    heads: dict[str, Any] = {"num_labels": len(labels) if labels else 1, **QUICK_ATTENTION}
     if labels:
         heads["id2label"] = dict(enumerate(labels))
         heads["label2id"] = {label: number for number, label in enumerate(labels)}

@@ -21,7 +21,7 @@ from llm_os.tasks.training.precision import autocast, choose_precision
 
 REPORT_EVERY = 0.25
 """Seconds between progress reports."""
-HORIZON = 4
+HORIZON = 3
 """Epochs over which the rate falls when early stopping may end the training: it seldom needs more, and a rate that
 still is high when it ends has not settled (measured: benchmarks/quality)."""
 FLOOR = 0.1

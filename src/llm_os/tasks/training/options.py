@@ -21,7 +21,7 @@ class TrainingOptions(Spec):
     seed: int = 42
     """Same seed, data, machine and threads: the same loss curve, bit for bit."""
     early_stopping: bool | int | Literal["auto"] = "auto"
-    """End when the validation loss was no better for this many epochs; `auto` is 2 from 3 epochs on, false is never."""
+    """End when the validation loss was no better for this many epochs; `auto` is 1 from 3 epochs on, false is never."""
     validation: float | None = Field(default=None, gt=0, lt=0.9)
     """Share of the training rows that is held out for early stopping; none: a tenth when it is on."""
     split: str = "train"
@@ -51,10 +51,10 @@ class TrainingOptions(Spec):
     def patience(self) -> int | None:
         """Epochs without progress that end the training; None: never."""
         if self.early_stopping == "auto":
-            return 2 if self.epochs >= 3 else None
+            return 1 if self.epochs >= 3 else None
         if self.early_stopping is False or self.early_stopping == 0:
             return None
-        return 2 if self.early_stopping is True else int(self.early_stopping)
+        return 1 if self.early_stopping is True else int(self.early_stopping)
 
 
 BATCH = 32
