@@ -16,7 +16,6 @@ from llm_os.tasks.training.batches import Examples, encode, hold_out, read_rows
 from llm_os.tasks.training.loop import Loop, Outcome
 from llm_os.tasks.training.options import LENGTH, TrainingOptions
 
-
 QUICK_ATTENTION = {"attention_probs_dropout_prob": 0.0}
 """Dropout inside the attention rules out its fused kernel; the dropout of the layers stays."""
 
