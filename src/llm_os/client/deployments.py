@@ -101,7 +101,8 @@ def predictions(gateway: Gateway, text_or_texts: str | Sequence[str]) -> Predict
 
 
 def answer(gateway: Gateway, prompt_or_messages: Prompt, max_tokens: int, *, stream: bool) -> str | Iterator[str]:
-    messages, options = as_messages(prompt_or_messages), {"max_tokens": max_tokens}
+    # Greedy: a small model drawn from at the protocol's default temperature of 1 writes nonsense.
+    messages, options = as_messages(prompt_or_messages), {"max_tokens": max_tokens, "temperature": 0.0}
     return gateway.stream(messages, options) if stream else gateway.chat(messages, options)
 
 

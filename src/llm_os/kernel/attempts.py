@@ -22,6 +22,8 @@ from llm_os.spec.resources import ResourceSpec
 from llm_os.store import rows
 
 TASK_ARGV = ("{python}", "-m", "llm_os.workers.task", "{attempt}")
+TASK_ENV = {"OMP_WAIT_POLICY": "PASSIVE"}
+"""Threads that wait do not spin: beside other work a spinning thread takes the core that the other one needs."""
 GATEWAY = "gateway"
 GATEWAY_PLACEMENT = Placement(node="local", cpus=0, memory=128 * 2**20)
 
@@ -59,7 +61,7 @@ def ask_to_stop(state: State, tx: Connection, attempt: Attempt, reason: Reason) 
 
 def task_spec(state: State, attempt: Attempt, job: Job, resources: ResourceSpec) -> AttemptSpec:
     """What the task worker finds in its folder. Raises NotFoundError if an input is gone."""
-    process = ProcessSpec(argv=TASK_ARGV, resources=resources)
+    process = ProcessSpec(argv=TASK_ARGV, env=TASK_ENV, resources=resources)
     call = TaskCall(
         task=job.spec.task,
         options=job.spec.options,

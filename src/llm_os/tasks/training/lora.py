@@ -13,8 +13,8 @@ from llm_os.spec.resources import Capacity, ResourceSpec
 from llm_os.tasks.applications import text_classification as application
 from llm_os.tasks.context import Context
 from llm_os.tasks.task import Task
-from llm_os.tasks.training.full import needs, smaller
 from llm_os.tasks.training.options import TrainingOptions
+from llm_os.tasks.training.sizing import needs, smaller
 
 RATE = 5e-4
 """Highest learning rate that `auto` means: ten times that of a full training, as is usual for LoRA."""

@@ -1,0 +1,195 @@
+"""Training through its context alone: no kernel, a tiny model, real PyTorch."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+from tiny import Bench, sentences, tiny_data, tiny_model
+
+from llm_os import plugins
+from llm_os.errors import (
+    DataError,
+    EmptyDataError,
+    IntegrityError,
+    NothingLearntError,
+    SingleClassError,
+    UnsupportedModelError,
+)
+from llm_os.spec.resources import Capacity
+
+QUICK: dict[str, Any] = {"epochs": 3, "batch_size": 8, "learning_rate": 5e-3, "precision": "fp32", "warmup": 0.0}
+
+
+@pytest.fixture
+def inputs(tmp_path: Path) -> dict[str, Any]:
+    return {"model": tiny_model(tmp_path / "model"), "data": tiny_data(tmp_path / "data", sentences(96))}
+
+
+def train(root: Path, inputs: dict[str, Any], method: str = "full", **options: Any) -> Bench:
+    task = plugins.load("task", f"training/{method}")
+    bench = Bench(root, inputs)
+    task.run(bench.context, task.Options.model_validate({**QUICK, **options}))
+    return bench
+
+
+def evaluate(root: Path, model: Bench, data: Any) -> dict[str, Any]:
+    declared = json.loads((model.output / "artifact.json").read_text())
+    from tiny import given
+
+    task = plugins.load("task", "evaluation/classification")
+    bench = Bench(root, {"model": given(model.output, "model", declared["meta"], "3"), "data": data})
+    task.run(bench.context, task.Options())
+    return bench.result
+
+
+@pytest.mark.parametrize("method", ["full", "lora"])
+def test_learns_what_can_be_learnt_and_the_saved_model_knows_it(
+    tmp_path: Path, inputs: dict[str, Any], method: str
+) -> None:
+    bench = train(
+        tmp_path / "run",
+        inputs,
+        method,
+        epochs=12,
+        learning_rate=3e-3 if method == "full" else 1e-2,
+        early_stopping=False,
+    )
+    figures = evaluate(tmp_path / "judge", bench, inputs["data"])
+    assert figures["accuracy"] == 1.0
+    assert figures["count"] == 96
+    assert figures["confusion"] == [[48, 0], [0, 48]]
+    assert figures["loss"] < 0.3
+    if method == "lora":
+        assert (bench.output / "adapter" / "adapter_model.safetensors").exists()
+
+
+def test_the_same_seed_gives_the_same_curve_bit_for_bit(tmp_path: Path, inputs: dict[str, Any]) -> None:
+    first, second = train(tmp_path / "a", inputs), train(tmp_path / "b", inputs)
+    other = train(tmp_path / "c", inputs, seed=7)
+    assert first.losses == second.losses
+    assert first.losses != other.losses
+
+
+class KilledError(Exception):
+    """Stands for kill -9: nothing after it runs."""
+
+
+@pytest.mark.parametrize("step", [1, 7, 11, 20])
+def test_a_run_killed_at_any_step_goes_on_with_the_same_curve(
+    tmp_path: Path, inputs: dict[str, Any], step: int
+) -> None:
+    whole = train(tmp_path / "whole", inputs, checkpoint_every=0)
+    task = plugins.load("task", "training/full")
+    options = task.Options.model_validate({**QUICK, "checkpoint_every": 0})
+    killed = Bench(tmp_path / "killed", inputs)
+    keep = killed.context.checkpoint
+
+    def checkpoint(at: int, folder: Path) -> None:
+        keep(at, folder)
+        if at == step:
+            raise KilledError
+
+    killed.context.checkpoint = checkpoint  # type: ignore[method-assign]
+    with pytest.raises(KilledError):
+        task.run(killed.context, options)
+    again = Bench(tmp_path / "killed", inputs)
+    task.run(again.context, options)
+    assert any(f"step {step}" in message for message in again.messages)
+    assert again.losses == whole.losses
+    assert (again.output / "model.safetensors").read_bytes() == (whole.output / "model.safetensors").read_bytes()
+
+
+def test_a_checkpoint_of_other_data_is_refused_by_name(tmp_path: Path, inputs: dict[str, Any]) -> None:
+    train(tmp_path / "run", inputs, checkpoint_every=0)
+    other = tiny_data(tmp_path / "other", sentences(90))
+    from tiny import given
+
+    changed = {**inputs, "data": given(other.path, "dataset", other.facts.meta, "9")}
+    for name in ("output", "scratch"):
+        for file in sorted((tmp_path / "run" / name).rglob("*"), reverse=True):
+            file.unlink() if file.is_file() else file.rmdir()
+    with pytest.raises(IntegrityError, match="another data"):
+        train(tmp_path / "run", changed, checkpoint_every=0)
+
+
+def test_stops_early_and_keeps_the_best_weights(tmp_path: Path, inputs: dict[str, Any]) -> None:
+    rows = [{**row, "label": ("positive", "negative")[i * 7 % 13 % 2]} for i, row in enumerate(sentences(96))]
+    noise = {**inputs, "data": tiny_data(tmp_path / "noise", rows)}
+    bench = train(tmp_path / "run", noise, epochs=40, learning_rate=3e-3, early_stopping=1)
+    result = bench.result
+    assert result["stopped_early"]
+    assert result["epochs_run"] < 40
+    assert result["best_epoch"] == result["epochs_run"] - 1
+    said = f"stopped after {result['epochs_run']} of 40: no better since {result['best_epoch']}"
+    assert said in bench.messages
+    losses = [entry["validation_loss"] for entry in result["history"]]
+    assert losses[result["best_epoch"] - 1] == min(losses)
+
+
+def test_a_rate_of_zero_is_a_failure_and_no_version(tmp_path: Path, inputs: dict[str, Any]) -> None:
+    with pytest.raises(NothingLearntError, match="did not change"):
+        train(tmp_path / "run", inputs, learning_rate=0.0)
+    assert not (tmp_path / "run" / "output" / "artifact.json").exists()
+
+
+def test_a_loss_that_is_no_number_ends_the_training_at_once(tmp_path: Path, inputs: dict[str, Any]) -> None:
+    with pytest.raises(NothingLearntError, match=r"became (nan|inf) at step"):
+        train(tmp_path / "run", inputs, learning_rate=1e30, clip=1e30, epochs=20)
+
+
+def test_rows_of_one_class_are_refused(tmp_path: Path, inputs: dict[str, Any]) -> None:
+    rows = [row for row in sentences(60) if row["label"] == "positive"]
+    with pytest.raises(SingleClassError):
+        train(tmp_path / "run", {**inputs, "data": tiny_data(tmp_path / "one", rows)})
+
+
+def test_an_unknown_label_is_named_with_its_row(tmp_path: Path, inputs: dict[str, Any]) -> None:
+    rows = [*sentences(20), {"text": "so so", "label": "meh"}]
+    with pytest.raises(DataError, match="Row 20 has the label 'meh'"):
+        train(tmp_path / "run", {**inputs, "data": tiny_data(tmp_path / "odd", rows)})
+
+
+def test_an_empty_slice_is_refused(tmp_path: Path, inputs: dict[str, Any]) -> None:
+    with pytest.raises(EmptyDataError):
+        train(tmp_path / "run", inputs, start=500, stop=600)
+
+
+def test_numbers_are_learnt_as_a_regression(tmp_path: Path, inputs: dict[str, Any]) -> None:
+    rows = [{**row, "label": 2.0 if row["label"] == "positive" else -2.0} for row in sentences(96)]
+    data = tiny_data(tmp_path / "scores", rows, labels=[])
+    bench = train(tmp_path / "run", {**inputs, "data": data}, epochs=12, learning_rate=3e-3, early_stopping=False)
+    figures = evaluate(tmp_path / "judge", bench, data)
+    assert figures["mean_absolute_error"] < 0.8
+    assert figures["labels"] is None
+
+
+def test_what_needs_less_memory_is_said_in_numbers(inputs: dict[str, Any]) -> None:
+    task = plugins.load("task", "training/full")
+    facts = {role: given.facts for role, given in inputs.items()}
+    granted = Capacity(cpus=2, memory=8 * 2**30)
+    large = task.Options(batch_size=4096, max_length=32)
+    need = task.resources(large, facts, granted).memory
+    small = task.resources(task.Options(batch_size=8, max_length=32), facts, granted).memory
+    assert need > small
+    assert "batch_size" in task.alternatives(large, facts, granted, small + 2**20)
+
+
+def test_a_chat_model_cannot_be_tuned_as_a_classifier(inputs: dict[str, Any]) -> None:
+    task = plugins.load("task", "training/full")
+    facts = {role: given.facts for role, given in inputs.items()}
+    gguf = facts["model"].model_copy(update={"meta": {**facts["model"].meta, "format": "gguf"}})
+    with pytest.raises(UnsupportedModelError, match="gguf"):
+        task.resources(task.Options(), {**facts, "model": gguf}, Capacity(cpus=2, memory=2**33))
+
+
+def test_evaluating_a_model_without_a_head_says_what_to_do(inputs: dict[str, Any]) -> None:
+    task = plugins.load("task", "evaluation/classification")
+    facts = {role: given.facts for role, given in inputs.items()}
+    with pytest.raises(UnsupportedModelError, match="no classification head"):
+        task.resources(task.Options(), facts, Capacity(cpus=2, memory=2**33))
