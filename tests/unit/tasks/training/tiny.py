@@ -53,7 +53,7 @@ def sentences(count: int) -> list[dict[str, Any]]:
         word = WORDS[i % 6]
         rows.append(
             {
-                "text": f"{WORDS[8 + i % 2]} {WORDS[6 + i // 2 % 2]} {WORDS[10 + i // 3 % 2]} {WORDS[12 + i % 2]} {word}",
+                "text": " ".join([WORDS[8 + i % 2], WORDS[6 + i // 2 % 2], WORDS[10 + i // 3 % 2], word]),
                 "label": "positive" if i % 6 < 3 else "negative",
             }
         )
