@@ -50,14 +50,18 @@ def errors_page() -> str:
         for code, cls in sorted(errors.by_code().items())
     ]
     tree = (errors.__doc__ or "").split("```")[1]
-    text = f"# Errors\n\n{NOTE}\nAll are in `llm_os.errors`; each has `code`, `message`, `hint`, `retryable`, `details`.\n"
+    text = (
+        f"# Errors\n\n{NOTE}\nAll are in `llm_os.errors`; each has `code`, `message`, `hint`, `retryable`, `details`.\n"
+    )
     return text + f"\n```text{tree}```\n\n" + table(("Class", "Code", "HTTP", "Exit code", "Retryable"), rows)
 
 
 def vocabulary_page() -> str:
     reasons = ", ".join(f"`{reason.value}`" for reason in Reason)
     kinds = ", ".join(f"`{kind.value}`" for kind in EventKind)
-    return f"# Reasons and events\n\n{NOTE}\nReasons of conditions and refusals: {reasons}.\n\nKinds of events: {kinds}.\n"
+    return (
+        f"# Reasons and events\n\n{NOTE}\nReasons of conditions and refusals: {reasons}.\n\nKinds of events: {kinds}.\n"
+    )
 
 
 def plugins_page() -> str:
