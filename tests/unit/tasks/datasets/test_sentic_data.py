@@ -1,0 +1,103 @@
+"""The shipped data is what its card says, on every machine."""
+
+from __future__ import annotations
+
+import json
+import struct
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from llm_os import plugins
+from llm_os.errors import DataError
+from llm_os.tasks.context import Context
+from llm_os.tasks.datasets.splits import normal_form
+
+ROOT = Path(__file__).parents[4]
+
+
+def prepare(root: Path, **options: Any) -> dict[str, Any]:
+    for name in ("output", "checkpoints", "scratch"):
+        (root / name).mkdir(parents=True)
+    context = Context(inputs={}, output=root / "output", checkpoints=root / "checkpoints", scratch=root / "scratch")
+    task = plugins.load("task", "datasets/sentic_data")
+    task.run(context, task.Options.model_validate(options))
+    meta: dict[str, Any] = json.loads((root / "output" / "artifact.json").read_text())["meta"]
+    return meta
+
+
+def rows(root: Path, split: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (root / "output" / split / "rows.jsonl").open(encoding="utf-8")]
+
+
+def test_english_has_15759_texts_in_two_classes(tmp_path: Path) -> None:
+    meta = prepare(tmp_path)
+    train, test = meta["splits"]["train"], meta["splits"]["test"]
+    assert train["rows"] + test["rows"] == 15_759
+    assert {name: train["classes"][name] + test["classes"][name] for name in meta["labels"]} == {
+        "negative": 7_301,
+        "positive": 8_458,
+    }
+    assert all(abs(row["score"]) >= 1 for split in ("train", "test") for row in rows(tmp_path, split))
+
+
+def test_the_split_is_the_same_on_every_machine(tmp_path: Path) -> None:
+    meta = prepare(tmp_path)
+    assert meta["splits"]["train"]["fingerprint"] == (
+        "sha256:edf9f8e09872b47df7cf8d4fe386664f3bc7a7e3859604e6c9fd8c0282ae10fd"
+    )
+    assert meta["splits"]["test"]["fingerprint"] == (
+        "sha256:c646a0ece6559281264e63c43b82b389da71edae28edc4586c4c0311fa1d733c"
+    )
+
+
+@pytest.mark.parametrize("language", ["en", "zh"])
+def test_no_text_is_on_both_sides_and_classes_are_in_proportion(tmp_path: Path, language: str) -> None:
+    meta = prepare(tmp_path, language=language)
+    train, test = ({normal_form(row["text"]) for row in rows(tmp_path, split)} for split in ("train", "test"))
+    assert train.isdisjoint(test)
+    for name in meta["labels"]:
+        held = meta["splits"]["test"]["classes"][name]
+        whole = held + meta["splits"]["train"]["classes"][name]
+        assert abs(held - 0.2 * whole) <= 2
+
+
+def test_chinese_has_17363_lines_without_duplicates(tmp_path: Path) -> None:
+    meta = prepare(tmp_path, language="zh")
+    both = [*rows(tmp_path, "train"), *rows(tmp_path, "test")]
+    assert meta["splits"]["train"]["duplicates"] == meta["splits"]["test"]["duplicates"] == 0
+    assert len({normal_form(row["text"]) for row in both}) == len(both)
+    assert 17_300 < len(both) <= 17_363
+
+
+def test_three_classes_and_scores(tmp_path: Path) -> None:
+    assert prepare(tmp_path / "three", labels=3)["labels"] == ["negative", "neutral", "positive"]
+    scores = prepare(tmp_path / "score", labels="score")
+    assert scores["labels"] is None
+    assert scores["task"] == "regression"
+
+
+def test_chinese_has_no_ratings(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="two classes and no ratings"):
+        prepare(tmp_path, language="zh", labels=3)
+
+
+def test_a_limit_takes_so_many_in_proportion(tmp_path: Path) -> None:
+    meta = prepare(tmp_path, limit=500)
+    assert abs(meta["splits"]["train"]["rows"] + meta["splits"]["test"]["rows"] - 500) <= 2
+
+
+def test_any_row_is_found_by_its_offset(tmp_path: Path) -> None:
+    prepare(tmp_path, limit=100)
+    folder = tmp_path / "output" / "test"
+    data, index = (folder / "rows.jsonl").read_bytes(), (folder / "rows.idx").read_bytes()
+    offsets = struct.unpack(f"<{len(index) // 8}Q", index)
+    assert offsets[-1] == len(data)
+    found = [json.loads(data[a:b]) for a, b in zip(offsets, offsets[1:], strict=False)]
+    assert found == rows(tmp_path, "test")
+
+
+def test_the_card_in_the_documents_is_the_one_that_ships() -> None:
+    shipped = ROOT / "src" / "llm_os" / "tasks" / "datasets" / "data" / "CARD.md"
+    assert (ROOT / "docs" / "reference" / "data-card-sentic_data.md").read_text() == shipped.read_text()
