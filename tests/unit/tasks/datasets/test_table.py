@@ -128,7 +128,11 @@ def test_equal_texts_stay_on_one_side(tmp_path: Path) -> None:
     doubled = GOOD + GOOD.split("\n", 1)[1].upper().replace("GOOD", "good").replace("BAD", "bad")
     prepare(tmp_path, written(tmp_path, "a.csv", doubled))
     sides = [
-        {json.loads(line)["text"].lower() for line in (tmp_path / "output" / split / "rows.jsonl").open()}
+        {
+            json.loads(line)["text"].lower()
+            for line in (tmp_path / "output" / split / "rows.jsonl").read_text().split("\n")
+            if line
+        }
         for split in ("train", "test")
     ]
     assert sides[0].isdisjoint(sides[1])
