@@ -1,0 +1,69 @@
+"""The kernel keeps its promises whatever goes wrong: thousands of random runs, and one run killed at every point.
+
+`LLM_OS_SEEDS` sets how many runs (2,000 if it is not set). A run that fails names the command that repeats it.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+
+import pytest
+
+from llm_os.testing.simulator import simulate
+from llm_os.testing.strategies import GIB, Misfortune, PlannedDeployment, PlannedJob, PlannedSession, Scenario
+
+SEEDS = int(os.environ.get("LLM_OS_SEEDS", "2000"))
+CHUNK = 50
+STRIDES = 16
+"""The points of the fixed run are dealt out to so many tests."""
+
+
+@pytest.fixture(autouse=True)
+def _quiet() -> Iterator[None]:
+    """Failed commits are logged, as they should be; thousands of them would hide what failed."""
+    logging.disable(logging.CRITICAL)
+    yield
+    logging.disable(logging.NOTSET)
+
+
+@pytest.mark.parametrize("first", range(0, SEEDS, CHUNK))
+def test_random_misfortune_breaks_no_promise(first: int) -> None:
+    for seed in range(first, min(first + CHUNK, SEEDS)):
+        simulate(seed)
+
+
+WORKDAY = Scenario(
+    sessions=(
+        PlannedSession(
+            at=0.0,
+            name="script",
+            ttl=2.0,
+            ends=4.5,
+            closes=False,
+            jobs=(
+                PlannedJob(0.0, "sim/model", 1, 1.0, GIB, 0, 0.3, "ok", followed=True),
+                PlannedJob(0.1, "sim/work", 1, 2.0, 4 * GIB, 0, 0.5, "ok", background=True),
+                PlannedJob(0.1, "sim/work", 2, 2.0, 4 * GIB, 0, 0.5, "flaky"),
+                PlannedJob(0.2, "sim/work", 3, 1.0, 2 * GIB, 0, 0.5, "hangs", cancel_after=1.5),
+                PlannedJob(3.0, "sim/model", 1, 1.0, GIB, 0, 0.3, "ok"),
+            ),
+            deployments=(
+                PlannedDeployment(1.0, "kept", 0.5, GIB, 1, keep=True, private=False, idle_after=None, stop_after=2.0),
+                PlannedDeployment(1.0, "own", 0.5, GIB, 1, keep=False, private=True, idle_after=None, stop_after=None),
+            ),
+        ),
+    ),
+    misfortune=Misfortune(),
+)
+"""Everything once, and nothing goes wrong but the one crash."""
+
+
+@pytest.mark.parametrize("offset", range(STRIDES))
+def test_a_kernel_may_be_killed_at_every_point_of_a_day(offset: int) -> None:
+    points = simulate(1, scenario=WORKDAY).points[0]
+    assert points > 300
+    for point in range(1 + offset, points + 1, STRIDES):
+        outcome = simulate(1, scenario=WORKDAY, crash_at=point)
+        assert len(outcome.crashes) == 1
