@@ -5,8 +5,9 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from llm_os.errors import DataError, EmptyDataError, EncodingError, NotFoundError
 
@@ -42,31 +43,33 @@ def check_file(path: Path) -> None:
             raise DataError(f"'{path.name}' is {what}, whatever its name says.", hint="Unpack or convert it first.")
 
 
-def read(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+@contextmanager
+def reading(path: Path) -> Iterator[Iterator[tuple[int, dict[str, Any]]]]:
     """(line number in the file, row by column). Raises DataError and EncodingError as it goes."""
     suffix = path.suffix.lower()
-    return _json_lines(path) if suffix in JSON_LINES else _separated(path, SEPARATORS[suffix])
-
-
-def _lines(path: Path) -> Iterator[str]:
-    offset = 0
     with path.open("rb") as file:
-        for number, raw in enumerate(file, 1):
-            try:
-                text = raw.decode("utf-8-sig" if number == 1 else "utf-8")
-            except UnicodeDecodeError as error:
-                raise EncodingError(
-                    f"Row {number} of '{path.name}' is not UTF-8 (byte {offset + error.start}).",
-                    hint="Save the file as UTF-8, for example: iconv -f latin1 -t utf-8 in.csv > out.csv",
-                    details={"row": number, "byte": offset + error.start},
-                ) from error
-            offset += len(raw)
-            yield text.replace("\x00", "")
+        lines = _lines(file, path)
+        yield _json_lines(lines, path) if suffix in JSON_LINES else _separated(lines, path, SEPARATORS[suffix])
 
 
-def _separated(path: Path, separator: str) -> Iterator[tuple[int, dict[str, Any]]]:
+def _lines(file: BinaryIO, path: Path) -> Iterator[str]:
+    offset = 0
+    for number, raw in enumerate(file, 1):
+        try:
+            text = raw.decode("utf-8-sig" if number == 1 else "utf-8")
+        except UnicodeDecodeError as error:
+            raise EncodingError(
+                f"Row {number} of '{path.name}' is not UTF-8 (byte {offset + error.start}).",
+                hint="Save the file as UTF-8, for example: iconv -f latin1 -t utf-8 in.csv > out.csv",
+                details={"row": number, "byte": offset + error.start},
+            ) from error
+        offset += len(raw)
+        yield text.replace("\x00", "")
+
+
+def _separated(lines: Iterator[str], path: Path, separator: str) -> Iterator[tuple[int, dict[str, Any]]]:
     csv.field_size_limit(LONGEST)
-    reader = csv.reader(_lines(path), delimiter=separator, strict=True)
+    reader = csv.reader(lines, delimiter=separator, strict=True)
     try:
         header = [name.strip() for name in next(reader)]
         _check_header(path, header)
@@ -96,8 +99,8 @@ def _check_header(path: Path, header: list[str]) -> None:
         raise DataError(f"'{path.name}' has two columns named '{twice[0]}'.", hint="Rename one of them.")
 
 
-def _json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    for number, line in enumerate(_lines(path), 1):
+def _json_lines(lines: Iterator[str], path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
         try:

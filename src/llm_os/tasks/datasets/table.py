@@ -97,24 +97,23 @@ def _rows(context: Context, path: Path, options: TableOptions) -> list[Row]:
     """Rows with `text` and `label`; empty texts are counted and skipped."""
     rows: list[Row] = []
     empty, text, label = 0, "", ""
-    for number, row in readers.read(path):
-        if not text:
-            text = _column(context, row, options.text, TEXTS, "text", path)
-            label = _column(context, row, options.label, LABELS, "label", path)
-        for column in (text, label):
-            if column not in row:
-                raise _missing(column, row, f"Row {number} of '{path.name}'")
-        words = str(row[text] if row[text] is not None else "").strip()
-        if not words:
-            empty += 1
-            continue
-        rows.append({"text": words, "label": _label(row[label], number, path, options.labels == "score")})
-        if number % REPORT_EVERY == 0:
-            context.report(stage="reading", step=number, total=0)
+    with readers.reading(path) as numbered:
+        for number, row in numbered:
+            if not text:
+                text = _column(context, row, options.text, TEXTS, "text", path)
+                label = _column(context, row, options.label, LABELS, "label", path)
+            for column in (text, label):
+                if column not in row:
+                    raise _missing(column, row, f"Row {number} of '{path.name}'")
+            words = str(row[text] if row[text] is not None else "").strip()
+            if not words:
+                empty += 1
+                continue
+            rows.append({"text": words, "label": _label(row[label], number, path, options.labels == "score")})
+            if number % REPORT_EVERY == 0:
+                context.report(stage="reading", step=number, total=0)
     if not rows:
-        raise EmptyDataError(
-            f"'{path.name}' has no row with a text.", hint="It needs a header and at least a few rows."
-        )
+        raise EmptyDataError(f"'{path.name}' has no row with a text.", hint="It needs a header and a few rows.")
     if empty > len(rows):
         raise DataError(
             f"{empty} of {empty + len(rows)} texts in column '{text}' are empty.", hint="Is it the right column?"
