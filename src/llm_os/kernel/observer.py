@@ -5,7 +5,7 @@ from __future__ import annotations
 from sqlalchemy import Connection
 
 from llm_os.errors import InternalError, InvalidInputError
-from llm_os.kernel.attempts import GATEWAY
+from llm_os.kernel.attempts import GATEWAY, ask_to_stop
 from llm_os.kernel.deployments import Deployments
 from llm_os.kernel.effects import Dead, Ingested, Result, Seen, Started, StartFailed
 from llm_os.kernel.jobs import Jobs
@@ -13,6 +13,7 @@ from llm_os.kernel.outcomes import End, Outcome, outcome_of
 from llm_os.kernel.state import State
 from llm_os.spec.artifacts import ArtifactFacts
 from llm_os.spec.attempts import EXIT_OK
+from llm_os.spec.conditions import Reason
 from llm_os.spec.events import EventKind
 from llm_os.spec.jobs import Attempt, AttemptState
 from llm_os.spec.processes import ProcessPhase
@@ -44,16 +45,25 @@ class Observer:
                 text = f"{started.owner} started as attempt {started.number}."
                 rows.add_event(tx, self._state.clock.now(), EventKind.JOB_STARTED, started.owner, text)
         elif isinstance(result, StartFailed):
-            values = result.error.to_dict()
-            user = isinstance(result.error, InvalidInputError)
-            outcome = Outcome(End.USER_ERROR if user else End.LOST, result.error.message, values, not user)
-            self._ended(tx, attempt, outcome, None)
+            self._start_failed(tx, attempt, result)
         elif isinstance(result, Dead):
             self._ended(tx, attempt, self._outcome(attempt), None)
         elif isinstance(result, Seen):
             self._seen(tx, attempt, result)
         else:
             self._ingested(tx, attempt, result)
+
+    def _start_failed(self, tx: Connection, attempt: Attempt, result: StartFailed) -> None:
+        """What could not be started may yet run: an earlier start may have been cut off after its effect.
+
+        So it is stopped, which seals it, and its end is told when the launcher has confirmed that it is dead.
+        """
+        user = isinstance(result.error, InvalidInputError)
+        end = End.USER_ERROR if user else End.LOST
+        self._state.watch(attempt.id).failed_start = Outcome(
+            end, result.error.message, result.error.to_dict(), retryable=not user
+        )
+        ask_to_stop(self._state, tx, attempt, Reason.START_FAILED)
 
     def _seen(self, tx: Connection, attempt: Attempt, result: Seen) -> None:
         status, watch = result.status, self._state.watch(attempt.id)
@@ -119,6 +129,9 @@ class Observer:
         return self._state.plugins.task(row.job.spec.task).output is not None
 
     def _outcome(self, attempt: Attempt) -> Outcome:
+        failed = self._state.watch(attempt.id).failed_start
+        if failed is not None:
+            return failed
         log = str(self._state.files.attempt(attempt.id) / "log")
         error = self._state.watch(attempt.id).newest("error")
         return outcome_of(self._state.files.read_exit(attempt.id), error, log)

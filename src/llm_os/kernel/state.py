@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from sqlalchemy import Connection
 
 from llm_os.drivers.launcher import Launcher
+from llm_os.kernel.outcomes import Outcome
 from llm_os.kernel.ports import Artifacts, Clock, Files, Machine, Plugins, Random
 from llm_os.memory.ledger import Ledger
 from llm_os.settings import Settings
@@ -33,6 +34,8 @@ class Watch:
     reports: list[Report] = field(default_factory=list)
     resident: int | None = None
     inspected_at: float = 0.0
+    failed_start: Outcome | None = None
+    """Why the launcher could not start it; lost with a restart, when its sealed folder tells as much."""
 
     def newest(self, kind: str) -> Report | None:
         return next((report for report in reversed(self.reports) if report.kind == kind), None)

@@ -73,7 +73,7 @@ class Oracle:
         spec = self.host.specs[process.attempt]
         alive = [other for other in self.host.alive() if other is not process]
         self._fits(spec, alive)
-        twins = [other.attempt for other in alive if self.host.specs[other.attempt].owner == spec.owner]
+        twins = [other.attempt for other in alive if self.host.owner_of(other.attempt) == spec.owner]
         if spec.serve is not None:
             if spec.serve.deployment in self._ended_names:
                 self._broken(f"A replica of {spec.serve.deployment} started after its end.")
@@ -248,7 +248,7 @@ class Oracle:
         ended = self.host.exit_of(attempt)
         if ended is None or ended.code != 0:
             self._broken(f"{job.id} succeeded by {attempt}, which did not.")
-        elif not job.cached and self.host.specs[attempt].owner != job.id:
+        elif not job.cached and self.host.owner_of(attempt) != job.id:
             self._broken(f"{job.id} has the result of {attempt}, which is another's.")
         if job.spec.task != "sim/work" and "artifact" not in job.result:
             self._broken(f"{job.id} succeeded without its artifact.")
@@ -256,7 +256,7 @@ class Oracle:
             self._broken(f"{job.id} succeeded, but its version {job.result.get('version')} is not registered.")
 
     def _truly_failed(self, job: Job, unlucky: bool) -> None:
-        mine = [p for p in self.host.processes.values() if self.host.specs[p.attempt].owner == job.id]
+        mine = [p for p in self.host.processes.values() if self.host.owner_of(p.attempt) == job.id]
         codes = [process.exit.code if process.exit else None for process in mine]
         spent = job.attempts >= job.spec.retry.attempts
         if 0 in codes and not unlucky:

@@ -154,6 +154,11 @@ class SimulatedHost(FakeHost):
         """From now on every worker does what its task says."""
         self.workers = self.bad_reports = 0.0
 
+    def owner_of(self, attempt: str) -> str:
+        """Job, deployment or `gateway`; empty for an attempt that was sealed before anything was laid out for it."""
+        spec = self.specs.get(attempt)
+        return spec.owner if spec else ""
+
     def exit_of(self, attempt: str) -> Exit | None:
         process = self.processes.get(attempt)
         return (process.exit if process else None) or self.zombies.get(attempt)

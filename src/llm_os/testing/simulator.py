@@ -153,8 +153,9 @@ class Simulation:
         self._finished = False
         story, broken = asyncio.ensure_future(self._story()), asyncio.ensure_future(self._stop.wait())
         await asyncio.wait({story, broken}, return_when=asyncio.FIRST_COMPLETED)
-        if story.done() and not self._broken_rules:
-            story.result()
+        problem = story.exception() if story.done() else None
+        if problem is not None:
+            self._broken(f"The simulation itself failed: {problem!r}")
         story.cancel()
         broken.cancel()
         with suppress(asyncio.CancelledError, Exception):
@@ -163,7 +164,7 @@ class Simulation:
             life.bury()
         await asyncio.sleep(0)
         if self._broken_rules:
-            raise SimulationError(self._explain())
+            raise SimulationError(self._explain()) from problem
 
     async def _story(self) -> None:
         keeper = asyncio.ensure_future(self._keep_alive())
@@ -435,7 +436,7 @@ class Simulation:
                 return f"The gateway sends requests for {route.deployment} to {dead}, which run no more."
         if slow := [name for name, record in live.items() if record.state is DeploymentState.STARTING]:
             return f"{slow} started, but never answers."
-        systems = [p for p in self._host.alive() if self._host.specs[p.attempt].owner == "gateway"]
+        systems = [p for p in self._host.alive() if self._host.owner_of(p.attempt) == "gateway"]
         if len(systems) != int(self._scenario.gateway):
             return f"{len(systems)} gateways run."
         return ""
@@ -454,7 +455,7 @@ class Simulation:
             if all(job.state.ended for job in jobs) and not await self._ask("deployments"):
                 break
             await asyncio.sleep(1.0)
-        if any(self._host.specs[p.attempt].owner != "gateway" for p in self._host.alive()):
+        if any(self._host.owner_of(p.attempt) != "gateway" for p in self._host.alive()):
             await asyncio.sleep(self._settings.sweep_every + 1.0)
         jobs = await self._ask("jobs", None, 10_000)
         self._oracle.nothing_was_lost(jobs, await self._ask("models"), unlucky="disk" in self._luck.seen)
@@ -462,7 +463,7 @@ class Simulation:
         left = [d.spec.name for d in await self._ask("deployments")]
         if left:
             self._broken(f"{left} never ended.")
-        orphans = [p.attempt for p in self._host.alive() if self._host.specs[p.attempt].owner != "gateway"]
+        orphans = [p.attempt for p in self._host.alive() if self._host.owner_of(p.attempt) != "gateway"]
         if orphans:
             self._broken(f"{orphans} runs, and nobody owns it.")
 
