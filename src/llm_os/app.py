@@ -10,7 +10,6 @@ import logging
 import logging.handlers
 import os
 import random
-import secrets
 import signal
 import sys
 import time
@@ -19,11 +18,12 @@ from pathlib import Path
 
 from llm_os import plugins
 from llm_os.drivers.engine import Engine
-from llm_os.errors import LLMOSError
+from llm_os.errors import LLMOSError, NotFoundError
 from llm_os.kernel.folders import HomeFiles
 from llm_os.kernel.leadership import HomeLock
 from llm_os.kernel.loop import Kernel
 from llm_os.kernel.ports import TaskPlugin
+from llm_os.server.keys import ensure_admin_key
 from llm_os.server.management.serve import serve
 from llm_os.settings import Settings
 from llm_os.spec.resources import Capacity
@@ -59,26 +59,19 @@ class ThisMachine:
 
 
 class Registry:
-    """The plugins of this installation; fakes only while testing."""
+    """The plugins of this installation; tasks that only test the system are hidden unless it is being tested."""
+
+    def __init__(self, *, testing: bool) -> None:
+        self._testing = testing
 
     def task(self, name: str) -> TaskPlugin:
+        if name.startswith("testing/") and not self._testing:
+            raise NotFoundError(f"There is no task '{name}'.", hint="Tasks of the tests need LLM_OS_TESTING=1.")
         task: TaskPlugin = plugins.load("task", name)
         return task
 
     def engines(self) -> Sequence[Engine]:
         return [plugins.load("engine", name) for name in plugins.names("engine")]
-
-
-def admin_key(settings: Settings) -> str:
-    """The operator's key; made at the first start, readable by this user only."""
-    try:
-        handle = os.open(settings.admin_key, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    except FileExistsError:
-        return settings.admin_key.read_text().strip()
-    key = "llmos-" + secrets.token_urlsafe(32)
-    with os.fdopen(handle, "w") as file:
-        file.write(key + "\n")
-    return key
 
 
 def prepare_home(settings: Settings) -> None:
@@ -89,14 +82,14 @@ def prepare_home(settings: Settings) -> None:
 
 def build(settings: Settings, *, ephemeral: bool) -> Kernel:
     """A kernel on this machine's real parts."""
-    key = admin_key(settings)
+    key = ensure_admin_key(settings.admin_key)
     return Kernel(
         settings=settings,
         database=Database(settings.database_url),
         artifacts=ArtifactStore(settings.artifacts),
         launcher=plugins.load("launcher", "local")(settings),
         machine=ThisMachine(),
-        plugins=Registry(),
+        plugins=Registry(testing=settings.testing),
         clock=SystemClock(),
         random=random.SystemRandom(),
         files=HomeFiles(settings),

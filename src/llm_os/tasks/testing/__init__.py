@@ -1,0 +1,1 @@
+"""Tasks for tests of the system itself; submitted only where LLM_OS_TESTING is set."""

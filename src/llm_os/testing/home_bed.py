@@ -1,0 +1,160 @@
+"""A home with a real kernel process, a client on its socket, toy models, and callers that never stop asking."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import struct
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import httpx2
+
+from llm_os.settings import Settings
+
+
+def write_toy_model(folder: Path, architecture: str) -> None:
+    """The smallest folder that passes for a model; the fake engine does not read its weights."""
+    folder.mkdir()
+    config: dict[str, Any] = {"architectures": [architecture], "model_type": "toy", "hidden_size": 1}
+    if architecture.endswith("ForSequenceClassification"):
+        config["id2label"] = {"0": "negative", "1": "positive"}
+    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "tokenizer.json").write_text("{}")
+    header = json.dumps({"w": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}).encode()
+    (folder / "model.safetensors").write_bytes(struct.pack("<Q", len(header)) + header + b"\0\0\0\0")
+
+
+class Home:
+    """One home: its kernel process and a client on its socket."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.settings = Settings(home=folder / "home")
+        self.kernel: asyncio.subprocess.Process | None = None
+        self._client = httpx2.AsyncClient(
+            transport=httpx2.AsyncHTTPTransport(uds=str(self.settings.socket)), base_url="http://llm-os", timeout=40
+        )
+
+    async def start(self) -> None:
+        """Start a kernel and wait until it and its gateway answer."""
+        environment = {
+            **os.environ,
+            "LLM_OS_HOME": str(self.settings.home),
+            "LLM_OS_MANAGEMENT_PORT": "0",
+            "LLM_OS_GATEWAY_PORT": "0",
+            "LLM_OS_TESTING": "1",
+        }
+        self.kernel = await asyncio.create_subprocess_exec(sys.executable, "-m", "llm_os.app", env=environment)
+        await self.until(self._answers)
+
+    async def _answers(self) -> bool:
+        assert self.kernel is not None
+        assert self.kernel.returncode is None, "the kernel ended by itself"
+        try:
+            return (await self.get("/v1/status"))["gateway"] is not None
+        except httpx2.TransportError:
+            return False
+
+    async def kill_kernel(self) -> None:
+        assert self.kernel is not None
+        self.kernel.kill()
+        await self.kernel.wait()
+
+    async def down(self) -> None:
+        """End everything."""
+        if self.kernel is not None:
+            if self.kernel.returncode is not None:
+                await self.start()
+            await self.post("/v1/shutdown", {})
+            async with asyncio.timeout(30):
+                await self.kernel.wait()
+        await self._client.aclose()
+
+    async def get(self, path: str, **parameters: Any) -> Any:
+        return self._checked(await self._client.get(path, params=parameters))
+
+    async def post(self, path: str, body: Any = None) -> Any:
+        return self._checked(await self._client.post(path, json=body))
+
+    @staticmethod
+    def _checked(answer: httpx2.Response) -> Any:
+        assert answer.status_code == 200, answer.text
+        return answer.json()
+
+    async def until(self, fact: Any, seconds: float = 30.0) -> None:
+        async with asyncio.timeout(seconds):
+            while not await fact():  # noqa: ASYNC110 - what another process does rings no bell here
+                await asyncio.sleep(0.05)
+
+    async def load(self, card: str, architecture: str) -> None:
+        """Register a toy model under `card`, by the job that users' models come in by."""
+        write_toy_model(self.folder / card, architecture)
+        spec = {"task": "sources/fetch", "options": {"source": str(self.folder / card)}, "name": card}
+        job = await self.post("/v1/jobs", {"spec": spec, "background": True})
+
+        async def ended() -> bool:
+            nonlocal job
+            job = await self.get(f"/v1/jobs/{job['id']}", wait=5)
+            return job["state"] in {"succeeded", "failed", "cancelled"}
+
+        await self.until(ended)
+        assert job["state"] == "succeeded", job["error"]
+
+    async def deploy(self, name: str, model: str, **spec: Any) -> tuple[str, str]:
+        """A kept deployment on the fake engine, ready: (gateway's base URL, its key)."""
+        body = {"spec": {"name": name, "model": model, "engine": "fake", **spec}, "keep": True}
+        created = await self.post("/v1/deployments", body)
+        await self.until_state(name, "ready")
+        return (await self.get("/v1/status"))["gateway"].removesuffix("/v1"), created["key"]
+
+    async def until_state(self, name: str, state: str) -> None:
+        async def reached() -> bool:
+            return (await self.get(f"/v1/deployments/{name}"))["state"] == state
+
+        await self.until(reached)
+
+
+class Callers:
+    """Some callers that ask a deployment again and again, each after its last answer."""
+
+    def __init__(self, url: str, key: str, model: str, number: int = 4) -> None:
+        self.statuses: Counter[Any] = Counter()
+        self.slowest = 0.0
+        self._stop = asyncio.Event()
+        self._answered = asyncio.Event()
+        self._body = {"model": model, "input": "a fine day"}
+        self._url = url + "/classify"
+        self._headers = {"authorization": f"Bearer {key}"}
+        self._tasks = [asyncio.create_task(self._ask()) for _ in range(number)]
+
+    async def _ask(self) -> None:
+        async with aiohttp.ClientSession(headers=self._headers) as session:
+            while not self._stop.is_set():
+                begun = time.monotonic()
+                try:
+                    async with session.post(self._url, json=self._body) as answer:
+                        await answer.read()
+                        self.statuses[answer.status] += 1
+                        self._answered.set()
+                except aiohttp.ClientError as error:
+                    self.statuses[type(error).__name__] += 1
+                self.slowest = max(self.slowest, time.monotonic() - begun)
+                await asyncio.sleep(0.01)
+
+    async def until_more(self, answers: int) -> None:
+        """Wait until this many more requests were answered with 200."""
+        wanted = self.statuses[200] + answers
+        async with asyncio.timeout(30):
+            while self.statuses[200] < wanted:
+                self._answered.clear()
+                await self._answered.wait()
+
+    async def close(self) -> None:
+        self._stop.set()
+        await asyncio.gather(*self._tasks)
