@@ -13,6 +13,11 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from llm_os.spec.units import Bytes, Duration
 
+SOCKET_PATH = 107
+"""Bytes that the path of a Unix socket may have."""
+LONGEST_SOCKET = len("/att-0123456789.sock") + 4
+"""Bytes of the longest name of a socket, with some to spare."""
+
 
 class Settings(BaseSettings):
     """Read from `LLM_OS_*` environment variables. At most 30 fields, each documented."""
@@ -79,10 +84,11 @@ class Settings(BaseSettings):
 
     @cached_property
     def runtime(self) -> Path:
-        """Folder of Unix sockets, named by a hash of the home: socket paths may have 107 bytes at most."""
-        base = os.environ.get("XDG_RUNTIME_DIR") or tempfile.gettempdir()
+        """Folder of Unix sockets, named by a hash of the home: the system takes paths of 107 bytes at most."""
         digest = hashlib.sha256(str(self.home.resolve()).encode()).hexdigest()[:12]
-        return Path(base) / f"llm-os-{os.getuid()}" / digest
+        bases = [os.environ.get("XDG_RUNTIME_DIR") or tempfile.gettempdir(), tempfile.gettempdir(), "/tmp"]  # noqa: S108
+        folders = [Path(base) / f"llm-os-{os.getuid()}" / digest for base in bases]
+        return next((f for f in folders if len(os.fsencode(f)) + LONGEST_SOCKET <= SOCKET_PATH), folders[-1])
 
     @property
     def socket(self) -> Path:

@@ -11,6 +11,7 @@ from pathlib import Path
 from llm_os.spec.processes import Handle
 
 PROC = Path("/proc")
+BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
@@ -40,7 +41,7 @@ class Process:
 def boot_id() -> str:
     """Changes with every start of the machine; empty where the system has none."""
     try:
-        return (PROC / "sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+        return BOOT_ID.read_text(encoding="ascii").strip()
     except FileNotFoundError:
         return ""
 

@@ -1,0 +1,218 @@
+"""The five lines and the command line as a newcomer runs them: real processes, a real model, little data."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytestmark = [pytest.mark.net, pytest.mark.slow, pytest.mark.timeout(600), pytest.mark.xdist_group("heavy")]
+
+FIVE = """import llm_os
+llm_os.set_resources(gpus=[0, 1], cpus=4)
+model = llm_os.load_model("transformer")
+train_data, test_data = llm_os.load_data("sentic_data", limit=200)
+model.train(train_data, epochs=1)
+model.evaluate(test_data)
+"""
+REST = """
+print(model.predict("a fine film").label in {"positive", "negative"})
+deployment = model.deploy("mood")
+print([p.label in {"positive", "negative"} for p in deployment.predict(["good", "bad"])])
+print(deployment.key not in repr(deployment), model.version, model.lineage.parent)
+"""
+
+
+class Place:
+    """A home of its own, and commands in it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.home = folder / "home"
+        self.env = {
+            **os.environ,
+            "LLM_OS_HOME": str(self.home),
+            "LLM_OS_MANAGEMENT_PORT": "0",
+            "LLM_OS_GATEWAY_PORT": "0",
+            "XDG_RUNTIME_DIR": str(folder),
+            "LLM_OS_LINGER": "3",
+        }
+
+    def script(self, text: str, **env: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-c", text]
+        return subprocess.run(
+            command, env={**self.env, **env}, capture_output=True, text=True, timeout=400, check=False
+        )
+
+    def cli(self, *words: str, **env: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "llm_os.cli.main", *words]
+        return subprocess.run(
+            command, env={**self.env, **env}, capture_output=True, text=True, timeout=400, check=False
+        )
+
+    def told(self, *words: str) -> Any:
+        done = self.cli(*words, "--json")
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Iterator[Place]:
+    place = Place(tmp_path)
+    try:
+        yield place
+    finally:
+        place.cli("down")
+
+
+def test_the_five_lines_run_and_leave_only_what_they_mean_to_keep(place: Place) -> None:
+    assert place.cli("up").returncode == 0
+    done = place.script(FIVE + REST)
+    assert done.returncode == 0, done.stderr
+    assert re.match(r"Model evaluation:\nAccuracy: 0\.\d{4}\nLoss: \d\.\d{4}\nTrue\n\[True, True\]\nTrue ", done.stdout)
+    assert "transformer-sentic_data@1 transformer@1" in done.stdout
+    assert done.stderr.count("Not everything is there: GPU 0, 1 asked for, it has no GPU") == 1
+    assert "ended with this script: mood" in done.stderr
+    versions = [version["card"] for version in place.told("models")]
+    assert versions == ["transformer", "transformer-sentic_data"]
+    until = time.monotonic() + 30
+    while place.told("ps")["deployments"] and time.monotonic() < until:
+        time.sleep(0.5)
+    assert place.told("ps")["deployments"] == []
+    judged = place.told("evaluate", "transformer-sentic_data", "sentic_data", "--limit", "200")
+    assert judged["count"] == 40
+    said = place.cli("predict", "transformer-sentic_data", "good", "bad")
+    assert said.returncode == 0, said.stderr
+    assert len(said.stdout.splitlines()) == 2
+
+
+def test_ctrl_c_says_what_ended_and_what_goes_on(place: Place) -> None:
+    text = FIVE.replace("epochs=1", "epochs=50, early_stopping=False")
+    background = 'import llm_os\nllm_os.load_data("sentic_data", limit=100)\n'
+    assert place.script(background).returncode == 0
+    process = subprocess.Popen(
+        [sys.executable, "-c", text], env=place.env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stderr is not None
+    seen = ""
+    for line in process.stderr:
+        seen += line
+        if "epoch 1 of 50" in line:
+            break
+    process.send_signal(signal.SIGINT)
+    _, rest = process.communicate(timeout=60)
+    assert process.returncode != 0
+    assert "was asked to end" in rest
+    states = {job["spec"]["task"]: job["state"] for job in place.told("jobs")}
+    assert states["training/full"] in {"cancelled", "running"}
+
+
+def test_two_scripts_share_one_kernel(place: Place) -> None:
+    text = (
+        'import llm_os\nllm_os.load_data("sentic_data", limit=100, seed={seed})\nprint(llm_os.resources().granted.cpus)'
+    )
+    both = [
+        subprocess.Popen([sys.executable, "-c", text.format(seed=seed)], env=place.env, stdout=subprocess.PIPE)
+        for seed in (1, 2)
+    ]
+    outputs = [process.communicate(timeout=120)[0] for process in both]
+    assert [process.returncode for process in both] == [0, 0]
+    assert outputs[0] == outputs[1]
+    kernels = [event for event in _events(place) if event["kind"] == "kernel.started"]
+    assert len(kernels) == 1
+
+
+def _events(place: Place) -> list[dict[str, Any]]:
+    done = place.cli("events", "--json")
+    assert done.returncode == 0, done.stderr
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def test_background_work_outlives_its_script(place: Place) -> None:
+    text = FIVE.replace("epochs=1", "epochs=1, background=True").replace("model.evaluate(test_data)\n", "")
+    done = place.script(text)
+    assert done.returncode == 0, done.stderr
+    until = time.monotonic() + 120
+    while time.monotonic() < until:
+        jobs = {job["spec"]["task"]: job["state"] for job in place.told("jobs")}
+        if jobs["training/full"] == "succeeded":
+            return
+        time.sleep(1)
+    raise AssertionError(jobs)
+
+
+MISUSES: list[tuple[str, str, dict[str, str]]] = [
+    ('llm_os.load_data("none.csv")', "There is no file", {}),
+    ('llm_os.load_data("sentic")', "There is no data set 'sentic'", {}),
+    ('llm_os.load_model("transfomer")', "Did you mean 'transformer'", {}),
+    ("llm_os.set_resources(cpus=-1)", "set_resources: cpus=-1", {}),
+    ("llm_os.set_resources(gpus=[7], strict=True)", "it has no GPU", {}),
+    ('llm_os.load_model("transformer").predict("x")', "Train it first", {}),
+    (
+        'd, _ = llm_os.load_data("sentic_data", limit=100); llm_os.load_model("transformer").train(d, epoch=3)',
+        "Did you mean 'epochs'",
+        {},
+    ),
+    (
+        'd, _ = llm_os.load_data("sentic_data", limit=100); llm_os.load_model("transformer").train(d, learning_rate=0)',
+        "The weights did not change",
+        {},
+    ),
+    (
+        'llm_os.set_resources(memory="900MiB"); d, _ = llm_os.load_data("sentic_data", limit=100); '
+        'llm_os.load_model("transformer").train(d, batch_size=64)',
+        "needs ",
+        {},
+    ),
+]
+
+
+def test_misuses_end_in_an_error_that_a_newcomer_understands(place: Place, tmp_path: Path) -> None:
+    (tmp_path / "one.csv").write_text("text,label\n" + "a,b\n" * 10)
+    (tmp_path / "pickled").mkdir()
+    (tmp_path / "pickled" / "pytorch_model.bin").write_bytes(b"\x80\x04")
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "config.json").write_text("{}")
+    (tmp_path / "broken" / "tokenizer.json").write_text("{}")
+    (tmp_path / "broken" / "model.safetensors").write_bytes(b"\x10\x00")
+    more = [
+        (f'llm_os.load_data("{tmp_path}/one.csv")', "have the class 'b'", {}),
+        (f'llm_os.load_data("{tmp_path}/one.csv", text="txt")', "Did you mean 'text'", {}),
+        (f'llm_os.load_model("{tmp_path}/pickled")', "is a pickle", {}),
+        (f'llm_os.load_model("{tmp_path}/broken")', "are broken", {}),
+    ]
+    for code, words, env in [*MISUSES, *more]:
+        done = place.script(
+            f"import llm_os\ntry:\n    {code}\nexcept llm_os.errors.LLMOSError as e:\n    print(e)", **env
+        )
+        assert done.returncode == 0, done.stderr
+        assert words in done.stdout, (code, done.stdout, done.stderr)
+
+
+@pytest.mark.parametrize("words", [("why", "nothing"), ("logs", "nothing"), ("cancel", "job-x"), ("stop", "nothing")])
+def test_unknown_names_are_said_plainly(place: Place, words: tuple[str, ...]) -> None:
+    assert "No kernel runs" in place.cli(*words).stderr
+    place.cli("up")
+    done = place.cli(*words)
+    assert done.returncode == 3
+    assert "There is no" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_port_in_use_is_named_with_the_setting(place: Place) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        done = place.cli("up", LLM_OS_MANAGEMENT_PORT=str(taken.getsockname()[1]))
+    assert done.returncode != 0
+    assert "LLM_OS_MANAGEMENT_PORT" in done.stderr
+    assert "Traceback" not in done.stderr

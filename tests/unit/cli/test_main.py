@@ -1,0 +1,30 @@
+"""The command tree: every verb has help with an example, wrong ones are answered with what there is."""
+
+from __future__ import annotations
+
+import pytest
+from click.testing import CliRunner
+
+from llm_os.cli.main import VERBS, cli
+
+PROMISED = (
+    "up down status doctor ps logs events why jobs cancel models samples data train evaluate predict run deploy stop"
+)
+
+
+def test_every_promised_verb_is_there() -> None:
+    assert set(VERBS) == set(PROMISED.split())
+
+
+@pytest.mark.parametrize("verb", PROMISED.split())
+def test_help_shows_an_example_and_json(verb: str) -> None:
+    done = CliRunner().invoke(cli, [verb, "--help"])
+    assert done.exit_code == 0
+    assert "Example: llm-os " + verb in done.output
+    assert "--json" in done.output
+
+
+def test_a_wrong_verb_is_answered_with_the_right_one() -> None:
+    done = CliRunner().invoke(cli, ["trian"])
+    assert done.exit_code == 2
+    assert "Did you mean 'train'?" in done.output
