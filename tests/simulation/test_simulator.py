@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -82,11 +83,18 @@ class PromisesTwice(Kernel):
         self._state.holdings = lambda tx: []  # type: ignore[method-assign]
 
 
-class StartsWhatItDidNotPlace(Kernel):
-    """It starts an attempt under another name than it committed."""
+class StartsATwin(Kernel):
+    """Beside every job that runs it starts a second worker, to be safe."""
 
-    def _spec(self, attempt: Any) -> Any:
-        return super()._spec(attempt).model_copy(update={"attempt": attempt.id + "x"})
+    async def turn(self) -> bool:
+        ended = await super().turn()
+        with self._state.database.reading() as tx:
+            live = [row.attempt for row in rows.live_attempts(tx)]
+        for attempt in live:
+            if attempt.owner_kind == "job" and attempt.state is AttemptState.RUNNING:
+                twin = self._spec(attempt).model_copy(update={"attempt": f"{attempt.id}-twin"})
+                await self._state.launcher.start(twin.attempt, self._state.files.create(twin))
+        return ended
 
 
 class ForgetsTheDead(Kernel):
@@ -119,8 +127,6 @@ class AnswersBeforeItCommits(Kernel):
 
 
 def _rolled_back(transaction: Any) -> Any:
-    from contextlib import contextmanager
-
     @contextmanager
     def forgotten() -> Iterator[Connection]:
         try:
@@ -164,11 +170,11 @@ class AwaitsInATransaction(Kernel):
 
 
 class RepeatsReports(Kernel):
-    """It tells followers the whole list again and again."""
+    """It tells the last report of each page twice."""
 
     async def job_reports(self, job: str, since: int, wait: float) -> ReportPage:
-        page = await super().job_reports(job, max(0, since - 1), wait)
-        return page.model_copy(update={"next": max(page.next, since)})
+        page = await super().job_reports(job, since, wait)
+        return page.model_copy(update={"reports": (*page.reports, *page.reports[-1:])})
 
 
 class CancelsAtRandom(Kernel):
@@ -203,7 +209,7 @@ class ExpiresTheLiving(Kernel):
     ("kernel", "sentence"),
     [
         (PromisesTwice, "more than there is"),
-        (StartsWhatItDidNotPlace, "was not placed"),
+        (StartsATwin, "started while|more than there is|could not be started"),
         (ForgetsTheDead, "started while|placed twice at once|more than there is|still runs"),
         (AnswersBeforeItCommits, "is not known any more|never ended|A client got"),
         (PlansOnlyWhenAsked, "waits although it fits|gateway was told|never ended"),

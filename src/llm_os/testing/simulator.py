@@ -175,11 +175,21 @@ class Simulation:
         await self._everything_ends()
         monitor.cancel()
         self._finished = True
-        await self._ask("shutdown", ShutdownRequest())
-        await asyncio.wait_for(keeper, SETTLES_WITHIN)
+        await self._shut_down(keeper)
         left = [process.attempt for process in self._host.alive()]
         if left:
             self._broken(f"After the shutdown there still runs {left}.")
+
+    async def _shut_down(self, keeper: asyncio.Future[None]) -> None:
+        """Ask until it is done: a kernel that is killed on the way is started again, and knows nothing of it."""
+        deadline = self._now() + SETTLES_WITHIN
+        while not keeper.done() and self._now() < deadline:
+            asked = asyncio.ensure_future(self._ask("shutdown", ShutdownRequest()))
+            await asyncio.wait({asked, keeper}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({keeper}, timeout=45.0)
+            asked.cancel()
+        if not keeper.done():
+            self._broken("The kernel was asked to end, and did not.")
 
     def close(self) -> None:
         for life in self._lives:
@@ -402,8 +412,9 @@ class Simulation:
         self._luck.calm()
         self._host.calm()
         self._crashes_left.clear()
-        for life in self._lives:
-            life.crash_at = None
+        if not self._again:  # a point that was asked for may lie in what follows
+            for life in self._lives:
+                life.crash_at = None
         self._oracle.interrupted()
 
     async def _monitor(self) -> None:
