@@ -51,10 +51,13 @@ from llm_os.testing.simulated import (
 from llm_os.testing.strategies import PlannedDeployment, PlannedJob, PlannedSession, Scenario, random_scenario
 
 QUIET = {
-    "files": frozenset({"attempt", "checkpoints", "socket", "output", "log_tail"}),
+    "files": frozenset(
+        {"attempt", "checkpoints", "socket", "output", "log_tail", "read_reports", "read_exit", "read_usage"}
+    ),
     "artifacts": frozenset({"facts", "path"}),
     "launcher": frozenset({"name", "probe"}),
 }
+"""Calls that change nothing outside the kernel: dying beside one is dying at the point before."""
 WRITES = {"files": frozenset({"create", "write_routes"}), "artifacts": frozenset({"ingest"}), "launcher": frozenset()}
 RESTS_WITHIN = 30.0
 """Seconds after the last fault within which all that can serve does."""

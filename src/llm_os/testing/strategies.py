@@ -158,7 +158,7 @@ def _deployment(random: Random, session: int, number: int) -> PlannedDeployment:
 def _misfortune(random: Random) -> Misfortune:
     lives = random.choice([0, 1, 1, 2, 3])
     return Misfortune(
-        crash_at=tuple(random.choice([random.randint(1, 60), random.randint(1, 800)]) for _ in range(lives)),
+        crash_at=tuple(random.choice([random.randint(1, 30), random.randint(1, 400)]) for _ in range(lives)),
         workers=random.choice([0.0, 0.1, 0.4]),
         reports=random.choice([0.0, 0.2]),
         commits=random.choice([0.0, 0.0, 0.02]),
