@@ -9,7 +9,7 @@ from llm_os.kernel.attempts import GATEWAY
 from llm_os.kernel.deployments import Deployments
 from llm_os.kernel.jobs import Jobs
 from llm_os.kernel.sessions import Sessions
-from llm_os.kernel.state import State, once
+from llm_os.kernel.state import Pages, State, once
 from llm_os.kernel.submission import find_model
 from llm_os.kernel.syscalls import job_version
 from llm_os.kernel.why import why
@@ -45,6 +45,7 @@ class Calls:
         self.started_at = state.clock.now()
         self.management = ""
         self.pid = 0
+        self._pages = Pages(state.files)
 
     def status(self) -> api.KernelStatus:
         with self._state.database.reading() as tx:
@@ -136,7 +137,7 @@ class Calls:
             found = self.job(job)
             with self._state.database.reading() as tx:
                 attempts = rows.attempts_of(tx, job)
-            reports = [r for a in attempts for r in once(self._state.files.read_reports(a.id, 0)[0])]
+            reports = [report for attempt in attempts for report in once(self._pages.of(attempt.id))]
             left = until - self._state.clock.now()
             if len(reports) > since or found.state.ended or left <= 0:
                 return api.ReportPage(reports=tuple(reports[since:]), next=len(reports), ended=found.state.ended)

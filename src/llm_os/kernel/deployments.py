@@ -14,15 +14,15 @@ from llm_os.errors import (
     CapacityError,
     ConflictError,
     NotFoundError,
-    PortInUseError,
     UnavailableError,
     UnsupportedModelError,
     did_you_mean,
+    from_dict,
 )
 from llm_os.kernel.attempts import ask_to_stop
 from llm_os.kernel.outcomes import End, Outcome
 from llm_os.kernel.state import State
-from llm_os.kernel.submission import find_model, validated
+from llm_os.kernel.submission import check_session, find_model, validated
 from llm_os.spec.api import CreatedDeployment, CreateDeployment
 from llm_os.spec.base import Json, Spec, new_id
 from llm_os.spec.conditions import Condition, Reason
@@ -35,6 +35,8 @@ from llm_os.store import rows
 
 MOST_FAILURES = 4
 """Replicas that may die one after the other before the deployment is given up."""
+STEADY = 60.0
+"""Seconds that a replica lives before its death is no longer counted together with the deaths before it."""
 
 
 def mint_key() -> tuple[str, str]:
@@ -46,17 +48,22 @@ def mint_key() -> tuple[str, str]:
 class Deployments:
     def __init__(self, state: State) -> None:
         self._state = state
+        self._reused_at: dict[str, float] = {}
+        """When a private deployment was given out again: it is not idle before its first request after that."""
 
     def create(self, request: CreateDeployment) -> CreatedDeployment:
         if self._state.stopping:
             raise ConflictError("The kernel is shutting down.", hint="Start it again with `llm-os up`.")
         if self._state.gateway_error is not None:
-            raise PortInUseError(
-                f"The gateway does not run: {self._state.gateway_error.get('message')}",
-                hint=str(self._state.gateway_error.get("hint", "")),
+            raise from_dict(
+                {
+                    **self._state.gateway_error,
+                    "message": f"The gateway does not run: {self._state.gateway_error['message']}",
+                }
             )
         key, sha256 = mint_key()
         with self._state.database.transaction() as tx:
+            check_session(tx, request.session)
             version = find_model(tx, request.spec.model)
             engine, options = self._engine(request.spec, version)
             spec = request.spec.model_copy(update={"engine": engine.name, "options": options.model_dump(mode="json")})
@@ -118,6 +125,7 @@ class Deployments:
             same = row.deployment.version == version.ref and row.deployment.session == request.session
             alike = row.deployment.spec.options == spec.options and row.deployment.engine == spec.engine
             if row.private and same and alike and row.deployment.state is not DeploymentState.STOPPING:
+                self._reused_at[row.deployment.id] = self._state.clock.now()
                 return row.deployment
         return None
 
@@ -219,8 +227,7 @@ class Deployments:
         )
         if changed == known:
             return
-        failures = 0 if ready else None
-        rows.update_deployment(tx, changed, was=known.state, not_before=row.not_before, failures=failures)
+        rows.update_deployment(tx, changed, was=known.state, not_before=row.not_before)
         self._tell(tx, known, changed)
 
     def _tell(self, tx: Connection, known: Deployment, changed: Deployment) -> None:
@@ -244,7 +251,8 @@ class Deployments:
             return
         now, name = self._state.clock.now(), row.deployment.spec.name
         if row.deployment.state is not DeploymentState.STOPPING:
-            failures = row.failures + 1
+            steady = attempt.endpoint is not None and now - (attempt.started_at or now) >= STEADY
+            failures = 1 if steady else row.failures + 1
             rows.add_event(tx, now, EventKind.REPLICA_LOST, name, f"A replica ended: {outcome.message}.")
             if outcome.end is End.USER_ERROR or failures >= MOST_FAILURES:
                 self.stop_row(tx, row, Reason.WORKER_FAILED, _failure(name, failures, outcome, log))
@@ -263,7 +271,8 @@ class Deployments:
             if spec.idle_after is None or ready_at is None or row.deployment.state is not DeploymentState.READY:
                 continue
             seen = usage.deployments.get(spec.name) if usage else None
-            last = max(ready_at, seen.last_request_at if seen else 0.0)
+            given_at = self._reused_at.get(row.deployment.id, 0.0)
+            last = max(ready_at, given_at, seen.last_request_at if seen else 0.0)
             if (seen is None or seen.in_flight == 0) and now - last > spec.idle_after:
                 self.stop_row(tx, row, Reason.IDLE)
                 ended = True

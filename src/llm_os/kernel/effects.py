@@ -7,16 +7,19 @@ the same effects without having been told of them.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any
 
-from llm_os.errors import LLMOSError
+from llm_os.errors import InternalError, LLMOSError
 from llm_os.kernel.state import State
 from llm_os.spec.artifacts import ArtifactFacts
 from llm_os.spec.attempts import AttemptSpec
 from llm_os.spec.jobs import Attempt
 from llm_os.spec.processes import Handle, ProcessPhase, ProcessStatus
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +107,8 @@ class Effects:
                 result = await work
                 if result is not None:
                     self._results.append(result)
+            except Exception:  # the record still asks for the same: the next turn tries again
+                log.exception("An effect for %s failed.", attempt)
             finally:
                 del self._running[attempt]
             self._state.pulse.beat()
@@ -116,6 +121,9 @@ class Effects:
             return Started(attempt.id, await self._state.launcher.start(attempt.id, folder))
         except LLMOSError as error:
             return StartFailed(attempt.id, error)
+        except Exception as error:  # a plugin's or a file system's: without an answer it would be placed for ever
+            log.exception("%s could not be started.", attempt.id)
+            return StartFailed(attempt.id, _unexpected("start", attempt, error))
 
     async def _stop(self, attempt: Attempt, grace: float) -> Result | None:
         folder = self._state.files.attempt(attempt.id)
@@ -133,4 +141,13 @@ class Effects:
             digest, facts, _ = await self._state.artifacts.ingest(self._state.files.output(attempt.id))
         except LLMOSError as error:
             return Ingested(attempt.id, None, error)
+        except Exception as error:  # as above: its job would run for ever
+            log.exception("The output of %s could not be taken in.", attempt.id)
+            return Ingested(attempt.id, None, _unexpected("take in the output of", attempt, error))
         return Ingested(attempt.id, (digest, facts))
+
+
+def _unexpected(verb: str, attempt: Attempt, error: Exception) -> LLMOSError:
+    return InternalError(
+        f"Could not {verb} {attempt.id}: {error} ({type(error).__name__}).", hint="See the kernel's log."
+    )

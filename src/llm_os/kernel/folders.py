@@ -12,6 +12,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from llm_os.drivers.folders import read_exit
 from llm_os.errors import DiskFullError
 from llm_os.settings import Settings
 from llm_os.spec.attempts import AttemptSpec, Control, Exit, Report
@@ -63,10 +64,7 @@ class HomeFiles:
         return reports, offset + len(whole)
 
     def read_exit(self, attempt: str) -> Exit | None:
-        try:
-            return Exit.model_validate_json((self.attempt(attempt) / "exit.json").read_bytes())
-        except (FileNotFoundError, ValidationError):
-            return None
+        return read_exit(self.attempt(attempt))
 
     def write_control(self, attempt: str, control: Control) -> None:
         folder = self.attempt(attempt)
@@ -89,6 +87,12 @@ class HomeFiles:
         for part in ("output", "scratch"):
             shutil.rmtree(self.attempt(attempt) / part, ignore_errors=True)
         self.socket(attempt).unlink(missing_ok=True)
+
+    def leftovers(self) -> list[str]:
+        if not self._settings.attempts.exists():
+            return []
+        folders = [Path(entry.path) for entry in os.scandir(self._settings.attempts)]
+        return sorted(f.name for f in folders if (f / "output").exists() or (f / "scratch").exists())
 
     def forget_job(self, job: str) -> None:
         shutil.rmtree(self._settings.jobs / job, ignore_errors=True)

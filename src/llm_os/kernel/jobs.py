@@ -12,7 +12,7 @@ from llm_os.kernel.attempts import ask_to_stop
 from llm_os.kernel.outcomes import Next, Outcome, backoff, final_error, next_step
 from llm_os.kernel.registry import model_version
 from llm_os.kernel.state import State
-from llm_os.kernel.submission import check
+from llm_os.kernel.submission import check, check_session
 from llm_os.spec.api import SubmitJob
 from llm_os.spec.artifacts import ArtifactFacts
 from llm_os.spec.base import Json, new_id
@@ -33,10 +33,7 @@ class Jobs:
             raise ConflictError("The kernel is shutting down.", hint="Start it again with `llm-os up`.")
         now = self._state.clock.now()
         with self._state.database.transaction() as tx:
-            if request.session is not None:
-                session = rows.get_session(tx, request.session)
-                if session is None or session.closed:
-                    raise NotFoundError(f"Session {request.session} is not open.", hint="Open a new one.")
+            check_session(tx, request.session)
             checked = check(self._state, tx, request.spec, self._state.ledger(tx), request.session)
             job = Job(
                 id=new_id("job", self._state.random),
@@ -64,10 +61,13 @@ class Jobs:
         result = rows.get_result(tx, key) if key else None
         if result is None:
             return job
+        digest = str(result["artifact"])
         try:
-            self._state.artifacts.facts(str(result["artifact"]))
+            facts = self._state.artifacts.facts(digest)
         except NotFoundError:
             return job
+        if facts.kind == "model":  # it may be asked for under another name than before
+            result["version"] = model_version(tx, job, digest, facts, job.created_at).ref
         return job.model_copy(
             update={
                 "state": JobState.SUCCEEDED,

@@ -6,8 +6,9 @@ import os
 from pathlib import Path
 
 from filelock import FileLock, Timeout
+from sqlalchemy import Connection
 
-from llm_os.errors import ConflictError
+from llm_os.errors import ConflictError, StaleError
 from llm_os.store import rows
 from llm_os.store.database import Database
 
@@ -42,9 +43,11 @@ class Leadership:
         self.token = 0
 
     def take(self) -> None:
+        """Outdo every kernel before; from now on each transaction asks whether nobody outdid this one."""
         with self._database.transaction() as tx:
             self.token = rows.take_lease(tx, LEASE, str(os.getpid()))
+        self._database.fence = self._check
 
-    def lost(self) -> bool:
-        with self._database.reading() as tx:
-            return rows.lease_token(tx, LEASE) != self.token
+    def _check(self, tx: Connection) -> None:
+        if rows.lease_token(tx, LEASE) != self.token:
+            raise StaleError("Another kernel has taken over this home.", hint="Ask again; the new kernel answers.")

@@ -36,7 +36,6 @@ from llm_os.kernel.sessions import Sessions
 from llm_os.kernel.state import State
 from llm_os.settings import Settings
 from llm_os.spec.attempts import AttemptSpec
-from llm_os.spec.base import Json
 from llm_os.spec.conditions import Reason
 from llm_os.spec.events import EventKind
 from llm_os.spec.jobs import Attempt, AttemptState
@@ -116,6 +115,8 @@ class Kernel(Calls):
         self._idle_since: float | None = None
         self._seen: _Seen | None = None
         self._swept_at = float("-inf")
+        self._unclean: set[str] = set()
+        """Attempts whose folders hold what goes when they have ended."""
 
     async def recover(self) -> None:
         """Take the leadership and re-attach to what runs. Start-up is recovery: there is no other start."""
@@ -124,6 +125,7 @@ class Kernel(Calls):
         with state.database.reading() as tx:
             live = rows.live_attempts(tx)
             self._restore_gateway(tx, [row.attempt for row in live])
+        self._unclean = set(state.files.leftovers())
         for row in live:
             if row.handle is not None:
                 status = await state.launcher.recover(row.handle, state.files.attempt(row.attempt.id))
@@ -151,9 +153,15 @@ class Kernel(Calls):
                 log.warning("The state could not be written; trying again in %s s: %s", WRITE_AGAIN, error)
                 await self._state.clock.sleep(WRITE_AGAIN)
                 continue
+            except StaleError:
+                self._effects.abandon()
+                raise
             if not ended:
                 await self._state.pulse.wait(self._pause())
         await self._effects.settle()
+        with self._state.database.transaction() as tx:
+            left = len(rows.live_attempts(tx))
+            rows.add_event(tx, self._state.clock.now(), EventKind.KERNEL_STOPPED, "kernel", f"Left {left} running.")
 
     def _quiet(self) -> bool:
         """Whether a turn would change nothing: no commit since the last one, no result, no news, no moment due."""
@@ -172,9 +180,6 @@ class Kernel(Calls):
     async def turn(self) -> bool:
         """One turn of the loop; True when the kernel shall end."""
         self._seen = None
-        if self._leadership.lost():
-            self._effects.abandon()
-            raise StaleError("Another kernel has taken over this home.")
         await self._sweep()
         ingest = self._observe()
         with self._state.database.transaction() as tx:
@@ -191,9 +196,13 @@ class Kernel(Calls):
             table = routing_table(tx, 0, self._admin_sha256)
             work = bool(rows.any_work(tx))
         self._act(live, ingest)
+        self._clean({attempt.id for attempt in live})
         self._write_routes(table)
         now = self._state.clock.now()
-        moments = [session.expires_at for session in sessions] + [self._planner.wake_at or now + IDLE, now + IDLE]
+        moments = [self._sessions.expires_at(session) for session in sessions] + [
+            self._planner.wake_at or now + IDLE,
+            now + IDLE,
+        ]
         self._seen = None if changed else _Seen(version, tuple(live), min(moments))
         return self._finished(live, idle=not sessions and not work)
 
@@ -227,6 +236,17 @@ class Kernel(Calls):
         alive = {attempt.id for attempt in live}
         for gone in set(self._state.watches) - alive:
             del self._state.watches[gone]
+
+    def _clean(self, live: set[str]) -> None:
+        """Remove what ended attempts and their jobs left on the disk; the commit that ended them is durable."""
+        ended, self._unclean = self._unclean - live, live
+        for name in sorted(ended):
+            self._state.files.discard(name)
+            with self._state.database.reading() as tx:
+                row = rows.get_attempt(tx, name)
+                job = rows.get_job(tx, row.attempt.owner) if row and row.attempt.owner_kind == "job" else None
+            if job is not None and job.job.state.ended:
+                self._state.files.forget_job(job.job.id)
 
     def _spec(self, attempt: Attempt) -> AttemptSpec:
         """What its worker shall run. Raises LLMOSError when an input is gone."""
@@ -280,13 +300,9 @@ class Kernel(Calls):
             stamped = table.model_copy(update={"version": int(self._state.clock.now() * 1000)})
             self._state.files.write_routes(stamped)
         except LLMOSError as error:  # a full disk: the gateway goes on with its last table, we try again
-            self._complain("routes", error.to_dict())
+            log.warning("The routing table could not be written: %s", error)
             return
         self._routes = text
-
-    def _complain(self, what: str, error: dict[str, Json]) -> None:
-        with self._state.database.transaction() as tx:
-            rows.add_event(tx, self._state.clock.now(), EventKind.KERNEL_STARTED, "kernel", f"{what}: {error}")
 
     def _pause(self) -> float:
         """Seconds until the next turn is due if nothing happens before."""

@@ -12,7 +12,6 @@ from llm_os.kernel.state import State
 from llm_os.memory.ledger import Ledger
 from llm_os.scheduler.schedule import schedule
 from llm_os.scheduler.snapshot import Snapshot, Waiting
-from llm_os.spec.conditions import Reason
 from llm_os.spec.deployments import DeploymentState
 from llm_os.spec.events import EventKind
 from llm_os.spec.jobs import AttemptState, JobState
@@ -143,13 +142,13 @@ class Planner:
 
     def _with_alternative(self, tx: Connection, subject: str, refusal: Refusal) -> Refusal:
         """Add what would fit, which only the task knows."""
-        row = rows.get_job(tx, subject) if refusal.reason is Reason.NOT_ENOUGH_MEMORY else None
+        row = rows.get_job(tx, subject) if refusal.details.get("resource") == "memory" else None
         if row is None:
             return refusal
         spec = row.job.spec
         task = self._state.plugins.task(spec.task)
         facts = {role: self._state.artifacts.facts(digest) for role, digest in spec.inputs.items()}
-        free = int(str(refusal.details.get("free", 0)))
+        free = int(str(refusal.details["free_memory"]))
         phrase = task.alternatives(task.Options.model_validate(dict(spec.options)), facts, self._state.grant(), free)
         return (
             refusal.model_copy(update={"message": f"{refusal.message.rstrip('.')}; {phrase}."}) if phrase else refusal

@@ -80,6 +80,9 @@ class Files(Protocol):
     def discard(self, attempt: str) -> None:
         """Remove `output/` and `scratch/` of an ended attempt; records and log stay."""
 
+    def leftovers(self) -> list[str]:
+        """Attempts of which something is there that `discard` would remove."""
+
     def forget_job(self, job: str) -> None:
         """Remove the checkpoints of an ended job."""
 

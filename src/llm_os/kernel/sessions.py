@@ -24,6 +24,9 @@ class Sessions:
         self._state = state
         self._jobs = jobs
         self._deployments = deployments
+        self._renewed: dict[str, float] = {}
+        """When each renewed session expires. A heartbeat makes no transaction: after a restart all of them get a whole
+        `ttl` again."""
 
     def open(self, request: OpenSession) -> Session:
         now = self._state.clock.now()
@@ -42,12 +45,10 @@ class Sessions:
 
     def renew(self, session: str) -> Session:
         """Raises NotFoundError for a session that was closed or has expired."""
-        with self._state.database.transaction() as tx:
+        with self._state.database.reading() as tx:
             found = self._live(tx, session)
-            ttl = found.ttl
-            renewed = found.model_copy(update={"expires_at": self._state.clock.now() + ttl})
-            rows.put_session(tx, renewed)
-        return renewed
+        expires_at = self._renewed[session] = self._state.clock.now() + found.ttl
+        return found.model_copy(update={"expires_at": expires_at})
 
     def close(self, session: str) -> SessionEnd:
         with self._state.database.transaction() as tx:
@@ -61,10 +62,17 @@ class Sessions:
     def expire(self, tx: Connection) -> bool:
         """End what has expired; called by the loop in its own transaction. True if anything changed."""
         now = self._state.clock.now()
-        expired = [session for session in rows.open_sessions(tx) if session.expires_at <= now]
+        live = rows.open_sessions(tx)
+        for gone in set(self._renewed) - {session.id for session in live}:
+            del self._renewed[gone]  # here, not where it ends: that commit may fail
+        expired = [session for session in live if self.expires_at(session) <= now]
         for session in expired:
             self._end(tx, session, EventKind.SESSION_EXPIRED)
         return bool(expired)
+
+    def expires_at(self, session: Session) -> float:
+        """Seconds since the epoch."""
+        return max(session.expires_at, self._renewed.get(session.id, 0.0))
 
     def set_caps(self, session: str, request: SetCaps) -> Resources:
         with self._state.database.transaction() as tx:

@@ -49,6 +49,27 @@ def once(reports: Iterable[Report]) -> list[Report]:
     return list(first.values())
 
 
+class Pages:
+    """Reports of attempts that somebody follows; each line of a file is read once."""
+
+    MOST = 64
+    """Attempts remembered; the others are read from the start again."""
+
+    def __init__(self, files: Files) -> None:
+        self._files = files
+        self._read: dict[str, tuple[list[Report], int]] = {}
+
+    def of(self, attempt: str) -> list[Report]:
+        """All reports of `attempt` that are there now."""
+        reports, offset = self._read.pop(attempt, ([], 0))
+        new, offset = self._files.read_reports(attempt, offset)
+        reports.extend(new)
+        self._read[attempt] = (reports, offset)  # at the end: the first one was not asked for the longest
+        while len(self._read) > self.MOST:
+            del self._read[next(iter(self._read))]
+        return reports
+
+
 class Pulse:
     """Counts changes; whoever waits is woken by the next one."""
 

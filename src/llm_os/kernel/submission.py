@@ -34,6 +34,13 @@ class Checked:
     """`card@number` of the model input, for the lineage."""
 
 
+def check_session(tx: Connection, session: str | None) -> None:
+    """Raises NotFoundError for a session that is not open: nobody would end what belongs to it."""
+    found = rows.get_session(tx, session) if session is not None else None
+    if session is not None and (found is None or found.closed):
+        raise NotFoundError(f"Session {session} is not open.", hint="It was closed or it expired; open a new one.")
+
+
 def check(state: State, tx: Connection, spec: JobSpec, ledger: Ledger, session: str | None) -> Checked:
     """Raises NotFoundError, InvalidOptionError, InvalidInputError, CapacityError, or what the task itself raises."""
     task = state.plugins.task(spec.task)
@@ -45,7 +52,8 @@ def check(state: State, tx: Connection, spec: JobSpec, ledger: Ledger, session: 
     resources = spec.resources or task.resources(options, inputs, granted)
     never = ledger.never_fits(resources, session)
     if never is not None:
-        instead = task.alternatives(options, inputs, granted, granted.memory)
+        short_of_memory = never.details.get("resource") == "memory"
+        instead = task.alternatives(options, inputs, granted, granted.memory) if short_of_memory else ""
         raise CapacityError(
             f"{spec.task} {never.message}{'; ' + instead if instead else ''}.",
             hint="Ask for less, or grant more (set_resources, LLM_OS_MEMORY, LLM_OS_CPUS).",

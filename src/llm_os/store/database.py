@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -25,6 +25,9 @@ class Database:
         url: SQLAlchemy URL. `sqlite://` is a database in memory that lives as long as this object.
     """
 
+    fence: Callable[[Connection], None] | None = None
+    """Called first in each transaction; raises where this object's owner must not write any more."""
+
     def __init__(self, url: str) -> None:
         self.engine = make_engine(url)
         self.version = 0
@@ -37,10 +40,13 @@ class Database:
 
         Raises:
             DiskFullError: nothing was written.
+            StaleError: the fence is closed; nothing was written.
         """
         self.version += 1
         try:
             with self.engine.begin() as connection:
+                if self.fence is not None:
+                    self.fence(connection)
                 yield connection
         except OperationalError as error:
             if "full" in str(error.orig):

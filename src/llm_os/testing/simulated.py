@@ -292,6 +292,9 @@ class SimulatedFiles:
     def discard(self, attempt: str) -> None:
         """Nothing lies on a disk."""
 
+    def leftovers(self) -> list[str]:
+        return []
+
     def forget_job(self, job: str) -> None:
         """Nothing lies on a disk."""
 

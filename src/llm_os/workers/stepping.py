@@ -111,9 +111,9 @@ class Stepper:
             while not self._inbox.empty():
                 waiting = self._inbox.get_nowait()
                 self._live.extend([waiting] if waiting is not None else [])
+            self._call(self._on_broken, broken)  # before the requests: who is told may look at once
             for request in self._live:
                 self._tell(request, broken)
-            self._call(self._on_broken, broken)
 
     def _admit(self, *, wait: bool) -> None:
         while True:

@@ -1,0 +1,148 @@
+"""What a dead script, an impatient user and a full disk leave behind: nothing that was not meant to stay."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from llm_os.testing.home_bed import write_toy_model
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+
+SCRIPT = """
+import llm_os, time
+from llm_os.client.jobs import submit
+from llm_os.session import connect
+from llm_os.spec.jobs import JobSpec
+steps = JobSpec(task="testing/steps", options={{"steps": 2000, "seconds": 0.05}})
+print(submit(connect(), steps).id, submit(connect(), steps, background=True).id, flush=True)
+model = llm_os.load_model({model!r})
+model.deploy("mine", engine="fake")
+model.deploy("ours", engine="fake", keep=True)
+print("ready", flush=True)
+time.sleep(120)
+"""
+WAITS = """
+import llm_os
+from llm_os.client.jobs import run
+from llm_os.session import connect
+from llm_os.spec.jobs import JobSpec
+print("begun", flush=True)
+run(connect(), JobSpec(task="testing/steps", options={"steps": 2000, "seconds": 0.05}), "Counting")
+"""
+
+
+class Place:
+    def __init__(self, folder: Path, home: Path) -> None:
+        self.env = {
+            **os.environ,
+            "LLM_OS_HOME": str(home),
+            "LLM_OS_MANAGEMENT_PORT": "0",
+            "LLM_OS_GATEWAY_PORT": "0",
+            "LLM_OS_TESTING": "1",
+            "LLM_OS_SESSION_TTL": "3",
+            "XDG_RUNTIME_DIR": str(folder),
+        }
+
+    def start(self, script: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [sys.executable, "-c", script], env=self.env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+
+    def cli(self, *words: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "llm_os.cli.main", *words]
+        return subprocess.run(command, env=self.env, capture_output=True, text=True, timeout=120, check=False)
+
+    def told(self, *words: str) -> Any:
+        done = self.cli(*words, "--json")
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)
+
+    def until(self, fact: Callable[[], bool], seconds: float = 40.0) -> None:
+        end = time.monotonic() + seconds
+        while not fact():
+            assert time.monotonic() < end, "it did not come about"
+            time.sleep(0.2)
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Iterator[Place]:
+    place = Place(tmp_path, tmp_path / "home")
+    try:
+        yield place
+    finally:
+        place.cli("down")
+
+
+def test_a_killed_script_leaves_only_what_it_meant_to_keep(place: Place, tmp_path: Path) -> None:
+    write_toy_model(tmp_path / "toy", "ToyForSequenceClassification")
+    assert place.cli("up").returncode == 0
+    process = place.start(SCRIPT.format(model=str(tmp_path / "toy")))
+    assert process.stdout is not None
+    own, background = process.stdout.readline().split()
+    assert process.stdout.readline() == "ready\n", process.communicate()
+    running = place.told("ps")
+    assert {job["id"] for job in running["jobs"]} == {own, background}
+    assert {d["spec"]["name"] for d in running["deployments"]} == {"mine", "ours"}
+    process.kill()
+    process.communicate()
+
+    def settled() -> bool:
+        found = place.told("ps")
+        names = [d["spec"]["name"] for d in found["deployments"]]
+        return [job["id"] for job in found["jobs"]] == [background] and names == ["ours"]
+
+    place.until(settled)
+    states = {job["id"]: job["state"] for job in place.told("jobs")}
+    assert states[own] == "cancelled"
+    assert "session" in place.told("why", own)["sentence"]
+    assert place.cli("cancel", background).returncode == 0
+    assert place.cli("stop", "ours").returncode == 0
+
+
+def test_two_ctrl_c_leave_without_a_traceback_of_ours_and_the_job_ends(place: Place) -> None:
+    place.cli("up")
+    process = place.start(WAITS)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "begun\n"
+    place.until(lambda: bool(place.told("ps")["jobs"]))
+    process.send_signal(signal.SIGINT)
+    time.sleep(0.3)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=30)
+    assert process.returncode != 0
+    assert "was asked to end" in said
+    place.until(lambda: not place.told("ps")["jobs"])
+
+
+def test_a_full_disk_is_named_and_nothing_is_lost(tmp_path: Path) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", str(disk)], capture_output=True, check=False
+    )
+    if mounted.returncode:
+        pytest.skip("this user may not mount a small disk")
+    place = Place(tmp_path, disk / "home")
+    try:
+        assert place.cli("up").returncode == 0
+        (disk / "filler").write_bytes(b"0" * (shutil.disk_usage(disk).free - 400_000))
+        done = place.cli("data", "sentic_data", "--limit", "15000")
+        assert done.returncode != 0
+        assert "disk" in done.stderr.lower(), done.stderr
+        assert "Traceback" not in done.stderr
+        (disk / "filler").unlink()
+        assert place.cli("data", "sentic_data", "--limit", "100").returncode == 0
+    finally:
+        place.cli("down")
+        subprocess.run(["umount", "-l", str(disk)], check=False)
