@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -129,7 +130,7 @@ def test_a_full_disk_is_named_and_nothing_is_lost(tmp_path: Path) -> None:
     disk = tmp_path / "disk"
     disk.mkdir()
     mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", str(disk)], capture_output=True, check=False
+        ["mount", "-t", "tmpfs", "-o", "size=32m", "tmpfs", str(disk)], capture_output=True, check=False
     )
     if mounted.returncode:
         pytest.skip("this user may not mount a small disk")
@@ -141,6 +142,13 @@ def test_a_full_disk_is_named_and_nothing_is_lost(tmp_path: Path) -> None:
         assert done.returncode != 0
         assert "disk" in done.stderr.lower(), done.stderr
         assert "Traceback" not in done.stderr
+        with contextlib.suppress(OSError), (disk / "filler").open("ab", buffering=0) as filler:
+            while True:
+                filler.write(b"0" * 65536)
+        done = place.cli("data", "sentic_data", "--limit", "15000")
+        assert done.returncode != 0
+        assert "disk" in done.stderr.lower(), done.stderr
+        assert place.told("status")["home"] == str(disk / "home")
         (disk / "filler").unlink()
         assert place.cli("data", "sentic_data", "--limit", "100").returncode == 0
     finally:

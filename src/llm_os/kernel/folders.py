@@ -19,6 +19,10 @@ from llm_os.spec.attempts import AttemptSpec, Control, Exit, Report
 from llm_os.spec.routing import GatewayUsage, RoutingTable
 
 TAIL = 16 * 1024
+RESERVE = 4 * 2**20
+"""Bytes held for the state on a full disk: a thousand pages of the database."""
+SPARE = 4
+"""The reserve is taken where this many times its size is free."""
 
 
 class HomeFiles:
@@ -96,6 +100,22 @@ class HomeFiles:
 
     def forget_job(self, job: str) -> None:
         shutil.rmtree(self._settings.jobs / job, ignore_errors=True)
+
+    def keep_reserve(self) -> None:
+        reserve = self._settings.run / "reserve"
+        if reserve.exists() or shutil.disk_usage(self._settings.run).free < SPARE * RESERVE:
+            return
+        try:
+            handle = os.open(reserve, os.O_WRONLY | os.O_CREAT, 0o600)
+            try:
+                os.posix_fallocate(handle, 0, RESERVE)
+            finally:
+                os.close(handle)
+        except OSError:  # another one was faster with the room, or the file system cannot hold any
+            self.spend_reserve()
+
+    def spend_reserve(self) -> None:
+        (self._settings.run / "reserve").unlink(missing_ok=True)
 
     def write_routes(self, table: RoutingTable) -> None:
         with _room(self._settings.run):

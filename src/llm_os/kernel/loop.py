@@ -151,6 +151,7 @@ class Kernel(Calls):
                 # Nothing was written. Results of effects that were drained are lost, and brought again: each effect
                 # is read off its record, and each is idempotent.
                 log.warning("The state could not be written; trying again in %s s: %s", WRITE_AGAIN, error)
+                self._state.files.spend_reserve()
                 await self._state.clock.sleep(WRITE_AGAIN)
                 continue
             except StaleError:
@@ -276,11 +277,12 @@ class Kernel(Calls):
         return True
 
     async def _sweep(self) -> None:
-        """End what runs and belongs to nobody; at the first turn and every minute."""
+        """End what runs and belongs to nobody, renew the reserve; at the first turn and every minute."""
         state = self._state
         if state.clock.now() - self._swept_at < state.settings.sweep_every:
             return
         self._swept_at = state.clock.now()
+        state.files.keep_reserve()
         running = await state.launcher.list()
         with state.database.reading() as tx:
             owned = {row.attempt.id for row in rows.live_attempts(tx)}

@@ -86,6 +86,12 @@ class Files(Protocol):
     def forget_job(self, job: str) -> None:
         """Remove the checkpoints of an ended job."""
 
+    def keep_reserve(self) -> None:
+        """Hold some bytes of the disk, for the moment when it is full; nothing where it is nearly full."""
+
+    def spend_reserve(self) -> None:
+        """Give the held bytes back, so that the state can be written and jobs can be told that the disk is full."""
+
     def write_routes(self, table: RoutingTable) -> None: ...
 
     def read_usage(self) -> GatewayUsage | None:

@@ -295,6 +295,12 @@ class SimulatedFiles:
     def leftovers(self) -> list[str]:
         return []
 
+    def keep_reserve(self) -> None:
+        """Nothing lies on a disk."""
+
+    def spend_reserve(self) -> None:
+        """Nothing lies on a disk."""
+
     def forget_job(self, job: str) -> None:
         """Nothing lies on a disk."""
 

@@ -6,6 +6,7 @@ has to read a traceback.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import faulthandler
 import logging
@@ -112,7 +113,8 @@ def fail(context: Context, error: LLMOSError) -> int:
     try:
         context.error(values)
     except OSError as cannot:
-        print(f"The error could not be reported ({cannot}): {error}", file=sys.stderr)
+        with contextlib.suppress(OSError):
+            print(f"The error could not be reported ({cannot}): {error}", file=sys.stderr)
     except (ValidationError, TypeError):  # details that are no JSON
         context.error({**error.to_dict(), "details": {key: repr(value) for key, value in error.details.items()}})
     return EXIT_USER_ERROR if isinstance(error, InvalidInputError) else EXIT_FAILED
@@ -138,8 +140,10 @@ def perform(context: Context, call: TaskCall, log: Path, load: Callable[[str, st
             return EXIT_STOPPED
         return fail(context, InternalError(f"The task {call.task} stopped although nobody asked it to."))
     except (Exception, SystemExit) as error:  # noqa: BLE001 - the border: whatever it is becomes a report
-        traceback.print_exc()
-        return fail(context, explain(error, log))
+        code = fail(context, explain(error, log))  # first: it makes room for the traceback on a full disk
+        with contextlib.suppress(OSError):
+            traceback.print_exception(error)
+        return code
     return EXIT_OK
 
 
@@ -157,9 +161,9 @@ def main() -> None:
     faulthandler.enable()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s")
     code = run(Path(sys.argv[1]).resolve())
-    logging.shutdown()
-    sys.stdout.flush()
-    sys.stderr.flush()
+    for flush in (logging.shutdown, sys.stdout.flush, sys.stderr.flush):
+        with contextlib.suppress(OSError):
+            flush()
     # The outcome is written. Threads and libraries that crash or hang while the interpreter ends must not change it.
     os._exit(code)
 
