@@ -9,6 +9,7 @@ LLMOSError
 │   │   ├── ColumnNotFoundError  a named column is not there
 │   │   ├── EmptyDataError       no usable row
 │   │   ├── SingleClassError     fewer than two classes
+│   │   ├── LeakError            texts of the test that are in the training rows too
 │   │   └── EncodingError        bytes that are not the text they claim to be
 │   └── ModelError               the model cannot be used
 │       ├── UnsafeWeightsError   pickle weights: refused, never opened
@@ -110,6 +111,10 @@ class EmptyDataError(DataError):
 
 class SingleClassError(DataError):
     code = "single_class"
+
+
+class LeakError(DataError):
+    code = "leak"
 
 
 class EncodingError(DataError):

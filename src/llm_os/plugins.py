@@ -23,6 +23,8 @@ FAMILIES: dict[str, str] = {
     "engine": "drivers/engines",
     "launcher": "drivers/launchers",
     "task": "tasks",
+    "step": "tasks/preparation",
+    "format": "tasks/datasets/formats",
 }
 """Family -> folder below the package. Tasks lie one folder deeper: `tasks/training/full.py` is `training/full`."""
 
@@ -40,8 +42,9 @@ def scan(family: str) -> dict[str, Entry]:
     folder = _ROOT / FAMILIES[family]
     pattern = "*/*.py" if family == "task" else "*.py"
     found: dict[str, Entry] = {}
+    others = {_ROOT / other for name, other in FAMILIES.items() if name != family}
     for file in sorted(folder.glob(pattern)):
-        if file.name.startswith("_") or not _MARK.search(file.read_text(encoding="utf-8")):
+        if file.parent in others or file.name.startswith("_") or not _MARK.search(file.read_text(encoding="utf-8")):
             continue
         relative = file.relative_to(folder).with_suffix("")
         name = relative.as_posix()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import atexit
-import hashlib
 import os
 import sys
 import threading
@@ -14,6 +13,7 @@ from typing import Any, Literal
 
 from pydantic import ValidationError
 
+from llm_os.client import sources
 from llm_os.client.connection import Connection
 from llm_os.client.datasets import Dataset
 from llm_os.client.jobs import run
@@ -33,9 +33,7 @@ from llm_os.spec.jobs import JobSpec
 from llm_os.spec.models import ModelVersion
 from llm_os.spec.resources import Caps, Resources
 
-BUILT_IN_DATA = ("sentic_data",)
 TASKS = ("text-classification", "text-generation", "feature-extraction")
-FILE_ENDINGS = (".csv", ".tsv", ".jsonl", ".json", ".ndjson", ".txt")
 
 _connection: Connection | None = None
 _lock = threading.Lock()
@@ -131,29 +129,31 @@ def load_data(
     text: str | None = None,
     label: str | None = None,
     limit: int | None = None,
+    test: str | Path | None = None,
+    steps: sources.Steps = (),
+    **options: Any,
 ) -> tuple[Dataset, Dataset]:
-    """Prepare data and return (training, test).
+    """Prepare data and return (training, test). The same call gives the same rows, at once the second time.
 
     Args:
-        source: `sentic_data`, or a csv, tsv or jsonl file.
-        language: `en` or `zh` (built-in data).
+        source: `sentic_data`, or a file: csv, tsv, json, jsonl, parquet, arrow.
+        language: `en` or `zh` (built-in data); other codes describe own data.
         labels: number of classes, or "score" for numbers. Own files: 2 means "as many as there are".
         test_size: share of the rows that is kept for the test. seed: of the split.
         text, label: column names of an own file. limit: at most this many rows.
+        test: a file of test rows; then `source` is the training file, and texts that are in both are refused.
+        steps: preparation steps in order: `"clean"`, or `("clean", {"html": False})`.
+        options: further options of the source: `kind`, `split`, `group`, `time`, `near_duplicates`, `leaks`,
+            `bad_rows`, `other`; docs/reference/plugins.md lists them.
 
     Raises:
         NotFoundError, DataError and its kinds: what is wrong, where, and what to do.
+        LeakError: texts of the test are in the training rows too.
     """
-    common: dict[str, Json] = {"test_size": test_size, "seed": seed, "limit": limit}
-    name = str(source)
-    if name in BUILT_IN_DATA:
-        spec = JobSpec(task=f"datasets/{name}", options={**common, "language": language, "labels": labels})
-    else:
-        path = _existing(name)
-        options: dict[str, Json] = {"path": str(path), "content": _sha256(path), "text": text, "label": label}
-        options["labels"] = "score" if labels == "score" else None
-        spec = JobSpec(task="datasets/table", options={**common, **options})
-    job = run(connect(), spec, f"Preparing {Path(name).name}")
+    common: dict[str, Json] = {"test_size": test_size, "seed": seed, "limit": limit, "language": language}
+    common |= {"labels": labels, "steps": sources.listed(steps), **sources.options_of(options)}
+    spec = sources.job_for(source, common, {"text": text, "label": label}, test)
+    job = run(connect(), spec, f"Preparing {Path(str(source)).name}")
     path_of = f"/v1/artifacts/{job.result['artifact']}"
     facts = connect().transport.call("GET", path_of, ArtifactFacts)
     return Dataset(connect(), facts, "train"), Dataset(connect(), facts, "test")
@@ -209,25 +209,3 @@ def _fetched(source: str) -> ModelVersion:
     spec = JobSpec(task="sources/fetch", options=options, name=card)
     job = run(connect(), spec, f"Fetching {card}")
     return connect().transport.call("GET", f"/v1/models/{job.result['version']}", ModelVersion)
-
-
-def _existing(name: str) -> Path:
-    path = Path(name).expanduser()
-    if path.exists():
-        return path.absolute()
-    if os.sep in name or path.suffix:
-        raise NotFoundError(f"There is no file '{path.absolute()}'.", hint="Check the path; relative ones start here.")
-    raise NotFoundError(
-        f"There is no data set '{name}'.",
-        hint=did_you_mean(name, BUILT_IN_DATA) + " Or give a file: load_data('reviews.csv', text='...', label='...').",
-    )
-
-
-def _sha256(path: Path) -> str | None:
-    if not path.is_file():
-        return None
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise NotFoundError(f"'{path}' cannot be read: {error.strerror}.", hint="Check its permissions.") from error

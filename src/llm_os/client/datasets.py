@@ -7,10 +7,13 @@ from collections.abc import Iterator, Mapping
 from typing import Any, overload
 
 from llm_os.client.connection import Connection
+from llm_os.client.jobs import run
+from llm_os.client.sources import listed
 from llm_os.errors import InvalidInputError
 from llm_os.spec.api import RowPage
 from llm_os.spec.artifacts import ArtifactFacts
 from llm_os.spec.base import Json
+from llm_os.spec.jobs import JobSpec
 
 PAGE = 500
 Row = Mapping[str, Json]
@@ -65,6 +68,42 @@ class Dataset:
     def head(self, count: int = 5) -> list[Row]:
         """The first rows."""
         return [self[i] for i in range(min(count, len(self)))]
+
+    def prepare(self, *steps: str | tuple[str, Mapping[str, Json]] | Mapping[str, Json], **options: Json) -> Dataset:
+        """A new data set: this one (all its splits) after further steps; its split stays as it is.
+
+        Args:
+            steps: `"clean"`, or `("clean", {"html": False})`, in order.
+            options: `leaks`, `bad_rows`, `seed`, `near_duplicates`; see `load_data`.
+
+        Raises:
+            NotFoundError, InvalidOptionError: no such step or option. DataError: what a step could not do.
+        """
+        spec = JobSpec(
+            task="datasets/prepared",
+            options={"steps": listed(steps), **options},
+            inputs={"data": self.digest},
+        )
+        return self._made(spec, f"Preparing {self.name}", self.split)
+
+    def folds(self, count: int = 5, **options: Json) -> list[tuple[Dataset, Dataset]]:
+        """(training, test) for each of `count` folds of the rows of all splits; each row is tested once.
+
+        Args:
+            options: `seed`, `near_duplicates`, and `rows="train"` to leave the test split untouched.
+        """
+        found = []
+        for fold in range(count):
+            given: dict[str, Json] = {"folds": count, "fold": fold, **options}
+            spec = JobSpec(task="datasets/fold", options=given, inputs={"data": self.digest})
+            test = self._made(spec, f"Fold {fold + 1} of {count}", "test")
+            found.append((Dataset(self._connection, test._facts, "train"), test))
+        return found
+
+    def _made(self, spec: JobSpec, title: str, split: str) -> Dataset:
+        job = run(self._connection, spec, title)
+        path = f"/v1/artifacts/{job.result['artifact']}"
+        return Dataset(self._connection, self._connection.transport.call("GET", path, ArtifactFacts), split)
 
     def describe(self) -> Description:
         """Size, classes, lengths, source: what was counted when the data was prepared."""

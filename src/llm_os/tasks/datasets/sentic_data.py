@@ -11,13 +11,16 @@ from typing import Literal
 
 from pydantic import Field
 
-from llm_os.errors import DataError, EmptyDataError, IntegrityError
+from llm_os.errors import DataError, IntegrityError
 from llm_os.spec.artifacts import ArtifactFacts
-from llm_os.spec.base import Json, Spec
+from llm_os.spec.base import Json
 from llm_os.spec.resources import Capacity, ResourceSpec
 from llm_os.tasks.context import Context
-from llm_os.tasks.datasets.splits import divide, normal_form, order
-from llm_os.tasks.datasets.writer import Row, write_dataset
+from llm_os.tasks.datasets.ingest import Ingest, Source, SourceRow
+from llm_os.tasks.datasets.options import DataOptions
+from llm_os.tasks.datasets.writer import Row
+from llm_os.tasks.preparation.near import normal_form
+from llm_os.tasks.preparation.step import choose
 from llm_os.tasks.task import Task
 
 DATA = Path(__file__).parent / "data"
@@ -31,15 +34,11 @@ NEUTRAL = 0.5
 """Largest distance of a mean rating from 0 that counts as neutral (three classes)."""
 
 
-class SenticDataOptions(Spec):
+class SenticDataOptions(DataOptions):
     language: Literal["en", "zh"] = "en"
     """`en` or `zh`."""
     labels: Literal[2, 3, "score"] = 2
     """2 or 3 classes, or `score`: the mean rating from -4 to 4. Chinese has 2 classes only."""
-    test_size: float = Field(default=0.2, gt=0, lt=1)
-    """Share of the rows that goes to the test split."""
-    seed: int = 42
-    """Another seed is another split."""
     limit: int | None = Field(default=None, ge=10)
     """At most this many rows in all, chosen at random by the seed, classes in proportion."""
 
@@ -54,29 +53,26 @@ class SenticData(Task[SenticDataOptions]):
     def resources(
         self, options: SenticDataOptions, inputs: Mapping[str, ArtifactFacts], granted: Capacity
     ) -> ResourceSpec:
-        return ResourceSpec(cpus=min(0.25, granted.cpus), memory=256 * 2**20)
+        choose(options.steps)
+        return ResourceSpec(cpus=min(0.25, granted.cpus), memory=512 * 2**20)
 
     def run(self, context: Context, options: SenticDataOptions) -> None:
         if options.language == "zh" and options.labels != 2:
             raise DataError(
                 "The Chinese texts have two classes and no ratings.", hint="Leave `labels` out, or take language='en'."
             )
-        context.report(stage="reading", step=0, total=3)
         rows, names = select(read(options.language), options.labels)
-        train, test = _divide(rows, options, names)
-        context.report(stage="writing", step=2, total=3)
-        source: dict[str, Json] = {"kind": "package data", "sha256": SHA256[options.language]}
-        meta = write_dataset(
-            context,
+        source = Source(
             name="sentic_data",
-            language=options.language,
-            splits={"train": train, "test": test},
+            title="sentic_data",
+            rows=(SourceRow(f"Row {number}", row) for number, row in enumerate(rows, 1)),
+            facts={"kind": "package data", "sha256": SHA256[options.language]},
             labels=names,
-            source=source,
+            stratum=(lambda row: str(row.get("domain"))) if names is None else None,
+            kind="score" if names is None else "classification",
         )
         (context.output / "CARD.md").write_bytes((DATA / "CARD.md").read_bytes())
-        context.report(stage="done", step=3, total=3)
-        context.result(rows={"train": len(train), "test": len(test)}, name=meta["name"])
+        Ingest(context, options, source).run()
 
 
 def read(language: str) -> list[dict[str, Json]]:
@@ -108,27 +104,6 @@ def _label(row: dict[str, Json], labels: int | str) -> str | float | None:
     if abs(score) >= CLEAR:
         return "positive" if score > 0 else "negative"
     return "neutral" if labels == 3 and abs(score) <= NEUTRAL else None
-
-
-def _divide(rows: list[Row], options: SenticDataOptions, names: list[str] | None) -> tuple[list[Row], list[Row]]:
-    def stratum(row: Row) -> str:
-        return str(row["label"]) if names is not None else str(row.get("domain"))
-
-    if options.limit is not None and options.limit < len(rows):
-        share = options.limit / len(rows)
-        by_stratum: dict[str, list[Row]] = {}
-        for row in sorted(rows, key=lambda row: order(options.seed + 2, str(row["text"]))):
-            by_stratum.setdefault(stratum(row), []).append(row)
-        rows = [row for part in by_stratum.values() for row in part[: max(2, round(share * len(part)))]]
-    train, test = divide(
-        rows, text=lambda row: str(row["text"]), stratum=stratum, test_size=options.test_size, seed=options.seed
-    )
-    if not train or not test:
-        raise EmptyDataError(
-            f"test_size={options.test_size} of {len(rows)} rows leaves one side empty.",
-            hint="Take another test_size or a larger limit.",
-        )
-    return train, test
 
 
 PLUGIN = SenticData()

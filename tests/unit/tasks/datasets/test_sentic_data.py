@@ -13,7 +13,7 @@ import pytest
 from llm_os import plugins
 from llm_os.errors import DataError
 from llm_os.tasks.context import Context
-from llm_os.tasks.datasets.splits import normal_form
+from llm_os.tasks.preparation.near import normal_form
 
 ROOT = Path(__file__).parents[4]
 
@@ -47,10 +47,10 @@ def test_english_has_15759_texts_in_two_classes(tmp_path: Path) -> None:
 def test_the_split_is_the_same_on_every_machine(tmp_path: Path) -> None:
     meta = prepare(tmp_path)
     assert meta["splits"]["train"]["fingerprint"] == (
-        "sha256:edf9f8e09872b47df7cf8d4fe386664f3bc7a7e3859604e6c9fd8c0282ae10fd"
+        "sha256:b44452821ec441b837fd132c66887dd9fa8ce075b640a695d0ca3902b57faea6"
     )
     assert meta["splits"]["test"]["fingerprint"] == (
-        "sha256:c646a0ece6559281264e63c43b82b389da71edae28edc4586c4c0311fa1d733c"
+        "sha256:654c4d9c6e9ce6df387507ebf2ce9ad8dee84ef5a564e0a79869e09063d344f3"
     )
 
 

@@ -63,7 +63,7 @@ def test_reads_the_formats_it_promises(tmp_path: Path, name: str, content: str) 
     meta, messages = prepare(tmp_path, written(tmp_path, name, content))
     assert meta["splits"]["train"]["rows"] == 32
     assert meta["splits"]["test"]["classes"] == dict.fromkeys(meta["labels"], 4)
-    assert "The text is taken from column 'text'." in messages
+    assert all("are alike, as from a template" in message for message in messages)
 
 
 FAULTS: list[tuple[str, str | bytes, dict[str, Any], type[LLMOSError], str]] = [
@@ -86,7 +86,7 @@ FAULTS: list[tuple[str, str | bytes, dict[str, Any], type[LLMOSError], str]] = [
     ("three.csv", GOOD, {"labels": 3}, DataError, "labels=3, but there are 2 classes"),
     ("gz.csv", b"\x1f\x8b" + b"x" * 30, {}, DataError, "is a gzip archive"),
     ("parquet.csv", b"PAR1" + b"x" * 30, {}, DataError, "is a parquet file"),
-    ("notes.docx", GOOD, {}, DataError, "no csv, tsv or jsonl file"),
+    ("notes.docx", GOOD, {}, DataError, "no file of data by its name"),
     ("gaps.csv", GOOD + ",good\n" * 50, {}, DataError, "texts in column 'text' are empty"),
 ]
 
@@ -120,7 +120,8 @@ def test_a_file_that_changed_since_submission_is_refused(tmp_path: Path) -> None
 
 def test_rows_without_a_text_are_counted_and_left_out(tmp_path: Path) -> None:
     meta, messages = prepare(tmp_path, written(tmp_path, "a.csv", GOOD + ",good\n,bad\n"))
-    assert "2 rows without a text were left out." in messages
+    assert "Left out: 2 rows without a text." in messages
+    assert meta["left_out"] == {"rows without a text": 2}
     assert meta["splits"]["train"]["rows"] + meta["splits"]["test"]["rows"] == 40
 
 

@@ -1,0 +1,37 @@
+"""Arrow files (IPC file and stream form, Feather version 2), read batch by batch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from llm_os.errors import DataError
+from llm_os.tasks.datasets.format import Format, Numbered
+
+
+class Arrow(Format):
+    endings = (".arrow", ".feather", ".ipc")
+
+    def rows(self, path: Path) -> Iterator[Numbered]:
+        import pyarrow
+        from pyarrow import ipc
+
+        number = 0
+        try:
+            with pyarrow.memory_map(str(path)) as file:
+                whole = file.read(6) == b"ARROW1"
+                file.seek(0)
+                reader = ipc.open_file(file) if whole else ipc.open_stream(file)
+                batches = (reader.get_batch(i) for i in range(reader.num_record_batches)) if whole else reader
+                for batch in batches:
+                    for row in batch.to_pylist():
+                        number += 1
+                        yield number, row
+        except (pyarrow.ArrowException, OSError, ValueError) as error:
+            raise DataError(
+                f"'{path.name}' cannot be read as Arrow after row {number}: {str(error).splitlines()[0]}.",
+                hint="It was probably cut off; copy it again.",
+            ) from error
+
+
+PLUGIN = Arrow()

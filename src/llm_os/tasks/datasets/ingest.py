@@ -1,0 +1,373 @@
+"""From rows of any source to a prepared data set: check, prepare, divide, write. Streams; knows no file format.
+
+Two passes: the first puts prepared rows into a spool and keeps about 60 bytes of each in memory; the second copies
+them to where they belong.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from llm_os.errors import ColumnNotFoundError, DataError, EmptyDataError, LeakError, SingleClassError
+from llm_os.spec.base import Json
+from llm_os.tasks.context import Context
+from llm_os.tasks.datasets import splits
+from llm_os.tasks.datasets.kinds import KINDS, Kind, guess
+from llm_os.tasks.datasets.options import DataOptions
+from llm_os.tasks.datasets.spool import Spool
+from llm_os.tasks.datasets.writer import write_dataset
+from llm_os.tasks.preparation.step import Bench, Chosen, choose, counted
+
+if TYPE_CHECKING:
+    import numpy
+
+REPORT_EVERY = 20_000
+MOST_CLASSES = 1000
+MOST_FOR_NEAR = 300_000
+"""Texts that are compared with each other by default, at most: beyond it the signatures would not fit in memory."""
+TEMPLATE = 0.1
+"""Share of the rows from which a group of nearly equal texts is taken for what the data is like, not for copies."""
+NAMED = 3
+"""Examples that an error shows."""
+
+
+class SourceRow(NamedTuple):
+    """A row as its source gives it.
+
+    Attributes:
+        where: for people, such as `Row 7 of 'reviews.csv'`.
+        row: its columns, or what is wrong with it.
+        given: the split it was put into by its makers; None: not divided yet.
+    """
+
+    where: str
+    row: Mapping[str, Any] | DataError
+    given: str | None = None
+
+
+@dataclass(slots=True)
+class Source:
+    """What a source says of itself.
+
+    Attributes:
+        asked: columns the user named, by role (`text`, `label`, `other`).
+        labels: class names in a fixed order; None: those that are found, sorted.
+        stratum: replaces the kind's own.
+    """
+
+    name: str
+    title: str
+    rows: Iterable[SourceRow]
+    facts: Mapping[str, Json]
+    asked: Mapping[str, str | None] = field(default_factory=dict)
+    labels: Sequence[str] | None = None
+    stratum: Callable[[Mapping[str, Json]], str] | None = None
+    kind: str | None = None
+
+
+class Ingest:
+    """One run. The parts are methods so that each is short; `run` reads from top to bottom."""
+
+    def __init__(self, context: Context, options: DataOptions, source: Source) -> None:
+        self._context, self._options, self._source = context, options, source
+        self._kind: Kind | None = None
+        self._columns: dict[str, str] = {}
+        self._tally: Counter[str] = Counter()
+        self._classes: Counter[str] = Counter()
+        self._table = splits.Table(options.seed)
+        self._steps = choose(options.steps)
+        self._records: list[dict[str, Json]] = []
+
+    def run(self) -> dict[str, Json]:
+        context, options, source = self._context, self._options, self._source
+        bench = self._bench(None)
+        with Spool(context.scratch / "rows.jsonl") as spool:
+            self._fill(spool, bench)
+            kind = self._kind
+            self._mostly_empty(len(spool))
+            if kind is None or not len(spool):
+                raise EmptyDataError(f"{source.title} has no row with a text.", hint="It needs at least a few rows.")
+            labels = self._labels(kind, len(spool))
+            kept = splits.chosen(self._table, options.limit)
+            train, test = self._divide(spool, kind, kept)
+            context.report(stage="writing", step=0, total=0)
+            training = self._through(
+                (spool[i] for i in splits.shuffled(self._table, train)),
+                [step for step in self._steps if step.step.training_only],
+                self._bench(labels),
+            )
+            meta = write_dataset(
+                context,
+                name=source.name,
+                language=options.language,
+                kind=kind,
+                splits={"train": training, "test": (spool[i] for i in splits.shuffled(self._table, test))},
+                labels=labels,
+                source=source.facts,
+                more=lambda: {"left_out": dict(self._tally), "steps": list(self._records), **self._split_facts()},
+            )
+        context.result(rows={"train": _rows(meta, "train"), "test": _rows(meta, "test")}, name=source.name)
+        return meta
+
+    def _fill(self, spool: Spool, bench: Bench) -> None:
+        """First pass: every row checked, prepared and spooled."""
+        before = [step for step in self._steps if not step.step.training_only]
+        given: dict[str | None, int] = {None: -1, "train": 0, "test": 1}
+        for row in self._through(self._checked(), before, bench):
+            kind = self._kind
+            assert kind is not None  # noqa: S101 - the first checked row decided it
+            plain = {name: value for name, value in row.items() if name != GIVEN}
+            number = spool.add(plain)
+            self._classes.update(kind.names(plain))
+            stratum = self._source.stratum or kind.stratum
+            side = row.get(GIVEN)
+            self._table.add(
+                kind.content(plain),
+                stratum(plain),
+                group=self._value(plain, self._options.group, "group") if self._options.split == "grouped" else None,
+                time=_moment(self._value(plain, self._options.time, "time")) if self._options.split == "time" else 0.0,
+                given=given[side if isinstance(side, str) else None],
+            )
+            if number % REPORT_EVERY == 0:
+                self._context.report(stage="reading", step=number, total=0)
+        if self._tally:
+            said = ", ".join(f"{count:,} {why}" for why, count in sorted(self._tally.items()))
+            self._context.message(f"Left out: {said}.")
+
+    def _checked(self) -> Iterator[dict[str, Json]]:
+        """Rows in the form of their kind, with their further columns. Raises for the first bad one, or counts it."""
+        for where, raw, given in self._source.rows:
+            try:
+                if isinstance(raw, DataError):
+                    raise raw
+                row = self._one(raw)
+            except DataError as error:
+                if self._options.bad_rows == "skip" and self._kind is not None:
+                    self._tally["bad rows"] += 1
+                    continue
+                raise _placed(error, where) from error
+            if row is None:
+                self._tally["rows without a text"] += 1
+            else:
+                yield row if given is None else {**row, GIVEN: given}
+
+    def _one(self, raw: Mapping[str, Any]) -> dict[str, Json] | None:
+        options, source = self._options, self._source
+        if self._kind is None:
+            name = source.kind or (guess(raw, source.asked) if options.kind == "auto" else options.kind)
+            if options.labels == "score" and name == "classification":
+                name = "score"
+            kind = KINDS[name]
+            self._columns = kind.columns(raw, source.asked)
+            self._kind = kind
+            taken = ", ".join(f"{role} from '{column}'" for role, column in self._columns.items() if role != column)
+            if taken:
+                self._context.message(f"Columns: {taken}.")
+        row = self._kind.take(raw, self._columns)
+        if row is None:
+            return None
+        used = set(self._columns.values())
+        for name, value in raw.items():
+            if name not in used and name not in row and value is not None:
+                row[str(name)] = value if isinstance(value, str | int | bool | list | dict) else _plain(value)
+        return row
+
+    def _labels(self, kind: Kind, rows: int) -> list[str] | None:
+        """Class names by id. Raises SingleClassError, DataError."""
+        if not kind.classes:
+            return None
+        names = list(self._source.labels or sorted(self._classes))
+        if len(names) < 2:
+            raise SingleClassError(
+                f"All {rows} rows of {self._source.title} have the class '{''.join(names)}'.",
+                hint="A classifier needs at least two classes; is it the right column?",
+            )
+        if len(names) > MOST_CLASSES or (kind.name == "classification" and len(names) > max(2, rows // 2)):
+            raise DataError(
+                f"{rows} rows have {len(names)} different labels.",
+                hint="Is it the right column? It looks like an id or a number (labels='score').",
+            )
+        rare = [name for name in names if self._classes[name] < 2]
+        if rare and kind.name == "classification":
+            raise DataError(
+                f"The class '{rare[0]}' has one row only, which cannot be divided into training and test.",
+                hint="Add rows of that class, or remove it.",
+            )
+        wanted = self._options.labels
+        if isinstance(wanted, int) and wanted != len(names):
+            raise DataError(
+                f"labels={wanted}, but there are {len(names)} classes: {', '.join(names[:10])}.",
+                hint="Leave labels out.",
+            )
+        return names
+
+    def _divide(self, spool: Spool, kind: Kind, kept: numpy.ndarray) -> tuple[numpy.ndarray, numpy.ndarray]:
+        """(training rows, test rows) as indices."""
+        import numpy
+
+        options, table = self._options, self._table
+        self._context.report(stage="dividing", step=0, total=0)
+        unit = self._units(spool, kind, kept)
+        given = numpy.asarray(table.given)[kept]
+        if (given >= 0).all():
+            test = given == 1
+        elif options.split == "time":
+            test = splits.newest(table, kept, options.test_size)
+        else:
+            if options.split == "grouped":
+                unit = splits.joined(unit, numpy.asarray(table.group)[kept])
+            test = splits.divide(table, kept, unit, options.test_size, stratified=options.split == "stratified")
+        if not test.any() or test.all():
+            raise EmptyDataError(
+                f"test_size={options.test_size} of {len(kept)} rows leaves one side empty.",
+                hint="Give more rows, or another test_size.",
+            )
+        drop = self._leaks(spool, kind, kept, unit, test)
+        return kept[~test & ~drop], kept[test]
+
+    def _units(self, spool: Spool, kind: Kind, kept: numpy.ndarray) -> numpy.ndarray:
+        """Rows that must stay together. Texts that are nearly all alike (templates) are told apart by equality only."""
+        import numpy
+
+        def text(number: int) -> str:
+            return kind.content(spool[number])
+
+        equal = splits.units(self._table, kept, text, None)
+        threshold = self._options.near_duplicates
+        if threshold is None or threshold >= 1:
+            return equal
+        if len(kept) > MOST_FOR_NEAR:
+            self._context.message(f"{len(kept):,} texts are too many to compare all: only equal ones stay together.")
+            return equal
+        near = splits.units(self._table, kept, text, threshold)
+        largest = int(numpy.bincount(near).max())
+        if largest > max(TEMPLATE * len(kept), int(numpy.bincount(equal).max())):
+            self._context.message(f"{largest:,} texts are alike, as from a template: only equal ones stay together.")
+            return equal
+        return near
+
+    def _leaks(
+        self, spool: Spool, kind: Kind, kept: numpy.ndarray, unit: numpy.ndarray, test: numpy.ndarray
+    ) -> numpy.ndarray:
+        """True for each training row that must go. Raises LeakError where texts are on both sides of a given split."""
+        import numpy
+
+        both = numpy.intersect1d(unit[test], unit[~test])
+        inside = numpy.isin(unit, both)
+        count = int((inside & ~test).sum())
+        if not count or self._options.leaks == "keep":
+            self._tally.update({"leaks that were kept": count} if count else {})
+            return numpy.zeros(len(kept), dtype=bool)
+        if self._options.leaks == "drop":
+            self._tally["training rows like a test row"] += count
+            return inside & ~test
+        shown = []
+        for one in both[:NAMED]:
+            members = kept[unit == one]
+            sides = test[unit == one]
+            texts = [kind.content(spool[int(i)])[:60] for i in (members[~sides][0], members[sides][0])]
+            shown.append(f"'{texts[0]}' (training) and '{texts[1]}' (test)")
+        raise LeakError(
+            f"{count} training rows have an equal or nearly equal text in the test: {'; '.join(shown)}.",
+            hint="leaks='drop' takes them out of the training rows; leaks='keep' leaves them in.",
+            details={"rows": count, "examples": list(shown)},
+        )
+
+    def _through(self, rows: Iterator[Any], steps: Sequence[Chosen], bench: Bench) -> Iterator[Any]:
+        """The rows after all steps; what each did is recorded when the stream has ended."""
+        for chosen in steps:
+            own = Bench(bench.scratch, bench.side, bench.language, bench.seed, bench.labels, bench.message)
+            rows = self._recorded(rows, chosen, own)
+        return rows
+
+    def _recorded(self, rows: Iterator[Any], chosen: Chosen, bench: Bench) -> Iterator[Any]:
+        tally: Counter[str] = Counter()
+        entry = chosen.record()
+        self._records.append(entry)
+        yield from counted(chosen.step.apply(counted(rows, tally, "in"), chosen.options, bench), tally, "out")
+        entry |= {"rows_in": tally["in"], "rows_out": tally["out"], "notes": dict(bench.notes)}
+
+    def _bench(self, labels: Sequence[str] | None) -> Bench:
+        return Bench(
+            scratch=self._context.scratch,
+            side=self._context.output / "encoding",
+            language=self._options.language,
+            seed=self._options.seed,
+            labels=labels,
+            message=self._context.message,
+        )
+
+    def _split_facts(self) -> dict[str, Json]:
+        options = self._options
+        facts: dict[str, Json] = {
+            "by": "makers" if self._table.given and self._table.given[0] >= 0 else options.split,
+            "test_size": options.test_size,
+            "seed": options.seed,
+            "near_duplicates": options.near_duplicates,
+            "leaks": options.leaks,
+        }
+        return {"split": facts}
+
+    def _value(self, row: Mapping[str, Json], column: str | None, what: str) -> str:
+        if column is None:
+            split = "grouped" if what == "group" else "time"
+            raise DataError(f"split='{split}' needs a column.", hint=f"Name it: load_data(..., {what}='...').")
+        if row.get(column) is None:
+            raise ColumnNotFoundError(
+                f"A row of {self._source.title} has no '{column}'.",
+                hint=f"It has: {', '.join(row)}.",
+                details={"column": column, "columns": list(row)},
+            )
+        return str(row[column])
+
+    def _mostly_empty(self, rows: int) -> None:
+        """Raises where most texts are empty, which is another mistake than an empty file."""
+        empty = self._tally["rows without a text"]
+        if empty > rows:
+            column = self._columns.get("text") or next(iter(self._columns.values()), "?")
+            raise DataError(
+                f"{empty} of {empty + rows} texts in column '{column}' are empty.", hint="Is it the right column?"
+            )
+
+
+GIVEN = "\x00given"
+"""Where a row carries its makers' split through the steps; no column can have this name."""
+
+
+def _placed(error: DataError, where: str) -> DataError:
+    """The same error with the row in its words: `has no label` becomes `Row 7 of 'a.csv' has no label.`"""
+    message = error.message
+    if not message[:1].isupper():
+        message = f"{where} {message}." if message.startswith("has ") else f"{where}: {message}."
+    elif where not in message:
+        message = f"{where}: {message}"
+    return type(error)(message, hint=error.hint, details=dict(error.details))
+
+
+def _plain(value: Any) -> Json:
+    """Numbers as they are, all else as text (dates, decimals)."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return str(value)
+
+
+def _moment(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        pass
+    try:
+        return datetime.fromisoformat(text).timestamp()
+    except ValueError:
+        raise DataError(
+            f"'{text[:40]}' is no time.", hint="Give a number, or a date like 2026-05-31T12:00:00."
+        ) from None
+
+
+def _rows(meta: Mapping[str, Any], split: str) -> int:
+    return int(meta["splits"][split]["rows"])

@@ -1,0 +1,386 @@
+"""Kinds of data: which columns a row must have, what it becomes, what its classes are. Knows no file and no split."""
+
+from __future__ import annotations
+
+import json
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+from llm_os.errors import ColumnNotFoundError, DataError, did_you_mean
+from llm_os.spec.base import Json
+
+Row = dict[str, Json]
+
+TEXTS = ("text", "review", "sentence", "comment", "content", "文本", "评论")
+LABELS = ("label", "sentiment", "class", "category", "target", "标签", "情感")
+ROLES = {"human": "user", "gpt": "assistant", "observation": "tool", "function_call": "assistant"}
+"""Names of speakers in ShareGPT's form -> OpenAI's."""
+
+
+class Kind(ABC):
+    """How rows of one kind look.
+
+    Class attributes:
+        name: as in `load_data(kind=...)`. task: what a model trained on it does.
+        classes: whether `label` (or `labels`, `tags`) holds names of classes.
+    """
+
+    name: ClassVar[str]
+    task: ClassVar[str]
+    classes: ClassVar[bool] = False
+    label: ClassVar[str | None] = None
+    """Column of the target in the prepared rows."""
+
+    @abstractmethod
+    def columns(self, first: Mapping[str, Any], asked: Mapping[str, str | None]) -> dict[str, str]:
+        """Column of the source by role, chosen by looking at the first row. Raises ColumnNotFoundError."""
+
+    @abstractmethod
+    def take(self, row: Mapping[str, Any], columns: Mapping[str, str]) -> Row | None:
+        """The prepared form of a row; None for one without a text. Raises DataError for a bad one (no row number)."""
+
+    def names(self, row: Mapping[str, Json]) -> Sequence[str]:
+        """Class names that the row has."""
+        return ()
+
+    def stratum(self, row: Mapping[str, Json]) -> str:
+        """Rows of one stratum are divided in proportion."""
+        return ""
+
+    def content(self, row: Mapping[str, Json]) -> str:
+        """The text by which rows are compared with each other."""
+        return str(row["text"])
+
+
+class Classification(Kind):
+    """`text` and `label`, a name."""
+
+    name, task, classes, label = "classification", "text-classification", True, "label"
+
+    def columns(self, first: Mapping[str, Any], asked: Mapping[str, str | None]) -> dict[str, str]:
+        return {
+            "text": pick(first, asked.get("text"), TEXTS, "text"),
+            "label": pick(first, asked.get("label"), LABELS, "label"),
+        }
+
+    def take(self, row: Mapping[str, Any], columns: Mapping[str, str]) -> Row | None:
+        text = words(row, columns["text"])
+        label = words(row, columns["label"])
+        if not text:
+            return None
+        if not label:
+            raise DataError("has no label", hint="Fill it in, or remove the row.")
+        return {"text": text, "label": label}
+
+    def names(self, row: Mapping[str, Json]) -> Sequence[str]:
+        return (str(row["label"]),)
+
+    def stratum(self, row: Mapping[str, Json]) -> str:
+        return str(row["label"])
+
+
+class Regression(Classification):
+    """`text` and `label`, a number."""
+
+    name, task, classes, label = "score", "regression", False, "label"
+
+    def take(self, row: Mapping[str, Any], columns: Mapping[str, str]) -> Row | None:
+        taken = super().take(row, columns)
+        if taken is None:
+            return None
+        try:
+            number = float(str(taken["label"]))
+        except ValueError:
+            number = math.nan
+        if not math.isfinite(number):
+            raise DataError(
+                f"the label '{str(taken['label'])[:40]}' is no number", hint="Leave labels='score' out, or mend it."
+            )
+        return {**taken, "label": number}
+
+    def names(self, row: Mapping[str, Json]) -> Sequence[str]:
+        return ()
+
+    def stratum(self, row: Mapping[str, Json]) -> str:
+        return ""
+
+
+class MultiLabel(Classification):
+    """`text` and `labels`, a list of names (or one text with `|` or `,` between them); it may be empty."""
+
+    name, task, classes, label = "multi-label", "multi-label-classification", True, "labels"
+
+    def columns(self, first: Mapping[str, Any], asked: Mapping[str, str | None]) -> dict[str, str]:
+        return {
+            "text": pick(first, asked.get("text"), TEXTS, "text"),
+            "label": pick(first, asked.get("label"), ("labels", *LABELS, "tags"), "label"),
+        }
+
+    def take(self, row: Mapping[str, Any], columns: Mapping[str, str]) -> Row | None:
+        text, raw = words(row, columns["text"]), cell(row, columns["label"])
+        if not text:
+            return None
+        listed = raw if isinstance(raw, list | tuple) else str(raw or "").replace("|", ",").split(",")
+        names: list[Json] = [*sorted({str(name).strip() for name in listed} - {""})]
+        return {"text": text, "labels": names}
+
+    def names(self, row: Mapping[str, Json]) -> Sequence[str]:
+        found = row["labels"]
+        return [str(name) for name in found] if isinstance(found, list) else ()
+
+    def stratum(self, row: Mapping[str, Json]) -> str:
+        return "|".join(self.names(row))
+
+
+class Tokens(Kind):
+    """`tokens` and `tags`, lists of one length: token classification."""
+
+    name, task, classes, label = "tokens", "token-classification", True, "tags"
+
+    def columns(self, first: Mapping[str, Any], asked: Mapping[str, str | None]) -> dict[str, str]:
+        return {
+            "tokens": pick(first, asked.get("text"), ("tokens", "words"), "text"),
+            "tags": pick(first, asked.get("label"), ("tags", "ner_tags", "pos_tags", "labels"), "label"),
+        }
+
+    def take(self, row: Mapping[str, Any], columns: Mapping[str, str]) -> Row | None:
+        tokens, tags = listed(row, columns["tokens"]), listed(row, columns["tags"])
+        if not tokens:
+            return None
+        if len(tokens) != len(tags):
+            raise DataError(f"has {len(tokens)} tokens and {len(tags)} tags", hint="Each token needs one tag.")
+        return {"tokens": [*tokens], "tags": [*tags]}
+
+    def names(self, row: Mapping[str, Json]) -> Sequence[str]:
+        found = row["tags"]
+        return [str(name) for name in found] if isinstance(found, list) else ()
+
+    def content(self, row: Mapping[str, Json]) -> str:
+        found = row["tokens"]
+        return " ".join(map(str, found)) if isinstance(found, list) else ""
+
+
+class Text(Kind):
+    """`text` alone: for language models."""
+
+    name, task = "text", "text-generation"
+
+    def columns(self, first: Mapping[str, Any], asked: Mapping[str, str | None]) -> dict[str, str]:
+        return {"text": pick(first, asked.get("text"), TEXTS, "text")}
+
+    def take(self, row: Mapping[str, Any], columns: Mapping[str, str]) -> Row | None:
+        text = words(row, columns["text"])
+        return {"text": text} if text else None
+
+
+class Pairs(Kind):
+    """`text` and `other`, which mean the same; with a `score` from 0 to 1 where somebody judged it."""
+
+    name, task = "pairs", "sentence-similarity"
+
+    def columns(self, first: Mapping[str, Any], asked: Mapping[str, str | None]) -> dict[str, str]:
+        columns = {
+            "text": pick(first, asked.get("text"), ("text", "sentence1", "query", "anchor", "question"), "text"),
+            "other": pick(first, asked.get("other"), ("other", "sentence2", "positive", "answer", "passage"), "other"),
+        }
+        score = asked.get("label") or ("score" if "score" in first else None)
+        return columns | ({"score": pick(first, score, (), "label")} if score else {})
+
+    def take(self, row: Mapping[str, Any], columns: Mapping[str, str]) -> Row | None:
+        text, other = words(row, columns["text"]), words(row, columns["other"])
+        if not text or not other:
+            return None
+        if "score" not in columns:
+            return {"text": text, "other": other}
+        try:
+            return {"text": text, "other": other, "score": float(words(row, columns["score"]))}
+        except ValueError:
+            raise DataError("its score is no number", hint="Scores go from 0 to 1.") from None
+
+
+class Chat(Kind):
+    """`messages`, each with `role` and `content`. ShareGPT's and Alpaca's columns are understood too."""
+
+    name, task = "chat", "text-generation"
+
+    def columns(self, first: Mapping[str, Any], asked: Mapping[str, str | None]) -> dict[str, str]:
+        wanted = asked.get("text")
+        if wanted is not None:
+            return {"messages": pick(first, wanted, (), "text")}
+        if "instruction" in first and "output" in first:
+            return {"instruction": "instruction", "output": "output"}
+        return {"messages": pick(first, None, ("messages", "conversations", "conversation"), "text")}
+
+    def take(self, row: Mapping[str, Any], columns: Mapping[str, str]) -> Row | None:
+        if "instruction" in columns:
+            found = alpaca(row)
+        else:
+            found = messages(cell(row, columns["messages"]))
+            system = str(row.get("system") or "").strip()
+            if system and found and found[0]["role"] != "system":
+                found = [{"role": "system", "content": system}, *found]
+        if not found:
+            return None
+        if found[-1]["role"] != "assistant":
+            raise DataError("its last message is not the assistant's", hint="There must be an answer to learn from.")
+        return {"messages": [dict(message) for message in found]}
+
+    def content(self, row: Mapping[str, Json]) -> str:
+        found = row["messages"]
+        return "\n".join(str(m["content"]) for m in found if isinstance(m, dict)) if isinstance(found, list) else ""
+
+
+class Preference(Kind):
+    """`prompt` (messages), `chosen` and `rejected` (texts): which answer people preferred."""
+
+    name, task = "preference", "text-generation"
+
+    def columns(self, first: Mapping[str, Any], asked: Mapping[str, str | None]) -> dict[str, str]:
+        return {
+            "prompt": pick(first, asked.get("text"), ("prompt", "conversations", "messages", "instruction"), "text"),
+            "chosen": pick(first, None, ("chosen",), "chosen"),
+            "rejected": pick(first, None, ("rejected",), "rejected"),
+        }
+
+    def take(self, row: Mapping[str, Any], columns: Mapping[str, str]) -> Row | None:
+        raw = cell(row, columns["prompt"])
+        prompt = [{"role": "user", "content": raw.strip()}] if isinstance(raw, str) else messages(raw)
+        chosen, rejected = answer(cell(row, columns["chosen"])), answer(cell(row, columns["rejected"]))
+        if not prompt or not chosen or not rejected:
+            return None
+        if chosen == rejected:
+            raise DataError("its chosen and its rejected answer are the same", hint="There is nothing to prefer.")
+        return {"prompt": [dict(message) for message in prompt], "chosen": chosen, "rejected": rejected}
+
+    def content(self, row: Mapping[str, Json]) -> str:
+        found = row["prompt"]
+        said = [str(m["content"]) for m in found if isinstance(m, dict)] if isinstance(found, list) else []
+        return "\n".join([*said, str(row["chosen"])])
+
+
+KINDS: Mapping[str, Kind] = {
+    kind.name: kind
+    for kind in (
+        Classification(),
+        Regression(),
+        MultiLabel(),
+        Tokens(),
+        Text(),
+        Pairs(),
+        Chat(),
+        Preference(),
+    )
+}
+
+
+def guess(first: Mapping[str, Any], asked: Mapping[str, str | None]) -> str:
+    """The kind that the columns of the first row speak of; classification where they say nothing else."""
+    names = {str(name).lower() for name in first}
+    if {"chosen", "rejected"} <= names:
+        return "preference"
+    if names & {"messages", "conversations"} or {"instruction", "output"} <= names:
+        return "chat"
+    if "tokens" in names and names & {"tags", "ner_tags", "pos_tags"}:
+        return "tokens"
+    if isinstance(first.get(asked.get("label") or "labels"), list):
+        return "multi-label"
+    return "classification"
+
+
+def pick(row: Mapping[str, Any], wanted: str | None, usual: Sequence[str], what: str) -> str:
+    """The column asked for, or the only one with a usual name. Raises ColumnNotFoundError with those that exist."""
+    known = [str(name) for name in row]
+    if wanted is not None:
+        if wanted not in row:
+            raise ColumnNotFoundError(
+                f"There is no column '{wanted}'.",
+                hint=did_you_mean(wanted, known),
+                details={"column": wanted, "columns": list(known)},
+            )
+        return wanted
+    found = [name for name in known if name.lower() in usual]
+    first = [name for name in found if name.lower() == usual[0]] if usual else []
+    if len(found) == 1 or first:
+        return (first or found)[0]
+    raise ColumnNotFoundError(
+        f"It is not clear which column holds the {what}.",
+        hint=f"Name it: load_data(..., {what}='...'). Columns: {', '.join(known)}.",
+        details={"columns": list(known)},
+    )
+
+
+def cell(row: Mapping[str, Any], column: str) -> Any:
+    """The value, or ColumnNotFoundError: rows of one file need not have the same columns."""
+    if column not in row:
+        raise ColumnNotFoundError(
+            f"has no column '{column}'",
+            hint=f"It has: {', '.join(map(str, row))}.",
+            details={"column": column, "columns": [str(name) for name in row]},
+        )
+    return row[column]
+
+
+def words(row: Mapping[str, Any], column: str) -> str:
+    """The value as a text without space around it; empty for none, NaN included."""
+    value = cell(row, column)
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return ""
+    if isinstance(value, dict | list):
+        raise DataError(f"column '{column}' holds a {type(value).__name__}, not a text", hint="Is it the right column?")
+    return str(value).strip()
+
+
+def listed(row: Mapping[str, Any], column: str) -> list[str]:
+    """The value as a list of texts; a text is divided at spaces."""
+    value = cell(row, column)
+    if isinstance(value, str):
+        return value.split()
+    return [str(item) for item in value] if isinstance(value, list | tuple) else []
+
+
+def messages(value: Any) -> list[dict[str, str]]:
+    """Messages in OpenAI's form from it or from ShareGPT's (`from`, `value`). Raises DataError."""
+    if isinstance(value, str):
+        try:
+            value = json.loads(value)
+        except ValueError:
+            raise DataError("its messages are a plain text", hint="Give a list of messages.") from None
+    found = []
+    for message in value if isinstance(value, list) else []:
+        if not isinstance(message, dict):
+            raise DataError("one of its messages is no object", hint='{"role": "user", "content": "..."}')
+        role = str(message.get("role", message.get("from", "")))
+        content = message.get("content", message.get("value"))
+        role = ROLES.get(role, role)
+        if role not in {"system", "user", "assistant", "tool"} or content is None:
+            raise DataError(f"a message has the role '{role}' and {'no' if content is None else 'a'} content")
+        found.append({"role": role, "content": str(content)})
+    return found
+
+
+def answer(value: Any) -> str:
+    """An answer as a text, from a text, a message or a list that ends with one."""
+    if isinstance(value, list):
+        value = value[-1] if value else ""
+    if isinstance(value, dict):
+        value = value.get("content", value.get("value", ""))
+    return str(value or "").strip()
+
+
+def alpaca(row: Mapping[str, Any]) -> list[dict[str, str]]:
+    """Messages from `instruction`, `input`, `output`, with `system` and `history` where they are."""
+    asked = "\n".join(part for part in (str(row.get("instruction") or ""), str(row.get("input") or "")) if part.strip())
+    said = str(row.get("output") or "")
+    if not asked.strip() or not said.strip():
+        return []
+    before: list[dict[str, str]] = []
+    system = str(row.get("system") or "").strip()
+    if system:
+        before.append({"role": "system", "content": system})
+    history = row.get("history")
+    for turn in history if isinstance(history, list) else []:
+        if isinstance(turn, list | tuple) and len(turn) == 2:
+            before += [{"role": "user", "content": str(turn[0])}, {"role": "assistant", "content": str(turn[1])}]
+    return [*before, {"role": "user", "content": asked}, {"role": "assistant", "content": said}]
