@@ -23,6 +23,7 @@ FAMILIES: dict[str, str] = {
     "engine": "drivers/engines",
     "launcher": "drivers/launchers",
     "task": "tasks",
+    "application": "tasks/applications",
     "step": "tasks/preparation",
     "format": "tasks/datasets/formats",
 }

@@ -14,7 +14,7 @@ from llm_os.memory import serving
 from llm_os.spec.artifacts import ArtifactFacts
 from llm_os.spec.base import Json, Spec
 from llm_os.spec.resources import Capacity, ResourceSpec
-from llm_os.tasks.applications.text_classification import labels_of
+from llm_os.tasks.applications.labels import labels_of
 from llm_os.tasks.context import Context
 from llm_os.tasks.task import Task
 from llm_os.tasks.training.batches import read_rows

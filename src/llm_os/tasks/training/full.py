@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from llm_os.spec.artifacts import ArtifactFacts
 from llm_os.spec.resources import Capacity, ResourceSpec
-from llm_os.tasks.applications import text_classification as application
+from llm_os.tasks.applications import application
 from llm_os.tasks.context import Context
 from llm_os.tasks.task import Task
 from llm_os.tasks.training.options import TrainingOptions
@@ -35,10 +35,10 @@ class Full(Task[FullOptions]):
         return smaller(options, inputs, free_memory, trainable=None)
 
     def run(self, context: Context, options: FullOptions) -> None:
-        prepared = application.prepare(context, options)
+        found, prepared = application.prepare(context, options)
         rate = RATE if options.learning_rate == "auto" else options.learning_rate
         outcome = application.train(context, options, prepared, rate=rate, method="full")
-        application.save(context, prepared, outcome, lambda folder: prepared.model.save_pretrained(folder))
+        application.finish(context, prepared, outcome, lambda folder: found.save(prepared, folder))
 
 
 PLUGIN = Full()

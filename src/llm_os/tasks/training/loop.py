@@ -7,25 +7,26 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from llm_os.errors import NothingLearntError
 from llm_os.tasks.context import Context
 from llm_os.tasks.training import checkpoints
-from llm_os.tasks.training.batches import Examples, collate, epoch_batches, sorted_batches
+from llm_os.tasks.training.batches import epoch_batches, sorted_batches
 from llm_os.tasks.training.checkpoints import Progress
+from llm_os.tasks.training.examples import Examples
+from llm_os.tasks.training.optimizers import make_optimizer
 from llm_os.tasks.training.options import TrainingOptions, batch_of
 from llm_os.tasks.training.precision import autocast, choose_precision
+from llm_os.tasks.training.schedules import share
 
 REPORT_EVERY = 0.25
 """Seconds between progress reports."""
 HORIZON = 3
 """Epochs over which the rate falls when early stopping may end the training: it seldom needs more, and a rate that
 still is high when it ends has not settled (measured: benchmarks/quality)."""
-FLOOR = 0.1
-"""Share of the highest rate that is kept after the horizon."""
 SAME = 1e-7
 """Losses that differ by less than this have not moved."""
 
@@ -45,11 +46,11 @@ class Loop:
     """Trains `model` in place and leaves the best weights in it.
 
     Args:
-        model: a transformers model with one logit a class (or one number for a regression).
+        model: a PyTorch module that the examples know how to call.
         train, valid: examples; without `valid` there is no early stopping.
-        regression: mean squared error instead of cross entropy.
         identity: names model, data and options, so that a checkpoint of another job is refused.
         rate: highest learning rate.
+        heads: names that parameters of a fresh head begin with.
     """
 
     def __init__(
@@ -60,20 +61,19 @@ class Loop:
         model: Any,
         train: Examples,
         valid: Examples | None,
-        pad: int,
-        regression: bool,
         identity: Mapping[str, str],
         rate: float,
+        heads: Sequence[str] = (),
         device: str = "cpu",
     ) -> None:
         self._context, self._options, self._model = context, options, model
-        self._train, self._valid, self._pad = train, valid, pad
-        self._regression, self._identity, self._device = regression, identity, device
+        self._train, self._valid = train, valid
+        self._identity, self._device = identity, device
         self._batch = batch_of(options)
-        self._lengths = [len(tokens) for tokens in train.tokens]
+        self._lengths = train.lengths
         self._steps = math.ceil(len(train) / self._batch)
         self._rate = rate
-        self._optimizer = make_optimizer(model, rate, options.weight_decay)
+        self._optimizer = make_optimizer(model, rate, options.weight_decay, heads)
         self._progress = Progress()
         self._best: dict[str, Any] | None = None
         self._reported = 0.0
@@ -113,12 +113,21 @@ class Loop:
     def _choose(self) -> str:
         if self._options.precision != "auto":
             return self._options.precision
-        batches = epoch_batches(self._lengths, self._batch, self._options.seed, 0)
-        precision, sentence = choose_precision(
-            self._model, collate(self._train, batches[0], self._pad), self._loss, self._device
-        )
+        first = epoch_batches(self._lengths, self._batch, self._options.seed, 0)[0]
+        batch = self._train.collate(first)
+        precision, sentence = choose_precision(self._model, lambda at: self._train.loss(self._forward(at), batch))
         self._context.message(sentence)
         return precision
+
+    def _forward(self, precision: str) -> Callable[..., Any]:
+        """The model on the loop's device, at a precision; tensors are moved there."""
+
+        def forward(**tensors: Any) -> Any:
+            moved = {name: value.to(self._device) for name, value in tensors.items()}
+            with autocast(precision, self._device):
+                return self._model(**moved)
+
+        return forward
 
     def _epoch(self, saved: float) -> float:
         """Run the rest of the epoch. Returns when the last checkpoint was written (monotonic seconds)."""
@@ -155,10 +164,7 @@ class Loop:
 
         for group in self._optimizer.param_groups:
             group["lr"] = self._rate * group["scale"] * self._schedule(self._progress.step)
-        ids, mask, targets = (t.to(self._device) for t in collate(self._train, indices, self._pad))
-        with autocast(self._progress.precision, self._device):
-            logits = self._model(input_ids=ids, attention_mask=mask).logits
-        loss = self._loss(logits.float(), targets)
+        loss = self._train.loss(self._forward(self._progress.precision), self._train.collate(indices))
         value = float(loss.detach())
         if not math.isfinite(value):
             raise NothingLearntError(
@@ -172,24 +178,11 @@ class Loop:
         self._optimizer.zero_grad(set_to_none=True)
         return value
 
-    def _loss(self, logits: Any, targets: Any) -> Any:
-        import torch
-
-        if self._regression:
-            return torch.nn.functional.mse_loss(logits.squeeze(-1), targets)
-        smoothing = self._options.label_smoothing
-        return torch.nn.functional.cross_entropy(logits, targets.long(), label_smoothing=smoothing)
-
     def _schedule(self, step: int) -> float:
-        """Share of the highest rate at `step`: linear warm-up, then a cosine to `FLOOR`."""
+        """Share of the highest rate at `step`."""
         epochs = self._options.epochs
         horizon = min(epochs, HORIZON) if self._valid is not None and self._options.patience else epochs
-        total = horizon * self._steps
-        rise = max(1, int(self._options.warmup * total))
-        if step < rise:
-            return (step + 1) / rise
-        share = min(1.0, (step - rise) / max(1, total - rise))
-        return FLOOR + (1 - FLOOR) * 0.5 * (1 + math.cos(math.pi * share))
+        return share(step, horizon * self._steps, self._options.warmup)
 
     def _close_epoch(self) -> bool:
         """Judge the epoch that just ended; True when the training shall end early."""
@@ -222,23 +215,19 @@ class Loop:
         return True
 
     def judge(self, examples: Examples) -> dict[str, float]:
-        """`validation_loss`, and `validation_accuracy` for classes."""
+        """Every figure the examples measure, as `validation_<name>`; `validation_loss` is one of them."""
         import torch
 
         self._model.eval()
-        total, right = 0.0, 0
+        sums: dict[str, list[float]] = {}
+        forward = self._forward(self._progress.precision)
         with torch.inference_mode():
-            for indices in sorted_batches([len(t) for t in examples.tokens], 2 * self._batch):
-                ids, mask, targets = (t.to(self._device) for t in collate(examples, indices, self._pad))
-                with autocast(self._progress.precision, self._device):
-                    logits = self._model(input_ids=ids, attention_mask=mask).logits
-                total += float(self._loss(logits.float(), targets)) * len(indices)
-                if not self._regression:
-                    right += int((logits.argmax(-1) == targets.long()).sum())
-        result = {"validation_loss": total / len(examples)}
-        if not self._regression:
-            result["validation_accuracy"] = right / len(examples)
-        return result
+            for indices in sorted_batches(examples.lengths, 2 * self._batch):
+                for name, (total, count) in examples.measure(forward, examples.collate(indices)).items():
+                    pair = sums.setdefault(name, [0.0, 0.0])
+                    pair[0] += total
+                    pair[1] += count
+        return {f"validation_{name}": total / count for name, (total, count) in sums.items()}
 
     def _trained(self) -> list[Any]:
         return [p for p in self._model.parameters() if p.requires_grad]
@@ -257,25 +246,6 @@ class Loop:
             tokens_per_second=round(speed, 1),
             eta=round(left, 1),
         )
-
-
-def make_optimizer(model: Any, rate: float, decay: float) -> Any:
-    """Fused AdamW; no decay on biases and norms; ten times the rate for the fresh head, which starts from noise."""
-    import torch
-
-    groups: dict[tuple[bool, bool], list[Any]] = {}
-    for name, parameter in model.named_parameters():
-        if parameter.requires_grad:
-            head = name.startswith(("classifier", "score"))
-            groups.setdefault((parameter.ndim > 1, head), []).append(parameter)
-    return torch.optim.AdamW(
-        [
-            {"params": members, "weight_decay": decay if decayed else 0.0, "scale": 10.0 if head else 1.0}
-            for (decayed, head), members in groups.items()
-        ],
-        lr=rate,
-        fused=True,
-    )
 
 
 def fingerprint(model: Any) -> float:

@@ -9,8 +9,9 @@ from typing import Any
 from pydantic import Field
 
 from llm_os.spec.artifacts import ArtifactFacts
+from llm_os.spec.base import Json
 from llm_os.spec.resources import Capacity, ResourceSpec
-from llm_os.tasks.applications import text_classification as application
+from llm_os.tasks.applications import application
 from llm_os.tasks.context import Context
 from llm_os.tasks.task import Task
 from llm_os.tasks.training.options import TrainingOptions
@@ -46,17 +47,19 @@ class Lora(Task[LoraOptions]):
         return smaller(options, inputs, free_memory, trainable=trainable(options, inputs))
 
     def run(self, context: Context, options: LoraOptions) -> None:
-        prepared = application.prepare(context, options)
-        adapted = _adapted(prepared.model, options)
-        prepared.model = adapted
+        found, prepared = application.prepare(context, options)
+        adapted = prepared.model = _adapted(prepared.model, options, found.adapter)
         rate = RATE if options.learning_rate == "auto" else options.learning_rate
         outcome = application.train(context, options, prepared, rate=rate, method="lora")
 
         def save(folder: Path) -> None:
             adapted.save_pretrained(folder / "adapter", safe_serialization=True)
-            adapted.merge_and_unload().save_pretrained(folder)
+            prepared.model = adapted.merge_and_unload()
+            found.save(prepared, folder)
 
-        application.save(context, prepared, outcome, save, {"adapter": {"rank": options.rank, "alpha": options.alpha}})
+        application.finish(
+            context, prepared, outcome, save, {"adapter": {"rank": options.rank, "alpha": options.alpha}}
+        )
 
 
 def trainable(options: LoraOptions, inputs: Mapping[str, ArtifactFacts]) -> int:
@@ -65,12 +68,12 @@ def trainable(options: LoraOptions, inputs: Mapping[str, ArtifactFacts]) -> int:
     return 18 * options.rank * hidden * layers + hidden * hidden
 
 
-def _adapted(model: Any, options: LoraOptions) -> Any:
+def _adapted(model: Any, options: LoraOptions, task: str) -> Any:
     from peft import LoraConfig, TaskType, get_peft_model
 
     targets = options.targets if options.targets == "all-linear" else [t.strip() for t in options.targets.split(",")]
     config = LoraConfig(
-        task_type=TaskType.SEQ_CLS,
+        task_type=TaskType(task),
         r=options.rank,
         lora_alpha=options.alpha,
         lora_dropout=options.dropout,

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from llm_os.errors import UnsupportedModelError
 from llm_os.memory import training as memory
 from llm_os.spec.artifacts import ArtifactFacts
 from llm_os.spec.resources import Capacity, ResourceSpec
-from llm_os.tasks.applications import text_classification as application
+from llm_os.tasks.applications import application
 from llm_os.tasks.training.options import LENGTH, TrainingOptions, batch_of
 
 
@@ -20,12 +19,7 @@ def needs(
     Raises:
         UnsupportedModelError: the model's format cannot be trained. SingleClassError, DataError: nor can the data.
     """
-    meta = inputs["model"].meta
-    if meta.get("format") != "safetensors":
-        raise UnsupportedModelError(
-            f"A model in {meta.get('format')} cannot be trained.", hint="Train one in safetensors, such as transformer."
-        )
-    application.labels_of(inputs["data"])
+    application.check(inputs)
     memory_bytes = _estimate(options, inputs, batch_of(options), trainable)
     gpu = bool(granted.devices)
     return ResourceSpec(

@@ -35,7 +35,7 @@ def test_evaluation_takes_every_row_once() -> None:
 
 def test_holding_out_keeps_the_share_of_each_class() -> None:
     targets = [0.0] * 100 + [1.0] * 50
-    kept, held = hold_out(targets, 0.1, 42, stratified=True)
+    kept, held = hold_out(150, 0.1, 42, targets)
     assert sorted(kept + held) == list(range(150))
     assert sum(targets[i] for i in held) == 5
     assert len(held) == 15

@@ -1,0 +1,200 @@
+"""The interface of an application: what a kind of data means for a model, its head, its loss and what is saved.
+
+A plugin file in this folder holds one subclass and ends with `PLUGIN = TheClass()`. The methods of training (full,
+lora, ...) are written against this interface and know no application by name.
+"""
+
+from __future__ import annotations
+
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar
+
+from llm_os import plugins
+from llm_os.errors import DataError, EmptyDataError, UnsupportedModelError
+from llm_os.spec.artifacts import ArtifactFacts
+from llm_os.spec.base import Json
+from llm_os.tasks.context import Context
+from llm_os.tasks.training.batches import hold_out, read_rows
+from llm_os.tasks.training.examples import Examples
+from llm_os.tasks.training.loop import Loop, Outcome
+from llm_os.tasks.training.options import LENGTH, TrainingOptions
+
+
+@dataclass(slots=True)
+class Prepared:
+    """Everything a training starts from.
+
+    Attributes:
+        heads: what names of freshly made parameters begin with; they learn faster.
+        facts: joins the facts of the version that is made (`labels`, ...).
+    """
+
+    model: Any
+    tokenizer: Any
+    train: Examples
+    valid: Examples | None
+    heads: tuple[str, ...] = ()
+    facts: dict[str, Json] = field(default_factory=dict)
+
+
+class Application(ABC):
+    """See the module.
+
+    Class attributes:
+        kinds: kinds of data it learns from (tasks/datasets/kinds.py).
+        adapter: peft's name for the task (`SEQ_CLS`, `CAUSAL_LM`, `TOKEN_CLS`, `FEATURE_EXTRACTION`).
+    """
+
+    kinds: ClassVar[tuple[str, ...]]
+    adapter: ClassVar[str]
+
+    @abstractmethod
+    def check(self, model: ArtifactFacts, data: ArtifactFacts) -> None:
+        """Raises UnsupportedModelError, DataError and its kinds where the two do not fit. Pure, quick."""
+
+    @abstractmethod
+    def load(self, context: Context, options: TrainingOptions) -> Prepared:
+        """Model and training examples; `valid` only where the data set brings its own."""
+
+    def save(self, prepared: Prepared, folder: Path) -> None:
+        """Weights, config and tokenizer in the form that transformers reads."""
+        prepared.model.save_pretrained(folder)
+        prepared.tokenizer.save_pretrained(folder)
+
+
+def application_of(data: ArtifactFacts) -> Application:
+    """The application for a data set, by its kind. Raises DataError."""
+    if data.kind != "dataset":
+        raise DataError(f"The input is a {data.kind}, not a data set.", hint="Give what load_data returned.")
+    kind = kind_of(data)
+    for name in plugins.names("application"):
+        application: Application = plugins.load("application", name)
+        if kind in application.kinds:
+            return application
+    raise DataError(f"Data of the kind '{kind}' cannot be trained on.", hint="Prepare it as another kind.")
+
+
+def kind_of(data: ArtifactFacts) -> str:
+    """Kind of a data set."""
+    said = data.meta.get("kind")
+    return str(said) if said else ("classification" if data.meta.get("labels") else "score")
+
+
+def check(inputs: Mapping[str, ArtifactFacts]) -> Application:
+    """The application that fits model and data. Raises what `Application.check` raises."""
+    application = application_of(inputs["data"])
+    model = inputs["model"]
+    if model.meta.get("format") not in {"safetensors", "gguf"} or model.kind != "model":
+        raise UnsupportedModelError(
+            f"A {model.kind} in {model.meta.get('format')} cannot be trained.", hint="Train one in safetensors."
+        )
+    application.check(model, inputs["data"])
+    return application
+
+
+def prepare(context: Context, options: TrainingOptions) -> tuple[Application, Prepared]:
+    """Load model and examples, and hold some out where the options want it."""
+    import torch
+
+    torch.set_num_threads(min(context.threads, options.threads or context.threads))
+    torch.manual_seed(options.seed)
+    context.report(stage="loading", step=0, total=0)
+    application = check({role: given.facts for role, given in context.inputs.items()})
+    prepared = application.load(context, options)
+    share = options.validation or (0.1 if options.patience is not None else None)
+    if prepared.valid is None and share is not None:
+        train = prepared.train
+        kept, held = hold_out(len(train), share, options.seed, train.strata())
+        if not kept or not held:
+            raise EmptyDataError(
+                f"{len(train)} rows are too few to hold some out.", hint="Set early_stopping=False, or give more rows."
+            )
+        prepared.train, prepared.valid = train.part(kept), train.part(held)
+    return application, prepared
+
+
+def training_rows(context: Context, options: TrainingOptions) -> list[dict[str, Any]]:
+    """The rows of the split, or of the slice of it, that is trained on."""
+    return read_rows(context.inputs["data"].path, options.split, options.start, options.stop)
+
+
+def validation_rows(context: Context, options: TrainingOptions) -> list[dict[str, Any]] | None:
+    """Rows of the input `validation`; None where none was given."""
+    given = context.inputs.get("validation")
+    return None if given is None else read_rows(given.path, options.validation_split)
+
+
+def length_of(context: Context, options: TrainingOptions) -> int:
+    """Tokens kept of an example."""
+    most = int(str(context.inputs["model"].facts.meta.get("context_length") or 512))
+    return min(options.max_length or LENGTH, most)
+
+
+def train(context: Context, options: TrainingOptions, prepared: Prepared, *, rate: float, method: str) -> Outcome:
+    """Run the loop on what was prepared."""
+    identity = {
+        "model": context.inputs["model"].facts.digest,
+        "data": context.inputs["data"].facts.digest,
+        "options": json.dumps(options.model_dump(mode="json", exclude={"checkpoint_every"}), sort_keys=True),
+        "method": method,
+    }
+    device = "cuda" if context.devices else "cpu"
+    loop = Loop(
+        context,
+        options,
+        model=prepared.model.to(device),
+        train=prepared.train,
+        valid=prepared.valid,
+        identity=identity,
+        rate=rate,
+        heads=prepared.heads,
+        device=device,
+    )
+    return loop.run()
+
+
+def finish(
+    context: Context,
+    prepared: Prepared,
+    outcome: Outcome,
+    save: Callable[[Path], None],
+    extra: Mapping[str, Json] | None = None,
+) -> None:
+    """Fill the output folder: weights, tokenizer, history; then declare it."""
+    context.report(stage="saving", step=0, total=0)
+    save(context.output)
+    history = {"epochs": outcome.history, "losses": outcome.losses}
+    (context.output / "history.json").write_text(json.dumps(history, indent=1) + "\n", encoding="utf-8")
+    from llm_os.models.formats import inspect
+
+    best = outcome.history[outcome.best_epoch - 1]
+    metrics = {name: value for name, value in best.items() if isinstance(value, float) and "validation" in name}
+    parent = context.inputs["model"].facts.meta
+    facts: dict[str, Json] = {
+        **inspect(context.output),
+        "license": parent.get("license", "not stated"),
+        "metrics": dict(metrics),
+        "trained_on": context.inputs["data"].facts.meta.get("name"),
+        **prepared.facts,
+        **(extra or {}),
+    }
+    context.finish("model", facts)
+    context.result(
+        history=[dict(entry) for entry in outcome.history],
+        epochs_run=outcome.epochs_run,
+        best_epoch=outcome.best_epoch,
+        stopped_early=outcome.stopped_early,
+        precision=outcome.precision,
+        seconds=round(outcome.seconds, 3),
+        rows={"train": len(prepared.train), "validation": len(prepared.valid) if prepared.valid else 0},
+    )
+
+
+def counts(facts: Mapping[str, Json]) -> tuple[int, int, int]:
+    """(parameters, hidden size, layers) of a model's facts."""
+    found = [int(str(facts.get(name) or 0)) for name in ("parameters", "hidden_size", "layers")]
+    return found[0], found[1], found[2]
