@@ -93,6 +93,9 @@ def test_the_five_lines_run_and_leave_only_what_they_mean_to_keep(place: Place) 
     said = place.cli("predict", "transformer-sentic_data", "good", "bad")
     assert said.returncode == 0, said.stderr
     assert len(said.stdout.splitlines()) == 2
+    everything = place.cli("events", "--limit", "1000").stdout.splitlines()
+    assert "kernel.started" in everything[0]
+    assert place.cli("events", "--limit", "3").stdout.splitlines() == everything[-3:]
 
 
 def test_ctrl_c_says_what_ended_and_what_goes_on(place: Place) -> None:

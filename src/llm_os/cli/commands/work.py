@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections import deque
+from collections.abc import Iterable
 
 import click
 
@@ -19,6 +21,7 @@ from llm_os.spec.resources import Resources
 from llm_os.spec.units import format_bytes
 
 LIVE = {"queued", "running"}
+EVENTS_PAGE = 500
 
 
 @click.command(epilog="Example: llm-os ps")
@@ -103,26 +106,36 @@ def _log_path(transport: Transport, name: str) -> str:
 
 @click.command(epilog="Example: llm-os events --follow")
 @click.option("--follow", "-f", is_flag=True, help="Go on until Ctrl-C.")
-@click.option("--limit", default=200, show_default=True, help="At most this many from the beginning.")
+@click.option("--limit", type=click.IntRange(min=0), default=200, show_default=True, help="So many of the newest.")
 @as_json_option
 def events(follow: bool, limit: int, as_json: bool) -> int:
     """Show what happened, oldest first."""
-    transport, since = looking(), 0
-    shown = 0
-    while True:
-        wait = 20 if follow and shown else 0
-        params: dict[str, str | int | float] = {"since": since, "limit": limit, "wait": wait}
-        page = transport.call("GET", "/v1/events", list[Event], params=params)
-        for event in page:
-            since = event.seq
-            if as_json:
-                print(event.model_dump_json(), flush=True)
-            else:
-                at = time.strftime("%H:%M:%S", time.localtime(event.at))
-                print(f"{at}  {event.kind.value:<22} {event.subject:<16} {event.message}", flush=True)
-        shown += 1
-        if not follow and len(page) < limit:
-            return 0
+    transport = looking()
+    newest: deque[Event] = deque(maxlen=limit)
+    since = 0
+    while page := _events(transport, since, wait=0):
+        since = page[-1].seq
+        newest.extend(page)
+    _print_events(newest, as_json=as_json)
+    while follow:
+        page = _events(transport, since, wait=20)
+        since = page[-1].seq if page else since
+        _print_events(page, as_json=as_json)
+    return 0
+
+
+def _events(transport: Transport, since: int, wait: int) -> list[Event]:
+    params: dict[str, str | int | float] = {"since": since, "limit": EVENTS_PAGE, "wait": wait}
+    return transport.call("GET", "/v1/events", list[Event], params=params)
+
+
+def _print_events(found: Iterable[Event], *, as_json: bool) -> None:
+    for event in found:
+        if as_json:
+            print(event.model_dump_json(), flush=True)
+        else:
+            at = time.strftime("%H:%M:%S", time.localtime(event.at))
+            print(f"{at}  {event.kind.value:<22} {event.subject:<16} {event.message}", flush=True)
 
 
 @click.command(epilog="Example: llm-os why job-7k2m9x4q1c")

@@ -56,7 +56,7 @@ class LocalLauncher(Launcher):
     def probe(self) -> Probe:
         if not sys.platform.startswith("linux"):
             return Unavailable("Local processes are run on Linux only.", hint="Run LLM OS in a Linux container.")
-        return Available(version="1", detail="sessions, locks and parent-death signals of Linux")
+        return Available(version=f"Linux {os.uname().release}", detail="sessions, locks and parent-death signals")
 
     async def start(self, attempt: str, folder: Path) -> Handle:
         return await asyncio.to_thread(self._start, attempt, folder.resolve())
