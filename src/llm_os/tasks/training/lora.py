@@ -9,7 +9,6 @@ from typing import Any
 from pydantic import Field
 
 from llm_os.spec.artifacts import ArtifactFacts
-from llm_os.spec.base import Json
 from llm_os.spec.resources import Capacity, ResourceSpec
 from llm_os.tasks.applications import application
 from llm_os.tasks.context import Context
