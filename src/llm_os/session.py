@@ -131,6 +131,7 @@ def load_data(
     limit: int | None = None,
     test: str | Path | None = None,
     steps: sources.Steps = (),
+    redact: bool = False,
     **options: Any,
 ) -> tuple[Dataset, Dataset]:
     """Prepare data and return (training, test). The same call gives the same rows, at once the second time.
@@ -143,6 +144,7 @@ def load_data(
         text, label: column names of an own file. limit: at most this many rows.
         test: a file of test rows; then `source` is the training file, and texts that are in both are refused.
         steps: preparation steps in order: `"clean"`, or `("clean", {"html": False})`.
+        redact: put `[EMAIL]`, `[PHONE]`, ... in the place of personal data; what was found is counted.
         options: further options of the source: `kind`, `split`, `group`, `time`, `near_duplicates`, `leaks`,
             `bad_rows`, `other`; docs/reference/plugins.md lists them.
 
@@ -151,7 +153,7 @@ def load_data(
         LeakError: texts of the test are in the training rows too.
     """
     common: dict[str, Json] = {"test_size": test_size, "seed": seed, "limit": limit, "language": language}
-    common |= {"labels": labels, "steps": sources.listed(steps), **sources.options_of(options)}
+    common |= {"labels": labels, "steps": sources.listed(steps, redact=redact), **sources.options_of(options)}
     spec = sources.job_for(source, common, {"text": text, "label": label}, test)
     job = run(connect(), spec, f"Preparing {Path(str(source)).name}")
     path_of = f"/v1/artifacts/{job.result['artifact']}"

@@ -46,9 +46,13 @@ def job_for(
     return JobSpec(task="datasets/table", options=given)
 
 
-def listed(steps: Steps) -> list[Json]:
-    """Steps in the form that jobs record. Raises InvalidInputError."""
-    found: list[Json] = []
+def listed(steps: Steps, *, redact: bool = False) -> list[Json]:
+    """Steps in the form that jobs record. Raises InvalidInputError.
+
+    Args:
+        redact: add the step `redact`, behind the cleaning that the steps begin with (which writes `&#64;` as `@`).
+    """
+    found: list[dict[str, Json]] = []
     for step in [steps] if isinstance(steps, str) else steps:
         if isinstance(step, str):
             found.append({"step": step})
@@ -60,7 +64,10 @@ def listed(steps: Steps) -> list[Json]:
             raise InvalidInputError(
                 f"{step!r} is no preparation step.", hint='Write "clean", or ("deduplicate", {"threshold": 0.8}).'
             )
-    return found
+    names = [step["step"] for step in found]
+    if redact and "redact" not in names:
+        found.insert(next((i for i, name in enumerate(names) if name != "clean"), len(names)), {"step": "redact"})
+    return list(found)
 
 
 def existing(name: str) -> Path:

@@ -26,6 +26,7 @@ def data_options(function: Any) -> Any:
             click.option("--limit", type=int, help="At most this many rows."),
             click.option("--test-size", type=float, default=0.2, show_default=True),
             click.option("--seed", type=int, default=42, show_default=True),
+            click.option("--redact", is_flag=True, help="Put placeholders in the place of personal data."),
         ]
     ):
         function = option(function)

@@ -21,6 +21,7 @@ from llm_os.tasks.datasets.kinds import KINDS, Kind, guess
 from llm_os.tasks.datasets.options import DataOptions
 from llm_os.tasks.datasets.spool import Spool
 from llm_os.tasks.datasets.writer import write_dataset
+from llm_os.tasks.preparation.personal import excerpt, regions_of
 from llm_os.tasks.preparation.step import Bench, Chosen, choose, counted
 
 if TYPE_CHECKING:
@@ -121,7 +122,7 @@ class Ingest:
         for row in self._through(self._checked(), before, bench):
             kind = self._kind
             assert kind is not None  # noqa: S101 - the first checked row decided it
-            plain = {name: value for name, value in row.items() if name != GIVEN}
+            plain = {name: value for name, value in row.items() if name not in (GIVEN, GROUP)}
             number = spool.add(plain)
             self._classes.update(kind.names(plain))
             stratum = self._source.stratum or kind.stratum
@@ -129,7 +130,7 @@ class Ingest:
             self._table.add(
                 kind.content(plain),
                 stratum(plain),
-                group=self._value(plain, self._options.group, "group") if self._options.split == "grouped" else None,
+                group=self._group(row) if self._options.split == "grouped" else None,
                 time=_moment(self._value(plain, self._options.time, "time")) if self._options.split == "time" else 0.0,
                 given=given[side if isinstance(side, str) else None],
             )
@@ -150,11 +151,11 @@ class Ingest:
                 if self._options.bad_rows == "skip" and self._kind is not None:
                     self._tally["bad rows"] += 1
                     continue
-                raise _placed(error, where) from error
+                raise self._placed(error, where) from error
             if row is None:
                 self._tally["rows without a text"] += 1
             else:
-                yield row if given is None else {**row, GIVEN: given}
+                yield {**row, **self._hidden(row, given)}
 
     def _one(self, raw: Mapping[str, Any]) -> dict[str, Json] | None:
         options, source = self._options, self._source
@@ -176,6 +177,17 @@ class Ingest:
             if name not in used and name not in row and value is not None:
                 row[str(name)] = value if isinstance(value, str | int | bool | list | dict) else _plain(value)
         return row
+
+    def _hidden(self, row: Mapping[str, Json], given: str | None) -> dict[str, Json]:
+        """What a row carries through the steps beside its columns: its split, and its group as it came."""
+        hidden: dict[str, Json] = {} if given is None else {GIVEN: given}
+        if self._options.group is not None and row.get(self._options.group) is not None:
+            hidden[GROUP] = row[self._options.group]
+        return hidden
+
+    def _group(self, row: Mapping[str, Json]) -> str:
+        """From before the steps (a redacted address would make one group of all), or of a column that one made."""
+        return str(row[GROUP]) if GROUP in row else self._value(row, self._options.group, "group")
 
     def _labels(self, kind: Kind, rows: int) -> list[str] | None:
         """Class names by id. Raises SingleClassError, DataError."""
@@ -270,7 +282,7 @@ class Ingest:
         for one in both[:NAMED]:
             members = kept[unit == one]
             sides = test[unit == one]
-            texts = [kind.content(spool[int(i)])[:60] for i in (members[~sides][0], members[sides][0])]
+            texts = [self._shown(kind.content(spool[int(i)])) for i in (members[~sides][0], members[sides][0])]
             shown.append(f"'{texts[0]}' (training) and '{texts[1]}' (test)")
         raise LeakError(
             f"{count} training rows have an equal or nearly equal text in the test: {'; '.join(shown)}.",
@@ -313,6 +325,19 @@ class Ingest:
         }
         return {"split": facts}
 
+    def _placed(self, error: DataError, where: str) -> DataError:
+        """The same error with the row in its words: `has no label` becomes `Row 7 of 'a.csv' has no label.`"""
+        message = self._shown(error.message, 1000)
+        if not message[:1].isupper():
+            message = f"{where} {message}." if message.startswith("has ") else f"{where}: {message}."
+        elif where not in message:
+            message = f"{where}: {message}"
+        return type(error)(message, hint=error.hint, details=dict(error.details))
+
+    def _shown(self, text: str, length: int = 60) -> str:
+        """For errors, which are logged: what is personal goes."""
+        return excerpt(text, regions_of(self._options.language), length)
+
     def _value(self, row: Mapping[str, Json], column: str | None, what: str) -> str:
         if column is None:
             split = "grouped" if what == "group" else "time"
@@ -337,16 +362,8 @@ class Ingest:
 
 GIVEN = "\x00given"
 """Where a row carries its makers' split through the steps; no column can have this name."""
-
-
-def _placed(error: DataError, where: str) -> DataError:
-    """The same error with the row in its words: `has no label` becomes `Row 7 of 'a.csv' has no label.`"""
-    message = error.message
-    if not message[:1].isupper():
-        message = f"{where} {message}." if message.startswith("has ") else f"{where}: {message}."
-    elif where not in message:
-        message = f"{where}: {message}"
-    return type(error)(message, hint=error.hint, details=dict(error.details))
+GROUP = "\x00group"
+"""Where it carries its group."""
 
 
 def _plain(value: Any) -> Json:

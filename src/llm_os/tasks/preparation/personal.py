@@ -11,9 +11,10 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Sequence
 from datetime import date
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
-KINDS = ("email", "iban", "id", "card", "ssn", "phone")
+Name = Literal["email", "iban", "id", "card", "ssn", "phone"]
+KINDS: tuple[Name, ...] = ("email", "iban", "id", "card", "ssn", "phone")
 """In the order in which they are looked for: a place belongs to the first kind that claims it."""
 REGIONS = {
     "en": ("US", "GB"),
@@ -71,6 +72,20 @@ def replace(text: str, spans: Sequence[Span]) -> str:
         parts += [text[at:begin], f"[{kind.upper()}]"]
         at = end
     return "".join([*parts, text[at:]])
+
+
+def masked(value: str, kind: str) -> str:
+    """A sample that may be shown: `j•••@•••.org`, `•••-•••-••89`; nobody can be reached or named by it."""
+    if kind == "email":
+        return f"{value[0]}•••@•••.{value.rpartition('.')[2]}"
+    return re.sub(r"[^\W_]", "•", value[:-2]) + value[-2:]
+
+
+def excerpt(text: str, regions: Sequence[str], length: int = 60) -> str:
+    """The beginning of a text on one line, with placeholders: for reports, logs and errors."""
+    head = text[: 40 * length]  # long enough that what is cut in two here is never shown
+    plain = " ".join(replace(head, find(head, regions)).split())
+    return plain if len(plain) <= length else plain[: length - 1] + "…"
 
 
 FULL_WIDTH = {0xFF01 + i: 0x21 + i for i in range(94)} | {0x3000: 0x20}
@@ -164,7 +179,8 @@ def phones(text: str, regions: Sequence[str]) -> Iterator[tuple[int, int]]:
     for region in regions or ("ZZ",):
         for match in PhoneNumberMatcher(text, region, leniency=Leniency.VALID):
             if number_type(match.number) != PhoneNumberType.PREMIUM_RATE:
-                spans.add((match.start, match.end))
+                unbalanced = match.raw_string.startswith("(") and ")" not in match.raw_string
+                spans.add((match.start + unbalanced, match.end))
     for begin, end in sorted(spans, key=lambda span: (span[0], -span[1])):
         if begin >= taken:
             taken = end
