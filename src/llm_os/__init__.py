@@ -21,13 +21,15 @@ if TYPE_CHECKING:
     from llm_os import errors
     from llm_os.client.datasets import Dataset
     from llm_os.client.deployments import Deployment, Prediction
+    from llm_os.client.evaluations import Comparison, Evaluation
     from llm_os.client.jobs import Job
     from llm_os.client.models import Model
-    from llm_os.client.results import Evaluation, TrainingResult
+    from llm_os.client.results import TrainingResult
     from llm_os.session import load_data, load_model, resources, set_resources
     from llm_os.spec.resources import Resources
 
 __all__ = [
+    "Comparison",
     "Dataset",
     "Deployment",
     "Evaluation",
@@ -45,9 +47,10 @@ __all__ = [
 ]
 
 _HOMES = {
+    "Comparison": "llm_os.client.evaluations",
     "Dataset": "llm_os.client.datasets",
     "Deployment": "llm_os.client.deployments",
-    "Evaluation": "llm_os.client.results",
+    "Evaluation": "llm_os.client.evaluations",
     "Job": "llm_os.client.jobs",
     "Model": "llm_os.client.models",
     "Prediction": "llm_os.client.deployments",

@@ -25,7 +25,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "samples": ("models", "List or fetch the models of the catalogue."),
     "data": ("data", "Prepare data and show what is in it."),
     "train": ("data", "Tune a model on data."),
-    "evaluate": ("data", "Judge a model on data."),
+    "evaluate": ("evaluate", "Judge a model on data, or compare two."),
     "predict": ("serve", "Classify texts."),
     "run": ("serve", "Chat with a model, or ask it once."),
     "deploy": ("serve", "Serve a model, to stay."),

@@ -42,6 +42,11 @@ class Dataset:
         return self._facts.digest
 
     @property
+    def kind(self) -> str:
+        """`classification`, `score`, `multi-label`, `tokens`, `text`, `pairs`, `chat`, `choices` or `preference`."""
+        return str(self._facts.meta.get("kind") or ("classification" if self.labels else "score"))
+
+    @property
     def columns(self) -> tuple[str, ...]:
         columns = self._facts.meta.get("columns")
         return tuple(str(column) for column in columns) if isinstance(columns, list) else ()

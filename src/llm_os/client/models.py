@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, overload
 
 from llm_os.client.connection import Connection
 from llm_os.client.datasets import Dataset, Description
 from llm_os.client.deployments import Deployment, Prediction, Prompt, answer, deploy, predictions
+from llm_os.client.evaluations import Comparison, Evaluation, comparison, evaluation, method_for
 from llm_os.client.gateway import Gateway
 from llm_os.client.jobs import Job, run, submit
-from llm_os.client.results import Evaluation, TrainingResult, evaluation, training_result
+from llm_os.client.results import TrainingResult, training_result
 from llm_os.errors import InvalidInputError, UnsupportedModelError
 from llm_os.spec import api
 from llm_os.spec.base import Json, slug
@@ -160,18 +161,53 @@ class Model:
             return Job(self._connection, submit(self._connection, spec, background=True), title, self._advance)
         return self._advance(run(self._connection, spec, title))
 
-    def evaluate(self, data: Dataset) -> Evaluation:
-        """Judge this version on `data`; prints accuracy and loss, returns all figures."""
+    @overload
+    def evaluate(
+        self, data: Dataset, *, against: None = None, method: str | None = None, **options: Any
+    ) -> Evaluation: ...
+
+    @overload
+    def evaluate(self, data: Dataset, *, against: Model, method: str | None = None, **options: Any) -> Comparison: ...
+
+    def evaluate(
+        self, data: Dataset, *, against: Model | None = None, method: str | None = None, **options: Any
+    ) -> Evaluation | Comparison:
+        """Judge this version on `data`; prints the main figures, returns all of them with intervals.
+
+        Args:
+            data: what `load_data` returned, or a slice of it.
+            against: another model, judged on the same rows; prints which one is better, and how sure that is.
+            method: `classification`, `perplexity`, `generation`, ...; None: what fits the model and the data.
+            options: of the method: `slices` (columns, "length", "language"), `confidence`, `resamples`, `batch_size`.
+
+        Raises:
+            UnsupportedModelError, DataError: model and data do not fit each other.
+            InvalidOptionError: an option the method does not have; says which there are.
+        """
         _expect_data(data, "evaluate")
+        figures = self._evaluated(data, method, options)
+        if against is None:
+            print(figures, flush=True)
+            return figures
+        other = against._evaluated(data, method, options)
+        wanted = {name: options[name] for name in ("confidence", "resamples", "seed") if name in options}
+        inputs = {"a": figures.artifact, "b": other.artifact}
+        spec = JobSpec(task="evaluation/compare", options=wanted, inputs=inputs)
+        found = comparison(
+            run(self._connection, spec, f"Comparing {figures.version} and {other.version}"), figures, other
+        )
+        print(found, flush=True)
+        return found
+
+    def _evaluated(self, data: Dataset, method: str | None, options: Mapping[str, Any]) -> Evaluation:
         start, stop = data.bounds
         spec = JobSpec(
-            task="evaluation/classification",
-            options={"split": data.split, "start": start, "stop": stop},
+            task=f"evaluation/{method or method_for(self.task, data.kind)}",
+            options={"split": data.split, "start": start, "stop": stop, **options},
             inputs={"model": self._record.manifest, "data": data.digest},
         )
-        figures = evaluation(run(self._connection, spec, f"Evaluating {self.version}").result)
-        print(figures, flush=True)
-        return figures
+        job = run(self._connection, spec, f"Evaluating {self.version}")
+        return evaluation(job, self.version, self._connection)
 
     @overload
     def predict(self, text_or_texts: str) -> Prediction: ...  # type: ignore[overload-overlap] # str is a Sequence[str]

@@ -1,10 +1,8 @@
-"""data, train, evaluate: the way from data to a judged model."""
+"""data, train: the way from data to a tuned model."""
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import io
 import json
 from typing import Any, Literal
 
@@ -33,7 +31,7 @@ def data_options(function: Any) -> Any:
     return function
 
 
-def _prepared(source: str, options: dict[str, Any]) -> Any:
+def prepared(source: str, options: dict[str, Any]) -> Any:
     labels: int | Literal["score"] = "score" if options["labels"] == "score" else _integer(options["labels"])
     return load_data(source, **{**options, "labels": labels})
 
@@ -51,7 +49,7 @@ def _integer(text: str) -> int:
 @as_json_option
 def data(source: str, as_json: bool, **options: Any) -> int:
     """Prepare data and show what is in it."""
-    parts = _prepared(source, options)
+    parts = prepared(source, options)
     if as_json:
         print_json({part.split: {**part.describe(), "fingerprint": part.fingerprint} for part in parts})
         return 0
@@ -82,17 +80,17 @@ def train(
     **options: Any,
 ) -> int:
     """Tune a model on data. The result is a new version."""
-    extra = dict(_pair(text) for text in more)
+    extra = dict(pair(text) for text in more)
     if name is not None:
         extra["name"] = name
     handle = load_model(model)
-    rows, _ = _prepared(source, options)
+    rows, _ = prepared(source, options)
     result = handle.train(rows, epochs=epochs, method=method, **extra)
     print_json(dataclasses.asdict(result)) if as_json else print(result)
     return 0
 
 
-def _pair(text: str) -> tuple[str, Any]:
+def pair(text: str) -> tuple[str, Any]:
     name, equals, value = text.partition("=")
     if not equals:
         raise InvalidOptionError(f"--option {text} has no value.", hint="Write --option NAME=VALUE.")
@@ -102,22 +100,4 @@ def _pair(text: str) -> tuple[str, Any]:
         return name, value
 
 
-@click.command(epilog="Example: llm-os evaluate transformer-sentic_data sentic_data")
-@click.argument("model")
-@click.argument("source")
-@data_options
-@as_json_option
-def evaluate(model: str, source: str, as_json: bool, **options: Any) -> int:
-    """Judge a model on the test rows of data."""
-    handle = load_model(model)
-    _, rows = _prepared(source, options)
-    if not as_json:
-        handle.evaluate(rows)
-        return 0
-    with contextlib.redirect_stdout(io.StringIO()):
-        figures = handle.evaluate(rows)
-    print_json(dataclasses.asdict(figures))
-    return 0
-
-
-COMMANDS = {"data": data, "train": train, "evaluate": evaluate}
+COMMANDS = {"data": data, "train": train}

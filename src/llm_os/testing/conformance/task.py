@@ -41,13 +41,16 @@ SLOW = 0.5
 
 
 def example_facts(role: str) -> tuple[ArtifactFacts, ...]:
-    """Facts of inputs as tasks meet them: models of every kind for the role `model`, data sets for the others."""
+    """Facts of inputs as tasks meet them: models of every kind for `model`, reports for `a` and `b`, else data sets."""
     digest = "sha256:" + "0" * 64
     if role == "model":
         kinds = (("feature-extraction", None), ("text-classification", ["negative", "positive"]))
         metas: list[dict[str, Any]] = [_model(kind, labels, "safetensors") for kind, labels in kinds]
         metas += [_model("text-generation", None, form) for form in ("safetensors", "gguf")]
         return tuple(ArtifactFacts(digest=digest, kind="model", size=90 * 2**20, meta=meta) for meta in metas)
+    if role in {"a", "b"}:
+        meta = {"report": "classification", "rows": digest, "count": 800, "split": "test", "data": {"name": "x"}}
+        return (ArtifactFacts(digest=digest, kind="report", size=2**16, meta={**meta, "model": digest}),)
     kinds_of_labels = (("text-classification", ["negative", "positive"]), ("regression", None))
     return tuple(
         ArtifactFacts(digest=digest, kind="dataset", size=2 * 2**20, meta=_dataset(kind, labels))
