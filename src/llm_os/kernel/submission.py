@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -80,9 +81,12 @@ def validated(model: type[BaseModel], options: Mapping[str, Any], where: str) ->
         first = error.errors()[0]
         name = ".".join(str(part) for part in first["loc"][:1]) or "options"
         field = model.model_fields.get(name)
+        hint = (field.description or "") if field else ""
+        if first["type"] == "literal_error" and isinstance(first.get("input"), str):
+            hint = did_you_mean(first["input"], re.findall(r"'([^']*)'", first["ctx"]["expected"]))
         raise InvalidOptionError(
             f"{where}: option '{name}' cannot be {first.get('input')!r}: {first['msg']}.",
-            hint=(field.description or "") if field else "",
+            hint=hint,
             details={"option": name},
         ) from error
 

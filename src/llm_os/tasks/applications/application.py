@@ -14,14 +14,18 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from llm_os import plugins
-from llm_os.errors import DataError, EmptyDataError, UnsupportedModelError
+from llm_os.errors import DataError, EmptyDataError, InvalidOptionError, UnsupportedModelError
 from llm_os.spec.artifacts import ArtifactFacts
 from llm_os.spec.base import Json
 from llm_os.tasks.context import Context
+from llm_os.tasks.training import seeds
 from llm_os.tasks.training.batches import hold_out, read_rows
 from llm_os.tasks.training.examples import Examples
 from llm_os.tasks.training.loop import Loop, Outcome
 from llm_os.tasks.training.options import LENGTH, TrainingOptions
+
+SPECIAL = ("label_smoothing", "class_weights", "mixup")
+"""Options of a training that have a meaning for some kinds of data only."""
 
 
 @dataclass(slots=True)
@@ -56,6 +60,10 @@ class Application(ABC):
     def check(self, model: ArtifactFacts, data: ArtifactFacts) -> None:
         """Raises UnsupportedModelError, DataError and its kinds where the two do not fit. Pure, quick."""
 
+    def supports(self, data: ArtifactFacts) -> frozenset[str]:
+        """Which of `SPECIAL` mean something for this data; the others are refused by name. Pure."""
+        return frozenset()
+
     @abstractmethod
     def load(self, context: Context, options: TrainingOptions) -> Prepared:
         """Model and training examples; `valid` only where the data set brings its own."""
@@ -84,8 +92,12 @@ def kind_of(data: ArtifactFacts) -> str:
     return str(said) if said else ("classification" if data.meta.get("labels") else "score")
 
 
-def check(inputs: Mapping[str, ArtifactFacts]) -> Application:
-    """The application that fits model and data. Raises what `Application.check` raises."""
+def check(inputs: Mapping[str, ArtifactFacts], options: TrainingOptions | None = None) -> Application:
+    """The application that fits model, data and options.
+
+    Raises:
+        InvalidOptionError: an option means nothing for such data. And what `Application.check` raises.
+    """
     application = application_of(inputs["data"])
     model = inputs["model"]
     if model.meta.get("format") not in {"safetensors", "gguf"} or model.kind != "model":
@@ -93,6 +105,14 @@ def check(inputs: Mapping[str, ArtifactFacts]) -> Application:
             f"A {model.kind} in {model.meta.get('format')} cannot be trained.", hint="Train one in safetensors."
         )
     application.check(model, inputs["data"])
+    for name in SPECIAL if options is not None else ():
+        if getattr(options, name) and name not in application.supports(inputs["data"]):
+            known = sorted(application.supports(inputs["data"]))
+            raise InvalidOptionError(
+                f"'{name}' means nothing for {kind_of(inputs['data'])} data.",
+                hint=f"Leave it out; of its kind it knows: {', '.join(known) or 'none'}.",
+                details={"option": name},
+            )
     return application
 
 
@@ -101,9 +121,9 @@ def prepare(context: Context, options: TrainingOptions) -> tuple[Application, Pr
     import torch
 
     torch.set_num_threads(min(context.threads, options.threads or context.threads))
-    torch.manual_seed(options.seed)
+    seeds.seed_all(options.seed)
     context.report(stage="loading", step=0, total=0)
-    application = check({role: given.facts for role, given in context.inputs.items()})
+    application = check({role: given.facts for role, given in context.inputs.items()}, options)
     prepared = application.load(context, options)
     share = options.validation or (0.1 if options.patience is not None else None)
     if prepared.valid is None and share is not None:
@@ -139,7 +159,7 @@ def train(context: Context, options: TrainingOptions, prepared: Prepared, *, rat
     identity = {
         "model": context.inputs["model"].facts.digest,
         "data": context.inputs["data"].facts.digest,
-        "options": json.dumps(options.model_dump(mode="json", exclude={"checkpoint_every"}), sort_keys=True),
+        "options": json.dumps(options.model_dump(mode="json", exclude={"checkpoint_every", "threads"}), sort_keys=True),
         "method": method,
     }
     device = "cuda" if context.devices else "cpu"

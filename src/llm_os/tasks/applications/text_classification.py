@@ -15,6 +15,7 @@ from llm_os.tasks.applications.application import (
     training_rows,
     validation_rows,
 )
+from llm_os.tasks.applications.class_weights import class_weights
 from llm_os.tasks.applications.labels import labels_of
 from llm_os.tasks.context import Context
 from llm_os.tasks.training.examples import Batch, Forward, TokenExamples
@@ -30,18 +31,30 @@ class Labelled(TokenExamples):
     Args:
         targets: class ids or numbers. classes: how many; 0: a regression.
         smoothing: share of certainty that is spread over the other classes.
+        weights: what each class counts; None: all alike.
     """
 
     def __init__(
-        self, tokens: Sequence[Sequence[int]], targets: Sequence[float], pad: int, classes: int, smoothing: float
+        self,
+        tokens: Sequence[Sequence[int]],
+        targets: Sequence[float],
+        pad: int,
+        classes: int,
+        smoothing: float,
+        weights: Sequence[float] | None = None,
     ) -> None:
         super().__init__(tokens, pad)
         self.targets = targets
-        self._classes, self._smoothing = classes, smoothing
+        self._classes, self._smoothing, self._weights = classes, smoothing, weights
 
     def part(self, indices: Sequence[int]) -> Self:
         tokens, targets = [self.tokens[i] for i in indices], [self.targets[i] for i in indices]
-        return type(self)(tokens, targets, self.pad, self._classes, self._smoothing)
+        return type(self)(tokens, targets, self.pad, self._classes, self._smoothing, self._weights)
+
+    def weight(self, indices: Sequence[int]) -> float:
+        if self._weights is None:
+            return float(len(indices))
+        return sum(self._weights[int(self.targets[i])] for i in indices)
 
     def collate(self, indices: Sequence[int]) -> Batch:
         import torch
@@ -54,10 +67,12 @@ class Labelled(TokenExamples):
 
     def measure(self, forward: Forward, batch: Batch) -> dict[str, tuple[float, float]]:
         logits = self._logits(forward, batch)
-        count = float(len(logits))
-        figures = {"loss": (float(self._mean(logits, batch)) * count, count)}
+        count = counted = float(len(logits))
+        targets = batch["targets"].to(logits.device).long()
+        if self._weights is not None:
+            counted = sum(self._weights[target] for target in targets.tolist())
+        figures = {"loss": (float(self._mean(logits, batch)) * counted, counted)}
         if self._classes:
-            targets = batch["targets"].to(logits.device).long()
             figures["accuracy"] = (float((logits.argmax(-1) == targets).sum()), count)
         return figures
 
@@ -73,7 +88,8 @@ class Labelled(TokenExamples):
         targets = batch["targets"].to(logits.device)
         if not self._classes:
             return torch.nn.functional.mse_loss(logits.squeeze(-1), targets)
-        return torch.nn.functional.cross_entropy(logits, targets.long(), label_smoothing=self._smoothing)
+        weights = None if self._weights is None else torch.tensor(self._weights, device=logits.device)
+        return torch.nn.functional.cross_entropy(logits, targets.long(), weights, label_smoothing=self._smoothing)
 
 
 class TextClassification(Application):
@@ -87,6 +103,9 @@ class TextClassification(Application):
                 hint="Train one in safetensors, such as transformer.",
             )
         labels_of(data)
+
+    def supports(self, data: ArtifactFacts) -> frozenset[str]:
+        return frozenset({"label_smoothing", "class_weights", "mixup"} if labels_of(data) else {"mixup"})
 
     def load(self, context: Context, options: TrainingOptions) -> Prepared:
         from llm_os.models.load import load_transformer
@@ -104,7 +123,7 @@ class TextClassification(Application):
             heads["ignore_mismatched_sizes"] = True
         model, tokenizer = load_transformer(given.path, **heads)
         length = length_of(context, options)
-        train = encode(training_rows(context, options), tokenizer, labels, length, options.label_smoothing)
+        train = encode(training_rows(context, options), tokenizer, labels, length, options)
         if labels and len(set(train.targets)) < 2:
             raise SingleClassError("All rows of this slice have one class.", hint="Take more rows, or other ones.")
         valid = None
@@ -112,15 +131,27 @@ class TextClassification(Application):
         if rows is not None:
             if labels_of(context.inputs["validation"].facts) != labels:
                 raise DataError("Training and validation data have different classes.", hint="Prepare both alike.")
-            valid = encode(rows, tokenizer, labels, length, options.label_smoothing)
+            valid = encode(rows, tokenizer, labels, length, options, train.targets)
         named: Json = [*labels] if labels else None
         return Prepared(model, tokenizer, train, valid, heads=("classifier", "score"), facts={"labels": named})
 
 
 def encode(
-    rows: Sequence[dict[str, Any]], tokenizer: Any, labels: Sequence[str] | None, length: int, smoothing: float
+    rows: Sequence[dict[str, Any]],
+    tokenizer: Any,
+    labels: Sequence[str] | None,
+    length: int,
+    options: TrainingOptions,
+    seen: Sequence[float] | None = None,
 ) -> Labelled:
-    """Tokenize texts and turn labels to ids. Raises DataError for a label the model does not know."""
+    """Tokenize texts and turn labels to ids.
+
+    Args:
+        seen: targets of the training rows, by which classes are weighed; None: those of these rows.
+
+    Raises:
+        DataError: a label the model does not know.
+    """
     ids = {label: number for number, label in enumerate(labels or ())}
     targets = []
     for number, row in enumerate(rows):
@@ -133,7 +164,15 @@ def encode(
             raise DataError(f"Row {number} has the label '{label}'.", hint=f"The classes are: {', '.join(ids)}.")
     texts = [str(row["text"]) for row in rows]
     tokens = tokenizer(texts, truncation=True, max_length=length, padding=False)["input_ids"]
-    return Labelled([list(one) for one in tokens], targets, tokenizer.pad_token_id or 0, len(ids), smoothing)
+    weights = class_weights(options.class_weights, list(ids), targets if seen is None else seen)
+    return Labelled(
+        [list(one) for one in tokens],
+        targets,
+        tokenizer.pad_token_id or 0,
+        len(ids),
+        options.label_smoothing,
+        weights,
+    )
 
 
 PLUGIN = TextClassification()

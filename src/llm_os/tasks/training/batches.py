@@ -42,6 +42,11 @@ def epoch_batches(lengths: Sequence[int], batch_size: int, seed: int, epoch: int
     return batches
 
 
+def parts(indices: Sequence[int], size: int) -> list[Sequence[int]]:
+    """A batch in parts of `size` examples, the last one shorter; in its order."""
+    return [indices[at : at + size] for at in range(0, len(indices), size)]
+
+
 def sorted_batches(lengths: Sequence[int], batch_size: int) -> Iterator[list[int]]:
     """Every example once, longest first: for evaluation, where the order does not matter."""
     order = sorted(range(len(lengths)), key=lambda i: -lengths[i])

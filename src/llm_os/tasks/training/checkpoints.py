@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import base64
 import json
+import platform
 import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -12,6 +12,7 @@ from typing import Any
 
 from llm_os.errors import IntegrityError
 from llm_os.tasks.context import Context
+from llm_os.tasks.training import seeds
 
 
 @dataclass(slots=True)
@@ -36,15 +37,33 @@ class Progress:
     seconds: float = 0.0
 
 
+def machine(device: str) -> dict[str, str]:
+    """What the last bits of a step depend on beside model, data and options, by names for people."""
+    import torch
+    import transformers
+
+    if device == "cuda":
+        kind = torch.cuda.get_device_name()
+    else:
+        kind = f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}"
+        kind += " with bf16" if torch.cpu.get_capabilities().get("avx512_bf16") else ""
+        kind += " with AMX" if torch.cpu.get_capabilities().get("amx_tile") else ""
+    return {"version of torch": torch.__version__, "version of transformers": transformers.__version__, "machine": kind}
+
+
 def save(
     context: Context,
     progress: Progress,
     identity: Mapping[str, str],
     model: Any,
     optimizer: Any,
-    best: Mapping[str, Any] | None,
+    tensors: Mapping[str, Mapping[str, Any] | None],
 ) -> None:
-    """Write a checkpoint of everything the next step depends on."""
+    """Write a checkpoint of everything the next step depends on.
+
+    Args:
+        tensors: further sets of weights by name (`best`, `average`); None: there are none yet.
+    """
     import torch
     from safetensors.torch import save_file
 
@@ -56,36 +75,46 @@ def save(
     moments: dict[str, Any] = {}
     for index, state in optimizer.state_dict()["state"].items():
         for name, value in state.items():
-            moments[f"{index}/{name}"] = torch.as_tensor(value).contiguous()
+            if value is not None:
+                moments[f"{index}/{name}"] = torch.as_tensor(value).contiguous()
     save_file(moments, folder / "optimizer.safetensors")
-    if best is not None:
-        save_file({name: value.contiguous() for name, value in best.items()}, folder / "best.safetensors")
-    random_state = base64.b64encode(torch.get_rng_state().numpy().tobytes()).decode()
-    whole = {"progress": asdict(progress), "identity": dict(identity), "torch_rng": random_state}
+    for name, weights in tensors.items():
+        if weights is not None:
+            save_file({key: value.contiguous() for key, value in weights.items()}, folder / f"{name}.safetensors")
+    whole = {
+        "progress": asdict(progress),
+        "identity": dict(identity),
+        "threads": torch.get_num_threads(),
+        "random": seeds.state(),
+    }
     (folder / "state.json").write_text(json.dumps(whole), encoding="utf-8")
     context.checkpoint(progress.step, folder)
 
 
 def restore(
     folder: Path, identity: Mapping[str, str], model: Any, optimizer: Any
-) -> tuple[Progress, dict[str, Any] | None]:
-    """Put a checkpoint back into model and optimizer. Returns progress and best weights.
+) -> tuple[Progress, dict[str, dict[str, Any]]]:
+    """Put a checkpoint back into model, optimizer and random state. Returns progress and the further sets of weights.
+
+    It takes no more threads than the checkpoint was made with: sums in another order differ in their last bits.
 
     Raises:
-        IntegrityError: it was made for another model, other data or other options; says which.
+        IntegrityError: it was made for another model, data or options, or elsewhere; says which.
     """
-    import numpy
     import torch
     from safetensors.torch import load_file
 
     whole = json.loads((folder / "state.json").read_text(encoding="utf-8"))
     for name, value in identity.items():
-        if whole["identity"].get(name) != value:
+        found = whole["identity"].get(name)
+        if found != value:
+            figures = f" ({found}; here it is {value})" if len(f"{found}{value}") < 80 else ""
             raise IntegrityError(
-                f"The checkpoint {folder.name} was made for another {name}.",
-                hint="It belongs to another job; start this one anew.",
-                details={"found": whole["identity"].get(name), "expected": value},
+                f"The checkpoint {folder.name} was made for another {name}{figures}.",
+                hint="From it the same curve cannot go on; start the job anew, or where the checkpoint was made.",
+                details={"found": found, "expected": value},
             )
+    _take_threads(folder.name, int(whole["threads"]))
     weights = load_file(folder / "weights.safetensors")
     with torch.no_grad():
         for name, parameter in model.named_parameters():
@@ -96,7 +125,19 @@ def restore(
         index, _, key = name.partition("/")
         moments.setdefault(int(index), {})[key] = value
     optimizer.load_state_dict({"state": moments, "param_groups": optimizer.state_dict()["param_groups"]})
-    best = folder / "best.safetensors"
-    raw = numpy.frombuffer(base64.b64decode(whole["torch_rng"]), dtype=numpy.uint8).copy()
-    torch.set_rng_state(torch.from_numpy(raw))
-    return Progress(**whole["progress"]), load_file(best) if best.exists() else None
+    seeds.restore(whole["random"])
+    known = {"weights", "optimizer"}
+    more = {file.stem: load_file(file) for file in folder.glob("*.safetensors") if file.stem not in known}
+    return Progress(**whole["progress"]), more
+
+
+def _take_threads(name: str, count: int) -> None:
+    import torch
+
+    if torch.get_num_threads() < count:
+        raise IntegrityError(
+            f"The checkpoint {name} was made with {count} threads; here are {torch.get_num_threads()}.",
+            hint=f"Grant {count} threads again (set_resources(cpus={count})), or start the job anew.",
+            details={"found": count, "expected": torch.get_num_threads()},
+        )
+    torch.set_num_threads(count)

@@ -9,6 +9,7 @@ from llm_os.spec.resources import Capacity, ResourceSpec
 from llm_os.tasks.applications import application
 from llm_os.tasks.context import Context
 from llm_os.tasks.task import Task
+from llm_os.tasks.training.optimizers import rate_of
 from llm_os.tasks.training.options import TrainingOptions
 from llm_os.tasks.training.sizing import needs, smaller
 
@@ -36,8 +37,7 @@ class Full(Task[FullOptions]):
 
     def run(self, context: Context, options: FullOptions) -> None:
         found, prepared = application.prepare(context, options)
-        rate = RATE if options.learning_rate == "auto" else options.learning_rate
-        outcome = application.train(context, options, prepared, rate=rate, method="full")
+        outcome = application.train(context, options, prepared, rate=rate_of(options, RATE), method="full")
         application.finish(context, prepared, outcome, lambda folder: found.save(prepared, folder))
 
 

@@ -5,6 +5,7 @@ Works on CPU; on a GPU it is written with care and untested on hardware.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -12,11 +13,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from llm_os.errors import NothingLearntError
-from llm_os.tasks.context import Context
-from llm_os.tasks.training import checkpoints
-from llm_os.tasks.training.batches import epoch_batches, sorted_batches
+from llm_os.tasks.context import Checkpoint, Context
+from llm_os.tasks.training import checkpoints, seeds
+from llm_os.tasks.training.averaging import Average
+from llm_os.tasks.training.batches import epoch_batches, parts, sorted_batches
 from llm_os.tasks.training.checkpoints import Progress
 from llm_os.tasks.training.examples import Examples
+from llm_os.tasks.training.layers import checkpoint_gradients, freeze
+from llm_os.tasks.training.mixup import Mixup
 from llm_os.tasks.training.optimizers import make_optimizer
 from llm_os.tasks.training.options import TrainingOptions, batch_of
 from llm_os.tasks.training.precision import autocast, choose_precision
@@ -51,6 +55,7 @@ class Loop:
         identity: names model, data and options, so that a checkpoint of another job is refused.
         rate: highest learning rate.
         heads: names that parameters of a fresh head begin with.
+        worker: which of several workers this is; each draws its own random numbers.
     """
 
     def __init__(
@@ -65,32 +70,34 @@ class Loop:
         rate: float,
         heads: Sequence[str] = (),
         device: str = "cpu",
+        worker: int = 0,
     ) -> None:
         self._context, self._options, self._model = context, options, model
         self._train, self._valid = train, valid
-        self._identity, self._device = identity, device
+        self._identity, self._device, self._worker = {**identity, **checkpoints.machine(device)}, device, worker
         self._batch = batch_of(options)
         self._lengths = train.lengths
         self._steps = math.ceil(len(train) / self._batch)
         self._rate = rate
-        self._optimizer = make_optimizer(model, rate, options.weight_decay, heads)
+        freeze(model, options.freeze)
+        if options.gradient_checkpointing:
+            checkpoint_gradients(model)
+        self._optimizer = make_optimizer(model, options, rate, heads)
+        self._average = Average(model, options.ema) if options.ema is not None else None
+        self._mixup = Mixup(model, options.mixup, seeds.seed_of(options.seed, worker)) if options.mixup else None
         self._progress = Progress()
         self._best: dict[str, Any] | None = None
         self._reported = 0.0
 
     def run(self) -> Outcome:
         """Raises NothingLearntError, or `Stopped` when the kernel asked it to end (its checkpoint is whole then)."""
-        import torch
-
-        torch.manual_seed(self._options.seed)
         before = fingerprint(self._model)
         found = self._context.latest_checkpoint()
         if found is not None:
-            self._progress, self._best = checkpoints.restore(found.folder, self._identity, self._model, self._optimizer)
-            self._context.message(f"Goes on from step {self._progress.step}.")
+            self._resume(found)
         else:
             self._progress.precision = self._choose()
-            torch.manual_seed(self._options.seed)
+            seeds.seed_all(self._options.seed, self._worker)
         stopped = False
         saved = time.monotonic()
         while self._progress.epoch < self._options.epochs and not stopped:
@@ -98,8 +105,9 @@ class Loop:
             stopped = self._close_epoch()
         progress = self._progress
         learnt(progress.losses, before, fingerprint(self._model))
-        if self._best is not None:
-            load_trained(self._model, self._best)
+        final = self._best or (self._average.weights if self._average else None)
+        if final is not None:
+            load_trained(self._model, final)
         return Outcome(
             history=progress.history,
             losses=progress.losses,
@@ -109,6 +117,17 @@ class Loop:
             precision=progress.precision,
             seconds=progress.seconds,
         )
+
+    def _resume(self, found: Checkpoint) -> None:
+        self._progress, more = checkpoints.restore(found.folder, self._identity, self._model, self._optimizer)
+        self._best = more.get("best")
+        if self._average is not None:
+            self._average.load(more["average"])
+        self._context.message(f"Goes on from step {self._progress.step}.")
+
+    def _save(self) -> None:
+        more = {"best": self._best, "average": self._average.weights if self._average else None}
+        checkpoints.save(self._context, self._progress, self._identity, self._model, self._optimizer, more)
 
     def _choose(self) -> str:
         if self._options.precision != "auto":
@@ -150,7 +169,7 @@ class Loop:
             asked = context.should_stop()
             if asked or now - saved >= self._options.checkpoint_every:
                 progress.epoch_seconds += now - begun
-                checkpoints.save(context, progress, self._identity, self._model, self._optimizer, self._best)
+                self._save()
                 saved = begun = time.monotonic()
                 tokens = 0
                 if asked:
@@ -164,25 +183,38 @@ class Loop:
 
         for group in self._optimizer.param_groups:
             group["lr"] = self._rate * group["scale"] * self._schedule(self._progress.step)
-        loss = self._train.loss(self._forward(self._progress.precision), self._train.collate(indices))
-        value = float(loss.detach())
-        if not math.isfinite(value):
-            raise NothingLearntError(
-                f"The loss became {value} at step {self._progress.step + 1}.",
-                hint="Take a smaller learning_rate (a tenth), or precision='fp32'.",
-                details={"step": self._progress.step + 1},
-            )
-        loss.backward()
+        pieces = parts(indices, math.ceil(self._batch / self._options.accumulation))
+        weights = [self._train.weight(piece) for piece in pieces]
+        value = 0.0
+        for number, (piece, weight) in enumerate(zip(pieces, weights, strict=True)):
+            loss = self._loss(piece, number) * (weight / sum(weights))
+            value += float(loss.detach())
+            if not math.isfinite(value):
+                raise NothingLearntError(
+                    f"The loss became {value} at step {self._progress.step + 1}.",
+                    hint="Take a smaller learning_rate (a tenth), or precision='fp32'.",
+                    details={"step": self._progress.step + 1},
+                )
+            loss.backward()
         torch.nn.utils.clip_grad_norm_(self._trained(), self._options.clip)
         self._optimizer.step()
         self._optimizer.zero_grad(set_to_none=True)
+        if self._average is not None:
+            self._average.update(self._progress.step + 1)
         return value
+
+    def _loss(self, indices: Sequence[int], part: int) -> Any:
+        """Mean loss of some examples of a step."""
+        forward, batch = self._forward(self._progress.precision), self._train.collate(indices)
+        if self._mixup is not None:
+            return self._mixup.loss(self._train, forward, batch, self._progress.step, part)
+        return self._train.loss(forward, batch)
 
     def _schedule(self, step: int) -> float:
         """Share of the highest rate at `step`."""
         epochs = self._options.epochs
         horizon = min(epochs, HORIZON) if self._valid is not None and self._options.patience else epochs
-        return share(step, horizon * self._steps, self._options.warmup)
+        return share(self._options.schedule, step, horizon * self._steps, self._options.warmup)
 
     def _close_epoch(self) -> bool:
         """Judge the epoch that just ended; True when the training shall end early."""
@@ -196,7 +228,8 @@ class Loop:
         }
         begun = time.monotonic()
         if self._valid is not None:
-            entry |= self.judge(self._valid)
+            with self._average.in_place() if self._average else contextlib.nullcontext():
+                entry |= self.judge(self._valid)
         progress.seconds += progress.epoch_seconds + time.monotonic() - begun
         progress.history.append(entry)
         progress.epoch, progress.position, progress.epoch_seconds = progress.epoch + 1, 0, 0.0
@@ -204,7 +237,7 @@ class Loop:
             return False
         if progress.best_loss is None or entry["validation_loss"] < progress.best_loss:
             progress.best_loss, progress.best_epoch = entry["validation_loss"], progress.epoch
-            self._best = {name: p.detach().clone() for name, p in self._model.named_parameters() if p.requires_grad}
+            self._best = self._weights()
         patience = self._options.patience
         if patience is None or progress.epoch - progress.best_epoch < patience:
             return False
@@ -228,6 +261,12 @@ class Loop:
                     pair[0] += total
                     pair[1] += count
         return {f"validation_{name}": total / count for name, (total, count) in sums.items()}
+
+    def _weights(self) -> dict[str, Any]:
+        """A copy of what would be saved now: the trained weights, or their average."""
+        if self._average is not None:
+            return {name: average.clone() for name, average in self._average.weights.items()}
+        return {name: p.detach().clone() for name, p in self._model.named_parameters() if p.requires_grad}
 
     def _trained(self) -> list[Any]:
         return [p for p in self._model.parameters() if p.requires_grad]

@@ -13,6 +13,7 @@ from llm_os.spec.resources import Capacity, ResourceSpec
 from llm_os.tasks.applications import application
 from llm_os.tasks.context import Context
 from llm_os.tasks.task import Task
+from llm_os.tasks.training.optimizers import rate_of
 from llm_os.tasks.training.options import TrainingOptions
 from llm_os.tasks.training.sizing import needs, smaller
 
@@ -48,8 +49,7 @@ class Lora(Task[LoraOptions]):
     def run(self, context: Context, options: LoraOptions) -> None:
         found, prepared = application.prepare(context, options)
         adapted = prepared.model = _adapted(prepared.model, options, found.adapter)
-        rate = RATE if options.learning_rate == "auto" else options.learning_rate
-        outcome = application.train(context, options, prepared, rate=rate, method="lora")
+        outcome = application.train(context, options, prepared, rate=rate_of(options, RATE), method="lora")
 
         def save(folder: Path) -> None:
             adapted.save_pretrained(folder / "adapter", safe_serialization=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, PositiveFloat
 
 from llm_os.spec.base import Spec
 
@@ -34,14 +34,38 @@ class TrainingOptions(Spec):
     """Split of the input `validation`, if one is given."""
     max_length: int | None = Field(default=None, ge=8, le=8192)
     """Tokens kept of a text; none: what the model can take, at most 256."""
+    optimizer: Literal["adamw", "adam", "nadam", "radam", "sgd", "rmsprop", "adagrad", "adafactor"] = "adamw"
+    """What turns gradients to steps; sgd has Nesterov's momentum."""
+    beta1: float = Field(default=0.9, ge=0, lt=1)
+    """Decay of the mean of gradients in the Adam family."""
+    beta2: float = Field(default=0.999, ge=0, lt=1)
+    """Decay of the mean of squared gradients in the Adam family."""
+    momentum: float = Field(default=0.9, ge=0, lt=1)
+    """Momentum of sgd and rmsprop."""
     weight_decay: float = Field(default=0.01, ge=0)
-    """Decoupled weight decay of AdamW (not on biases and norms)."""
+    """Weight decay (not on biases and norms); decoupled in adamw, nadam, radam and adafactor."""
+    schedule: Literal["cosine", "linear", "polynomial", "constant", "inverse_sqrt", "one_cycle"] = "cosine"
+    """How the rate moves after the warm-up; cosine, linear and polynomial fall to a tenth."""
     warmup: float = Field(default=0.1, ge=0, lt=1)
     """Share of the schedule in which the rate rises."""
+    accumulation: int = Field(default=1, ge=1, le=4096)
+    """Parts a step's batch is worked through in, one after the other: the same step in less memory."""
     clip: float = Field(default=1.0, gt=0)
     """Largest norm of the gradient of a step."""
+    layer_decay: float = Field(default=1.0, gt=0, le=1)
+    """Each layer learns this much slower than the one above it; 1: all alike."""
+    freeze: int | str | None = None
+    """What is not trained: a number N is the embeddings and the first N layers; or parts such as `embeddings,0-3`."""
+    gradient_checkpointing: bool = False
+    """Keep only the inputs of layers and compute the rest again: far less memory, about a third more time."""
+    ema: float | None = Field(default=None, gt=0, lt=1)
+    """Decay of a moving average of the weights, such as 0.999, which is then judged and saved; none: the weights."""
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
     """Share of certainty that is spread over the other classes."""
+    class_weights: Literal["balanced"] | dict[str, PositiveFloat] | None = None
+    """What a class counts in the loss: `balanced` is the inverse of its frequency, or give a number for each label."""
+    mixup: float = Field(default=0.0, ge=0, le=10)
+    """Blend each text with another one: parameter of the beta distribution, such as 0.2; 0: not."""
     checkpoint_every: float = Field(default=120.0, ge=0)
     """Seconds between checkpoints; 0: after every step."""
     threads: int | None = Field(default=None, ge=1)

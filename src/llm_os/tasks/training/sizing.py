@@ -19,7 +19,7 @@ def needs(
     Raises:
         UnsupportedModelError: the model's format cannot be trained. SingleClassError, DataError: nor can the data.
     """
-    application.check(inputs)
+    application.check(inputs, options)
     memory_bytes = _estimate(options, inputs, batch_of(options), trainable)
     gpu = bool(granted.devices)
     return ResourceSpec(

@@ -15,8 +15,8 @@ from llm_os.tasks.context import Context, InputFolder
 WORDS = ["good", "fine", "great", "bad", "poor", "awful", "film", "book", "the", "a", "was", "is", "very", "so"]
 
 
-def tiny_model(folder: Path) -> InputFolder:
-    """BERT with two layers of width 32 and a vocabulary of a few words, without a head."""
+def tiny_model(folder: Path, **config: Any) -> InputFolder:
+    """BERT with two layers of width 32 and a vocabulary of a few words, without a head; `config` goes to BertConfig."""
     import torch
     from transformers import BertConfig, BertModel, BertTokenizerFast
 
@@ -25,15 +25,16 @@ def tiny_model(folder: Path) -> InputFolder:
     (folder / "vocab.txt").write_text("\n".join(vocabulary))
     BertTokenizerFast(vocab=str(folder / "vocab.txt")).save_pretrained(folder)
     torch.manual_seed(0)
-    config = BertConfig(
+    whole = BertConfig(
         vocab_size=len(vocabulary),
         hidden_size=32,
         num_hidden_layers=2,
         num_attention_heads=2,
         intermediate_size=64,
         max_position_embeddings=32,
+        **config,
     )
-    BertModel(config).save_pretrained(folder)
+    BertModel(whole).save_pretrained(folder)
     meta = {
         "format": "safetensors",
         "task": "feature-extraction",
