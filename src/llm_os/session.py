@@ -130,7 +130,7 @@ def load_data(
     label: str | None = None,
     limit: int | None = None,
     test: str | Path | None = None,
-    steps: sources.Steps = (),
+    steps: sources.Steps | None = None,
     redact: bool = False,
     **options: Any,
 ) -> tuple[Dataset, Dataset]:
@@ -143,7 +143,7 @@ def load_data(
         test_size: share of the rows that is kept for the test. seed: of the split.
         text, label: column names of an own file. limit: at most this many rows.
         test: a file of test rows; then `source` is the training file, and texts that are in both are refused.
-        steps: preparation steps in order: `"clean"`, or `("clean", {"html": False})`.
+        steps: preparation steps in order: `"clean"`, or `("clean", {"html": False})`. None: cleaning; `[]`: nothing.
         redact: put `[EMAIL]`, `[PHONE]`, ... in the place of personal data; what was found is counted.
         options: further options of the source: `kind`, `split`, `group`, `time`, `near_duplicates`, `leaks`,
             `bad_rows`, `other`; docs/reference/plugins.md lists them.
@@ -153,8 +153,10 @@ def load_data(
         LeakError: texts of the test are in the training rows too.
     """
     common: dict[str, Json] = {"test_size": test_size, "seed": seed, "limit": limit, "language": language}
-    common |= {"labels": labels, "steps": sources.listed(steps, redact=redact), **sources.options_of(options)}
+    given, inputs = sources.with_model(sources.listed(steps, redact=redact), _version)
+    common |= {"labels": labels, "steps": given, **sources.options_of(options)}
     spec = sources.job_for(source, common, {"text": text, "label": label}, test)
+    spec = spec.model_copy(update={"inputs": {**spec.inputs, **inputs}})
     job = run(connect(), spec, f"Preparing {Path(str(source)).name}")
     path_of = f"/v1/artifacts/{job.result['artifact']}"
     facts = connect().transport.call("GET", path_of, ArtifactFacts)
@@ -175,7 +177,7 @@ def load_model(source: str | Path, *, task: str | None = None, labels: Sequence[
     """
     if task is not None and task not in TASKS:
         raise InvalidOptionError(f"There is no task '{task}'.", hint=did_you_mean(task, TASKS))
-    record = _known(str(source)) or _fetched(str(source))
+    record = _version(str(source))
     fits = task in {None, record.task} or (task == "text-classification" and record.task == "feature-extraction")
     if not fits:
         raise UnsupportedModelError(f"{record.ref} is a {record.task} model, not {task}.", hint="Choose another one.")
@@ -185,6 +187,11 @@ def load_model(source: str | Path, *, task: str | None = None, labels: Sequence[
             f"{record.ref} knows the classes {known}, not {list(labels)}.", hint="Leave labels out, or train it anew."
         )
     return Model(connect(), record, labels)
+
+
+def _version(source: str) -> ModelVersion:
+    """The version of that name; fetched where it is not there."""
+    return _known(source) or _fetched(source)
 
 
 def _known(source: str) -> ModelVersion | None:

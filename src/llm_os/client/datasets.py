@@ -8,12 +8,13 @@ from typing import Any, overload
 
 from llm_os.client.connection import Connection
 from llm_os.client.jobs import run
-from llm_os.client.sources import listed
-from llm_os.errors import InvalidInputError
+from llm_os.client.sources import listed, with_model
+from llm_os.errors import InvalidInputError, NotFoundError
 from llm_os.spec.api import RowPage
 from llm_os.spec.artifacts import ArtifactFacts
 from llm_os.spec.base import Json
 from llm_os.spec.jobs import JobSpec
+from llm_os.spec.models import ModelVersion
 
 PAGE = 500
 Row = Mapping[str, Json]
@@ -74,20 +75,21 @@ class Dataset:
         """The first rows."""
         return [self[i] for i in range(min(count, len(self)))]
 
-    def prepare(self, *steps: str | tuple[str, Mapping[str, Json]] | Mapping[str, Json], **options: Json) -> Dataset:
+    def prepare(self, *steps: str | tuple[str, Mapping[str, Any]] | Mapping[str, Any], **options: Json) -> Dataset:
         """A new data set: this one (all its splits) after further steps; its split stays as it is.
 
         Args:
-            steps: `"clean"`, or `("clean", {"html": False})`, in order.
+            steps: `"clean"`, or `("clean", {"html": False})`, in order; docs/how-to/preparation says what each does.
             options: `leaks`, `bad_rows`, `seed`, `near_duplicates`; see `load_data`.
 
         Raises:
             NotFoundError, InvalidOptionError: no such step or option. DataError: what a step could not do.
         """
+        given, inputs = with_model(listed(steps), self._version)
         spec = JobSpec(
             task="datasets/prepared",
-            options={"steps": listed(steps), **options},
-            inputs={"data": self.digest},
+            options={"steps": given, **options},
+            inputs={"data": self.digest, **inputs},
         )
         return self._made(spec, f"Preparing {self.name}", self.split)
 
@@ -104,6 +106,12 @@ class Dataset:
             test = self._made(spec, f"Fold {fold + 1} of {count}", "test")
             found.append((Dataset(self._connection, test._facts, "train"), test))
         return found
+
+    def _version(self, name: str) -> ModelVersion:
+        try:
+            return self._connection.transport.call("GET", f"/v1/models/{name}", ModelVersion)
+        except NotFoundError as error:
+            raise NotFoundError(error.message, hint=f'Fetch it first: llm_os.load_model("{name}").') from error
 
     def _made(self, spec: JobSpec, title: str, split: str) -> Dataset:
         job = run(self._connection, spec, title)

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from llm_os.errors import InvalidInputError, NotFoundError, did_you_mean
 from llm_os.spec.base import Json
 from llm_os.spec.jobs import JobSpec
+from llm_os.spec.models import ModelVersion
 
 BUILT_IN = ("sentic_data",)
-Steps = Sequence[str | tuple[str, Mapping[str, Json]] | Mapping[str, Json]]
+LONGEST_PATH = 4096
+Steps = Sequence[str | tuple[str, Mapping[str, Any]] | Mapping[str, Any]]
 """Preparation steps: a name, a name with options, or `{"step": name, "options": {...}}`."""
 
 
@@ -46,20 +48,26 @@ def job_for(
     return JobSpec(task="datasets/table", options=given)
 
 
-def listed(steps: Steps, *, redact: bool = False) -> list[Json]:
-    """Steps in the form that jobs record. Raises InvalidInputError.
+def listed(steps: Steps | None, *, redact: bool = False) -> list[Json] | None:
+    """Steps in the form that jobs record; files that options name are given by absolute path and sha256.
 
     Args:
+        steps: None: the default, which the source knows.
         redact: add the step `redact`, behind the cleaning that the steps begin with (which writes `&#64;` as `@`).
+
+    Raises:
+        InvalidInputError: something is no step.
     """
+    if steps is None and not redact:
+        return None
     found: list[dict[str, Json]] = []
-    for step in [steps] if isinstance(steps, str) else steps:
+    for step in ["clean"] if steps is None else [steps] if isinstance(steps, str) else steps:
         if isinstance(step, str):
             found.append({"step": step})
         elif isinstance(step, tuple) and len(step) == 2 and isinstance(step[1], Mapping):
-            found.append({"step": str(step[0]), "options": dict(step[1])})
+            found.append(_with_files({"step": str(step[0]), "options": options_of(step[1])}))
         elif isinstance(step, Mapping) and "step" in step:
-            found.append(dict(step))
+            found.append(_with_files(dict(step)))
         else:
             raise InvalidInputError(
                 f"{step!r} is no preparation step.", hint='Write "clean", or ("deduplicate", {"threshold": 0.8}).'
@@ -68,6 +76,54 @@ def listed(steps: Steps, *, redact: bool = False) -> list[Json]:
     if redact and "redact" not in names:
         found.insert(next((i for i, name in enumerate(names) if name != "clean"), len(names)), {"step": "redact"})
     return list(found)
+
+
+def _with_files(step: dict[str, Json]) -> dict[str, Json]:
+    """Options whose value is the path of a file that exists (with a folder or an ending) become absolute and hashed."""
+    options = step.get("options")
+    content: dict[str, Json] = {}
+    named: dict[str, Json] = {}
+    for name, value in options.items() if isinstance(options, dict) else ():
+        if name != "model" and isinstance(value, str) and len(value) < LONGEST_PATH and "\n" not in value:
+            path = Path(value).expanduser()
+            if (os.sep in value or path.suffix) and path.is_file():
+                named[name], content[name] = str(path.absolute()), sha256(path)
+    return (
+        {**step, "options": {**options, **named}, "content": content} if isinstance(options, dict) and content else step
+    )
+
+
+def with_model(
+    steps: Sequence[Json] | None, find: Callable[[str], ModelVersion]
+) -> tuple[list[Json] | None, dict[str, str]]:
+    """The steps with the model they name as `card@number`, and the job's input that holds it; {} where they name none.
+
+    Args:
+        find: a version by what the user wrote.
+
+    Raises:
+        InvalidInputError: two steps name different models. NotFoundError: there is no such model.
+    """
+    names = {str(options["model"]) for options in map(_options, steps or ()) if options.get("model") is not None}
+    if len(names) > 1:
+        raise InvalidInputError(
+            f"The steps name {len(names)} models: {', '.join(sorted(names))}.",
+            hint="One call can use one; call prepare again for the next.",
+        )
+    if steps is None or not names:
+        return None if steps is None else list(steps), {}
+    version = find(names.pop())
+    named: list[Json] = []
+    for step in steps:
+        options = _options(step)
+        ref: dict[str, Json] = {"options": {**options, "model": version.ref}} if options.get("model") else {}
+        named.append({**step, **ref} if isinstance(step, dict) else step)
+    return named, {"tokenizer": version.manifest}
+
+
+def _options(step: Json) -> Mapping[str, Json]:
+    options = step.get("options") if isinstance(step, dict) else None
+    return options if isinstance(options, dict) else {}
 
 
 def existing(name: str) -> Path:
@@ -95,5 +151,9 @@ def sha256(path: Path) -> str | None:
 
 
 def options_of(extra: Mapping[str, Any]) -> dict[str, Json]:
-    """Further options as JSON; sets and tuples become lists."""
-    return {name: list(value) if isinstance(value, tuple | set) else value for name, value in extra.items()}
+    """Further options as JSON: sets and tuples become lists, a model its `card@number`."""
+    return {name: _plain(value) for name, value in extra.items()}
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple | set) else getattr(value, "version", value)

@@ -40,6 +40,7 @@ def model_version(tx: Connection, job: Job, digest: str, facts: ArtifactFacts, n
             task=job.spec.task,
             options=dict(job.spec.options),
             inputs=dict(job.spec.inputs),
+            preparation=_mappings(meta.get("preparation")),
             code_version=__version__,
         ),
         created_at=now,
@@ -57,3 +58,7 @@ def _numbers(value: Json) -> dict[str, float]:
     if not isinstance(value, dict):
         return {}
     return {name: float(number) for name, number in value.items() if isinstance(number, int | float)}
+
+
+def _mappings(value: Json) -> tuple[dict[str, Json], ...]:
+    return tuple(entry for entry in value if isinstance(entry, dict)) if isinstance(value, list) else ()

@@ -37,6 +37,8 @@ class Lineage(Record):
     options: Mapping[str, Json] = Field(default_factory=dict)
     inputs: Mapping[str, str] = Field(default_factory=dict)
     """Digest of every input by its role (`model`, `data`)."""
+    preparation: tuple[Mapping[str, Json], ...] = ()
+    """Steps that the data it learnt from had behind it: name, options, rows in and out, notes."""
     code_version: str = ""
 
 

@@ -199,6 +199,7 @@ def finish(
         "license": parent.get("license", "not stated"),
         "metrics": dict(metrics),
         "trained_on": context.inputs["data"].facts.meta.get("name"),
+        "preparation": context.inputs["data"].facts.meta.get("steps") or [],
         **prepared.facts,
         **(extra or {}),
     }

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from itertools import chain
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from llm_os.errors import ColumnNotFoundError, DataError, EmptyDataError, LeakError, SingleClassError
@@ -19,10 +20,11 @@ from llm_os.tasks.context import Context
 from llm_os.tasks.datasets import splits
 from llm_os.tasks.datasets.kinds import KINDS, Kind, guess
 from llm_os.tasks.datasets.options import DataOptions
+from llm_os.tasks.datasets.preparing import Preparation, all_records
 from llm_os.tasks.datasets.spool import Spool
 from llm_os.tasks.datasets.writer import write_dataset
 from llm_os.tasks.preparation.personal import excerpt, regions_of
-from llm_os.tasks.preparation.step import Bench, Chosen, choose, counted
+from llm_os.tasks.preparation.step import GIVEN, GROUP, Bench
 
 if TYPE_CHECKING:
     import numpy
@@ -33,6 +35,8 @@ MOST_FOR_NEAR = 300_000
 """Texts that are compared with each other by default, at most: beyond it the signatures would not fit in memory."""
 TEMPLATE = 0.1
 """Share of the rows from which a group of nearly equal texts is taken for what the data is like, not for copies."""
+SIDE = "encoding"
+"""Folder of a data set in which steps leave a vocabulary, vectors and the like."""
 NAMED = 3
 """Examples that an error shows."""
 
@@ -59,6 +63,7 @@ class Source:
         asked: columns the user named, by role (`text`, `label`, `other`).
         labels: class names in a fixed order; None: those that are found, sorted.
         stratum: replaces the kind's own.
+        before: records of the steps that the rows have behind them.
     """
 
     name: str
@@ -69,6 +74,7 @@ class Source:
     labels: Sequence[str] | None = None
     stratum: Callable[[Mapping[str, Json]], str] | None = None
     kind: str | None = None
+    before: Sequence[Json] = ()
 
 
 class Ingest:
@@ -81,47 +87,49 @@ class Ingest:
         self._tally: Counter[str] = Counter()
         self._classes: Counter[str] = Counter()
         self._table = splits.Table(options.seed)
-        self._steps = choose(options.steps)
-        self._records: list[dict[str, Json]] = []
+        self._preparation: Preparation | None = None
 
     def run(self) -> dict[str, Json]:
         context, options, source = self._context, self._options, self._source
-        bench = self._bench(None)
         with Spool(context.scratch / "rows.jsonl") as spool:
-            self._fill(spool, bench)
-            kind = self._kind
+            self._fill(spool)
+            preparation = self._preparation
             self._mostly_empty(len(spool))
-            if kind is None or not len(spool):
+            if preparation is None or not len(spool):
                 raise EmptyDataError(f"{source.title} has no row with a text.", hint="It needs at least a few rows.")
+            kind = preparation.kind
             labels = self._labels(kind, len(spool))
             kept = splits.chosen(self._table, options.limit)
             train, test = self._divide(spool, kind, kept)
             context.report(stage="writing", step=0, total=0)
-            training = self._through(
-                (spool[i] for i in splits.shuffled(self._table, train)),
-                [step for step in self._steps if step.step.training_only],
-                self._bench(labels),
-            )
+            divided = {"train": train, "test": test}
             meta = write_dataset(
                 context,
                 name=source.name,
                 language=options.language,
                 kind=kind,
-                splits={"train": training, "test": (spool[i] for i in splits.shuffled(self._table, test))},
+                splits={
+                    split: preparation.late((spool[i] for i in splits.shuffled(self._table, rows)), split, labels)
+                    for split, rows in divided.items()
+                },
                 labels=labels,
                 source=source.facts,
-                more=lambda: {"left_out": dict(self._tally), "steps": list(self._records), **self._split_facts()},
+                more=lambda: {
+                    "left_out": dict(self._tally),
+                    "steps": all_records(source.before, preparation.records),
+                    **self._split_facts(),
+                },
             )
         context.result(rows={"train": _rows(meta, "train"), "test": _rows(meta, "test")}, name=source.name)
         return meta
 
-    def _fill(self, spool: Spool, bench: Bench) -> None:
+    def _fill(self, spool: Spool) -> None:
         """First pass: every row checked, prepared and spooled."""
-        before = [step for step in self._steps if not step.step.training_only]
         given: dict[str | None, int] = {None: -1, "train": 0, "test": 1}
-        for row in self._through(self._checked(), before, bench):
-            kind = self._kind
-            assert kind is not None  # noqa: S101 - the first checked row decided it
+        for row in self._early():
+            preparation = self._preparation
+            assert preparation is not None  # noqa: S101 - made before the first row comes out
+            kind = preparation.kind
             plain = {name: value for name, value in row.items() if name not in (GIVEN, GROUP)}
             number = spool.add(plain)
             self._classes.update(kind.names(plain))
@@ -139,6 +147,14 @@ class Ingest:
         if self._tally:
             said = ", ".join(f"{count:,} {why}" for why, count in sorted(self._tally.items()))
             self._context.message(f"Left out: {said}.")
+
+    def _early(self) -> Iterator[Mapping[str, Json]]:
+        """The checked rows after the steps before the division, which are chosen when the first row says its kind."""
+        rows = self._checked()
+        first = next(rows, None)
+        if first is not None and self._kind is not None:
+            self._preparation = Preparation(self._options.steps, self._kind, self._bench())
+            yield from self._preparation.early(chain([first], rows))
 
     def _checked(self) -> Iterator[dict[str, Json]]:
         """Rows in the form of their kind, with their further columns. Raises for the first bad one, or counts it."""
@@ -290,28 +306,17 @@ class Ingest:
             details={"rows": count, "examples": list(shown)},
         )
 
-    def _through(self, rows: Iterator[Any], steps: Sequence[Chosen], bench: Bench) -> Iterator[Any]:
-        """The rows after all steps; what each did is recorded when the stream has ended."""
-        for chosen in steps:
-            own = Bench(bench.scratch, bench.side, bench.language, bench.seed, bench.labels, bench.message)
-            rows = self._recorded(rows, chosen, own)
-        return rows
-
-    def _recorded(self, rows: Iterator[Any], chosen: Chosen, bench: Bench) -> Iterator[Any]:
-        tally: Counter[str] = Counter()
-        entry = chosen.record()
-        self._records.append(entry)
-        yield from counted(chosen.step.apply(counted(rows, tally, "in"), chosen.options, bench), tally, "out")
-        entry |= {"rows_in": tally["in"], "rows_out": tally["out"], "notes": dict(bench.notes)}
-
-    def _bench(self, labels: Sequence[str] | None) -> Bench:
+    def _bench(self) -> Bench:
+        tokenizer = self._context.inputs.get("tokenizer")
         return Bench(
             scratch=self._context.scratch,
-            side=self._context.output / "encoding",
+            side=self._context.output / SIDE,
             language=self._options.language,
             seed=self._options.seed,
-            labels=labels,
+            kind=self._options.kind,
+            labels=None,
             message=self._context.message,
+            tokenizer=None if tokenizer is None else tokenizer.path,
         )
 
     def _split_facts(self) -> dict[str, Json]:
@@ -358,12 +363,6 @@ class Ingest:
             raise DataError(
                 f"{empty} of {empty + rows} texts in column '{column}' are empty.", hint="Is it the right column?"
             )
-
-
-GIVEN = "\x00given"
-"""Where a row carries its makers' split through the steps; no column can have this name."""
-GROUP = "\x00group"
-"""Where it carries its group."""
 
 
 def _plain(value: Any) -> Json:

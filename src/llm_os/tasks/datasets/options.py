@@ -29,8 +29,8 @@ class DataOptions(Spec):
     """Column whose equal values stay on one side (split='grouped')."""
     time: str | None = None
     """Column to order rows by (split='time'): a number, or a date in ISO 8601."""
-    steps: tuple[StepSpec, ...] = ()
-    """Preparation steps, in order."""
+    steps: tuple[StepSpec, ...] | None = None
+    """Preparation steps, in order; none said: `clean`. An empty list: rows as they come."""
     near_duplicates: float | None = Field(default=0.8, ge=0.3, le=1)
     """Texts at least this similar (Jaccard, character n-grams) count as one text when rows are divided; none: equal
     texts only."""

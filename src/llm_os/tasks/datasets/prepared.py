@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping
 
 from pydantic import Field
@@ -9,7 +10,7 @@ from pydantic import Field
 from llm_os.spec.artifacts import ArtifactFacts
 from llm_os.spec.resources import Capacity, ResourceSpec
 from llm_os.tasks.context import Context
-from llm_os.tasks.datasets.ingest import Ingest, Source
+from llm_os.tasks.datasets.ingest import SIDE, Ingest, Source
 from llm_os.tasks.datasets.options import DataOptions
 from llm_os.tasks.datasets.stored import read
 from llm_os.tasks.preparation.step import StepSpec, choose
@@ -24,6 +25,7 @@ class PreparedOptions(DataOptions):
 class Prepared(Task[PreparedOptions]):
     Options = PreparedOptions
     inputs = ("data",)
+    optional_inputs = ("tokenizer",)
     output = "dataset"
     cacheable = True
 
@@ -37,7 +39,7 @@ class Prepared(Task[PreparedOptions]):
         data = context.inputs["data"]
         meta = data.facts.meta
         language = options.language if options.language != "unknown" else str(meta.get("language") or "unknown")
-        known = meta.get("labels")
+        known, before = meta.get("labels"), meta.get("steps")
         source = Source(
             name=str(meta.get("name") or "data"),
             title="the data set",
@@ -45,12 +47,14 @@ class Prepared(Task[PreparedOptions]):
             facts={
                 "kind": "dataset",
                 "digest": data.facts.digest,
-                "before": meta.get("steps"),
                 "of": meta.get("source"),
             },
             labels=[str(name) for name in known] if isinstance(known, list) else None,
             kind=str(meta.get("kind") or "classification"),
+            before=before if isinstance(before, list) else (),
         )
+        if (data.path / SIDE).is_dir():
+            shutil.copytree(data.path / SIDE, context.output / SIDE)
         Ingest(context, options.model_copy(update={"language": language}), source).run()
 
 

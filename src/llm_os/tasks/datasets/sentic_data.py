@@ -47,13 +47,14 @@ class SenticData(Task[SenticDataOptions]):
     """Same options, same bytes: on every machine and at every time."""
 
     Options = SenticDataOptions
+    optional_inputs = ("tokenizer",)
     output = "dataset"
     cacheable = True
 
     def resources(
         self, options: SenticDataOptions, inputs: Mapping[str, ArtifactFacts], granted: Capacity
     ) -> ResourceSpec:
-        choose(options.steps)
+        choose(options.steps or ())
         return ResourceSpec(cpus=min(0.25, granted.cpus), memory=512 * 2**20)
 
     def run(self, context: Context, options: SenticDataOptions) -> None:

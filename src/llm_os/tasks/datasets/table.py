@@ -41,11 +41,12 @@ class TableOptions(DataOptions):
 
 class Table(Task[TableOptions]):
     Options = TableOptions
+    optional_inputs = ("tokenizer",)
     output = "dataset"
     cacheable = True
 
     def resources(self, options: TableOptions, inputs: Mapping[str, ArtifactFacts], granted: Capacity) -> ResourceSpec:
-        choose(options.steps)
+        choose(options.steps or ())
         return ResourceSpec(cpus=min(0.25, granted.cpus), memory=768 * 2**20)
 
     def run(self, context: Context, options: TableOptions) -> None:

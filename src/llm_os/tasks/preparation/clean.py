@@ -14,16 +14,33 @@ from llm_os.tasks.preparation.texts import texts, with_texts
 
 BLANKS = re.compile(r"[^\S\n]+")
 LINES = re.compile(r" ?\n[ \n]*")
-TAG = re.compile(r"<(?:/?[a-zA-Z][^<>]*|!--.*?--)>", re.DOTALL)
+BLOCKS = (
+    "address|article|aside|blockquote|br|dd|div|dl|dt|figcaption|figure|footer|form|h1|h2|h3|h4|h5|h6|header|hr|li|main"
+    "|nav|ol|option|p|pre|section|select|table|tbody|td|textarea|tfoot|th|thead|title|tr|ul"
+)
+"""Elements that part words."""
+INLINE = (
+    "a|abbr|acronym|b|bdi|bdo|big|body|button|center|cite|code|col|colgroup|del|dfn|em|embed|font|head|html|i|iframe|img"
+    "|input|ins|kbd|label|link|mark|meta|noscript|object|param|q|s|samp|script|small|span|strike|strong|style|sub|sup|svg"
+    "|template|time|tt|u|var|video|wbr|audio|source"
+)
+SILENT = "script, style, template, noscript, svg"
+"""Elements whose content nobody reads."""
+MARKUP = re.compile(rf"</?(?:{BLOCKS}|{INLINE})(?:[\s/][^<]*)?>|<!--", re.IGNORECASE)
+
+
+LANGUAGE_MODELS = frozenset({"text", "chat", "preference"})
+"""Kinds of data of which `html` and `spaces` say nothing by themselves."""
 
 
 class CleanOptions(Spec):
     unicode: Literal["NFC", "NFKC", "none"] = "NFC"
     """Normal form; NFKC also turns full-width letters and ligatures into plain ones."""
-    html: bool = True
-    """Take out tags and comments, and write `&amp;` as `&`."""
-    spaces: bool = True
-    """Runs of blanks become one space, runs of line breaks one line break, the ends go."""
+    html: bool | None = None
+    """Take out tags, comments, scripts and styles, and write `&amp;` as `&`; `<` in front of what is no HTML stays.
+    None: yes, but not in data for language models (text, chat, preference), whose mark-up may be what is learnt."""
+    spaces: bool | None = None
+    """Runs of blanks become one space, runs of line breaks one line break, the ends go. None: as for `html`."""
 
 
 class Clean(Step[CleanOptions]):
@@ -32,6 +49,10 @@ class Clean(Step[CleanOptions]):
     Options = CleanOptions
 
     def apply(self, rows: Iterator[Row], options: CleanOptions, bench: Bench) -> Iterator[Row]:
+        plain = bench.kind not in LANGUAGE_MODELS
+        html = plain if options.html is None else options.html
+        spaces = plain if options.spaces is None else options.spaces
+        options = options.model_copy(update={"html": html, "spaces": spaces})
         for row in rows:
             cleaned = with_texts(row, lambda text: clean(text, options))
             if cleaned is not row:
@@ -43,10 +64,9 @@ class Clean(Step[CleanOptions]):
 
 
 def clean(text: str, options: CleanOptions) -> str:
-    if options.html and ("<" in text or "&" in text):
-        if "<" in text:
-            text = strip_tags(text)
-        text = html.unescape(text)
+    """The cleaned text; empty where nothing is left. Options that are none count as no."""
+    if options.html:
+        text = without_markup(text)
     if options.unicode != "none":
         text = unicodedata.normalize(options.unicode, text)
     text = "".join(c for c in text if c in "\n\t" or unicodedata.category(c) not in {"Cc", "Cs"})
@@ -55,9 +75,19 @@ def clean(text: str, options: CleanOptions) -> str:
     return text
 
 
-def strip_tags(text: str) -> str:
-    """Tags become a space where they part words (`<br>`, `<p>`); `a < b` is no tag and stays."""
-    return TAG.sub(" ", text)
+def without_markup(text: str) -> str:
+    """The text of HTML, with line breaks where its blocks part words; `a < b` and `<name>` are no HTML and stay."""
+    if "<" not in text or not MARKUP.search(text):
+        return html.unescape(text) if "&" in text else text
+    from selectolax.lexbor import LexborHTMLParser
+
+    tree = LexborHTMLParser(text)
+    for node in tree.css(SILENT):
+        node.decompose()
+    for node in tree.css(BLOCKS.replace("|", ", ")):
+        node.insert_before("\n")
+        node.insert_after("\n")
+    return tree.body.text(deep=True) if tree.body is not None else ""
 
 
 PLUGIN = Clean()

@@ -47,10 +47,10 @@ def test_english_has_15759_texts_in_two_classes(tmp_path: Path) -> None:
 def test_the_split_is_the_same_on_every_machine(tmp_path: Path) -> None:
     meta = prepare(tmp_path)
     assert meta["splits"]["train"]["fingerprint"] == (
-        "sha256:b44452821ec441b837fd132c66887dd9fa8ce075b640a695d0ca3902b57faea6"
+        "sha256:0cebd88ea34414f3dd50f985e091713f27bbb0910d59f8608f5103ddf1b40bd6"
     )
     assert meta["splits"]["test"]["fingerprint"] == (
-        "sha256:654c4d9c6e9ce6df387507ebf2ce9ad8dee84ef5a564e0a79869e09063d344f3"
+        "sha256:a0fad54e84262ca814117f18b295e57ab2080e7a92461dd094a808ac7085750b"
     )
 
 
