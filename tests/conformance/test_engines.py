@@ -67,6 +67,35 @@ async def test_torch_classifies(classifier: Path) -> None:
     await _conforms(plugins.load("engine", "torch"), classifier)
 
 
+@pytest.fixture(scope="session")
+def floats(sample_model: Sample, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """SmolLM2 as safetensors."""
+    from llm_os.models.convert import gguf_to_safetensors
+
+    folder = tmp_path_factory.mktemp("floats")
+    gguf_to_safetensors(sample_model("smollm2"), folder)
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.net
+async def test_torch_chats(floats: Path) -> None:
+    await _conforms(plugins.load("engine", "torch"), floats)
+
+
+@pytest.mark.slow
+@pytest.mark.net
+async def test_torch_and_openvino_know_the_same_capital(floats: Path, sample_model: Sample) -> None:
+    said = {}
+    for name, model in (("torch", floats), ("openvino", sample_model("smollm2"))):
+        async with started(plugins.load("engine", name), model) as served:
+            status, body = await served.post(CHAT, {"messages": QUESTION, "temperature": 0, "max_tokens": 32})
+            assert status == 200, body
+            said[name] = (body["choices"][0]["message"]["content"], body["usage"]["prompt_tokens"])
+    assert said["torch"] == said["openvino"]
+    assert "Paris" in said["torch"][0]
+
+
 @pytest.mark.slow
 @pytest.mark.net
 async def test_openvino_chats(sample_model: Sample) -> None:

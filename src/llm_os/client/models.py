@@ -134,7 +134,7 @@ class Model:
         """
         _expect_data(data, "train")
         name = options.pop("name", None)
-        inputs = {"model": self._record.manifest, "data": data.digest}
+        inputs = {"model": self._floats().manifest, "data": data.digest}
         start, stop = data.bounds
         given: dict[str, Json] = {
             "epochs": epochs,
@@ -266,6 +266,16 @@ class Model:
         """The card this line began with: tuning a tuned model again on the same data counts up its number."""
         trained = self._record.meta.get("trained_on")
         return self._record.card.removesuffix(f"-{slug(str(trained))}") if trained else self._record.card
+
+    def _floats(self) -> ModelVersion:
+        """This version with weights that can be trained: GGUF is converted, at the first time; the rest stays."""
+        if self._record.format != "gguf":
+            return self._record
+        spec = JobSpec(
+            task="sources/convert", inputs={"model": self._record.manifest}, name=slug(f"{self._record.card}-float")
+        )
+        job = run(self._connection, spec, f"Converting {self.version} to float weights")
+        return self._connection.transport.call("GET", f"/v1/models/{job.result['version']}", ModelVersion)
 
     def _advance(self, job: JobRecord) -> TrainingResult:
         result = training_result(job.result, job.id)

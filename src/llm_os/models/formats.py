@@ -92,7 +92,18 @@ def _transformers_folder(folder: Path, tensors: list[str]) -> dict[str, Json]:
         "context_length": config.get("max_position_embeddings", 512),
         "hidden_size": config.get("hidden_size", 0),
         "layers": config.get("num_hidden_layers", 0),
+        "heads": config.get("num_attention_heads", 0),
+        "kv_heads": config.get("num_key_value_heads") or config.get("num_attention_heads", 0),
+        "vocabulary": config.get("vocab_size", 0),
+        "chat_template": _chat_template(folder),
     }
+
+
+def _chat_template(folder: Path) -> bool:
+    """Whether its tokenizer knows how a chat is written."""
+    if (folder / "chat_template.jinja").exists():
+        return True
+    return (folder / "tokenizer_config.json").exists() and "chat_template" in _json(folder, "tokenizer_config.json")
 
 
 def _task(architecture: str) -> str:
@@ -180,6 +191,7 @@ def read_gguf(path: Path) -> dict[str, Json]:
         "layers": int(fields.get(f"{arch}.block_count", 0)),
         "heads": int(fields.get(f"{arch}.attention.head_count", 0)),
         "kv_heads": int(fields.get(f"{arch}.attention.head_count_kv", 0)),
+        "vocabulary": len(fields.get("tokenizer.ggml.tokens", ())),
         "chat_template": "tokenizer.chat_template" in fields,
         "file": path.name,
     }

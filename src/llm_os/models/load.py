@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from llm_os.errors import BrokenWeightsError, ModelError, UnsupportedModelError
+from llm_os.errors import BrokenWeightsError, InvalidInputError, ModelError, UnsupportedModelError
 from llm_os.models.formats import inspect
+from llm_os.models.generate import stops_of
 
 LONGEST = 512
 """Tokens of a text that a classifier looks at, at most."""
@@ -81,19 +83,80 @@ def load_classifier(folder: Path, *, dtype: str = "fp32", device: str = "cpu") -
     )
 
 
+@dataclass(slots=True)
+class ChatModel:
+    """A causal language model that knows how a chat is written.
+
+    Attributes:
+        ends: ids that end an answer.
+        context: tokens of prompt and answer together, at most.
+    """
+
+    model: Any
+    tokenizer: Any
+    ends: tuple[int, ...]
+    context: int
+
+    def prompt(self, messages: Sequence[Mapping[str, str]]) -> list[int]:
+        """Ids of the messages and of the beginning of an answer, by the model's own template (sandboxed Jinja).
+
+        Raises InvalidInputError when the template refuses the messages.
+        """
+        from jinja2 import TemplateError
+
+        try:
+            text = self.tokenizer.apply_chat_template(
+                [dict(message) for message in messages], tokenize=False, add_generation_prompt=True
+            )
+        except TemplateError as error:
+            raise InvalidInputError(
+                f"The model's chat template refuses these messages: {error}", hint="Check their roles and order."
+            ) from error
+        return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    def text(self, ids: Sequence[int]) -> str:
+        """Text of an answer, without marks of turns."""
+        return str(self.tokenizer.decode(list(ids), skip_special_tokens=True))
+
+
+def load_chat(folder: Path) -> ChatModel:
+    """Load a chat model for inference, in fp32.
+
+    Raises:
+        UnsafeWeightsError, BrokenWeightsError, ModelError: see `models.formats`.
+        UnsupportedModelError: the folder holds no causal language model, or its tokenizer has no chat template.
+    """
+    facts = inspect(folder)
+    if facts["task"] != "text-generation":
+        raise UnsupportedModelError(f"This model ({facts['architecture']}) generates no text.", hint="Take another.")
+    if not facts["chat_template"]:
+        raise UnsupportedModelError("The model has no chat template.", hint="Take an instruction-tuned model.")
+    model, tokenizer = load_language_model(folder)
+    window = getattr(model.config, "sliding_window", None)  # beyond it, layers of a sliding kind would see too much
+    context = min(int(str(facts["context_length"])), window or 10**9)
+    return ChatModel(model.eval(), tokenizer, stops_of(model, tokenizer), context)
+
+
+def load_language_model(folder: Path, **config: Any) -> tuple[Any, Any]:
+    """(AutoModelForCausalLM in fp32, tokenizer). Raises as `load_transformer`."""
+    return _load("AutoModelForCausalLM", folder, config)
+
+
 def load_transformer(folder: Path, **config: Any) -> tuple[Any, Any]:
     """(AutoModelForSequenceClassification in fp32, tokenizer); `config` overrides, such as `num_labels`."""
-    import torch
-    from safetensors import SafetensorError
-    from transformers import AutoModelForSequenceClassification, AutoTokenizer
-    from transformers.utils import logging
+    return _load("AutoModelForSequenceClassification", folder, config)
 
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
+
+def _load(kind: str, folder: Path, config: Mapping[str, Any]) -> tuple[Any, Any]:
+    import torch
+    import transformers
+    from safetensors import SafetensorError
+
+    quiet()
     safe = {"local_files_only": True, "trust_remote_code": False}
     try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, **safe)
-        model = AutoModelForSequenceClassification.from_pretrained(
+        tokenizer = transformers.AutoTokenizer.from_pretrained(folder, **safe)
+        model = getattr(transformers, kind).from_pretrained(
             folder, dtype=torch.float32, use_safetensors=True, **safe, **config
         )
     except SafetensorError as error:
@@ -103,3 +166,11 @@ def load_transformer(folder: Path, **config: Any) -> tuple[Any, Any]:
             f"The model cannot be loaded: {error}", hint="It must be an encoder or decoder that transformers knows."
         ) from error
     return model, tokenizer
+
+
+def quiet() -> None:
+    """transformers keeps its warnings and progress bars to itself: what matters becomes an error of ours."""
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()

@@ -2,75 +2,34 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import random
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from llm_os.errors import InvalidInputError, OverloadedError, UnsupportedModelError
+from llm_os.errors import InvalidInputError, UnsupportedModelError
 from llm_os.models.formats import inspect
 from llm_os.spec.attempts import AttemptSpec, ServeCall
-from llm_os.workers.backend import Backend, Piece
-from llm_os.workers.requests import ChatRequest, wrong
+from llm_os.workers.backend import Backend
+from llm_os.workers.chatting import QUEUE, ChatBackend
+from llm_os.workers.requests import ChatRequest
 from llm_os.workers.serving import main
-from llm_os.workers.stepping import Stepper
-from llm_os.workers.texts import Detokenizer
 
 log = logging.getLogger("llm_os.worker")
 
 BLOCK = 32
 """Tokens of a cache block on CPU."""
-QUEUE = 8
-"""So many times `max_batch` requests may be in the worker; more are refused."""
 
 
-class OpenVinoBackend(Backend):
-    """A pipeline behind a step thread.
-
-    Args:
-        context: tokens of prompt and answer together, at most.
-        most: requests in the worker, at most.
-    """
+class OpenVinoBackend(ChatBackend):
+    """A pipeline of openvino-genai, with its own tokenizer."""
 
     def __init__(self, pipeline: Any, *, context: int, most: int) -> None:
-        super().__init__()
+        super().__init__(pipeline, context=context, most=most)
         self._tokenizer = pipeline.get_tokenizer()
-        self._stepper = Stepper(pipeline, self.lose)
-        self._context = context
-        self._most = most
-        self._running = 0
 
-    async def begin(self) -> None:
-        self._stepper.begin()
-        hello = ChatRequest(messages=({"role": "user", "content": "Hi"},), max_tokens=2, temperature=0.0)
-        async for _ in self.chat(hello):
-            pass
-
-    async def chat(self, request: ChatRequest) -> AsyncGenerator[Piece, None]:
-        if self._running >= self._most:
-            raise OverloadedError(
-                f"{self._running} requests are in this replica already.",
-                hint="Try again in a moment, or deploy more replicas.",
-                details={"retry_after": 1},
-            )
-        self._running += 1
-        tokens = None
-        try:
-            prompt, size = await asyncio.to_thread(self._prompt, request.messages)
-            tokens = self._stepper.generate(prompt, self._config(request, size))
-            text, count = Detokenizer(self._decode), 0
-            async for new in tokens:
-                count += len(new.ids)
-                yield Piece(text.feed(new.ids, last=new.finish is not None), size, count, new.finish)
-        finally:
-            self._running -= 1
-            if tokens is not None:
-                await tokens.aclose()
-
-    def _prompt(self, messages: Sequence[Mapping[str, str]]) -> tuple[Any, int]:
-        """(token ids, their number). Raises InvalidInputError when the template refuses the messages."""
+    def prompt(self, messages: Sequence[Mapping[str, str]]) -> tuple[Any, int]:
         try:
             text = self._tokenizer.apply_chat_template([dict(m) for m in messages], add_generation_prompt=True)
         except RuntimeError as error:
@@ -80,18 +39,11 @@ class OpenVinoBackend(Backend):
         ids = self._tokenizer.encode(text, add_special_tokens=False).input_ids
         return ids, int(ids.shape[1])
 
-    def _config(self, request: ChatRequest, size: int) -> Any:
+    def sampling(self, request: ChatRequest, most: int) -> Any:
         import openvino_genai
 
-        room = self._context - size
-        if room < 1:
-            raise wrong(
-                "messages",
-                f"The messages have {size} tokens or more, the context has room for {self._context} with the answer.",
-                "Send fewer or shorter messages.",
-            )
         config = openvino_genai.GenerationConfig()
-        config.max_new_tokens = min(request.max_tokens or room, room)
+        config.max_new_tokens = most
         config.set_eos_token_id(self._tokenizer.get_eos_token_id())
         config.do_sample = request.temperature > 0
         if config.do_sample:
@@ -100,11 +52,8 @@ class OpenVinoBackend(Backend):
             config.rng_seed = random.getrandbits(31) if request.seed is None else request.seed
         return config
 
-    def _decode(self, ids: Sequence[int]) -> str:
+    def decode(self, ids: Sequence[int]) -> str:
         return self._tokenizer.decode(list(ids))
-
-    async def end(self) -> None:
-        await self._stepper.end()
 
 
 def load(call: ServeCall, spec: AttemptSpec) -> Backend:

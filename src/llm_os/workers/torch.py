@@ -1,20 +1,27 @@
-"""Serves a classifier with PyTorch on CPU; must not know HTTP or the kernel."""
+"""Serves a classifier or a chat model with PyTorch on CPU; must not know HTTP or the kernel."""
 
 from __future__ import annotations
 
+import copy
 import logging
+import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from llm_os.models.load import Classifier, load_classifier
+from llm_os.models.generate import Generation, Sampling
+from llm_os.models.load import ChatModel, Classifier, load_chat, load_classifier
 from llm_os.spec.attempts import AttemptSpec, ServeCall
 from llm_os.workers.backend import Backend, Classified
 from llm_os.workers.batching import Batcher
+from llm_os.workers.chatting import QUEUE, ChatBackend
+from llm_os.workers.requests import ChatRequest
 from llm_os.workers.serving import main
 
 log = logging.getLogger("llm_os.worker")
+Given = TypeVar("Given")
 
 PROBES = (
     "A wonderful film, I would see it again at once.",
@@ -27,6 +34,8 @@ BATCH_TOKENS = 4096
 """Tokens of a batch with its padding; the driver's footprint counts on it."""
 FASTER = 1.1
 """bf16 is taken when it is at least so much faster."""
+APART = 0.05
+"""Largest difference of the probability of a next token with which bf16 serves a chat."""
 AGREES = 0.02
 """Largest difference of a score (a share of the value for a regression) with which bf16 counts as equal."""
 
@@ -89,8 +98,6 @@ def choose(classifier: Classifier, dtype: str) -> tuple[Classifier, str]:
 
 def in_bf16(classifier: Classifier) -> Classifier:
     """A copy with weights in bf16; the given one stays as it is."""
-    import copy
-
     import torch
 
     model: Any = copy.deepcopy(classifier.model).to(torch.bfloat16)
@@ -108,7 +115,9 @@ def distance(one: Sequence[Sequence[float]], two: Sequence[Sequence[float]], pro
     return float("nan") if any(value != value for value in found) else max(found)
 
 
-def best_time(predict: Callable[[list[str]], object], texts: list[str], runs: int = 5, within: float = 0.6) -> float:
+def best_time(
+    predict: Callable[[list[Given]], object], given: list[Given], runs: int = 5, within: float = 0.6
+) -> float:
     """Seconds of the fastest of some runs: what others do on the machine makes runs slower, never faster.
 
     Args:
@@ -117,17 +126,79 @@ def best_time(predict: Callable[[list[str]], object], texts: list[str], runs: in
     times: list[float] = []
     while len(times) < runs and sum(times) < within:
         begun = time.perf_counter()
-        predict(texts)
+        predict(given)
         times.append(time.perf_counter() - begun)
     return min(times)
 
 
+class TorchChat(ChatBackend):
+    """The reference generation loop behind a step thread."""
+
+    def __init__(self, chat: ChatModel, pipeline: Generation, *, most: int) -> None:
+        super().__init__(pipeline, context=chat.context, most=most)
+        self._chat = chat
+
+    def prompt(self, messages: Sequence[Mapping[str, str]]) -> tuple[list[int], int]:
+        ids = self._chat.prompt(messages)
+        return ids, len(ids)
+
+    def sampling(self, request: ChatRequest, most: int) -> Sampling:
+        seed = random.getrandbits(63) if request.seed is None else request.seed
+        return Sampling(most, request.temperature, request.top_p, seed)
+
+    def decode(self, ids: Sequence[int]) -> str:
+        return self._chat.text(ids)
+
+
+def choose_chat(chat: ChatModel, dtype: str) -> str:
+    """Put the model into the precision to serve with; why. bf16 must be faster and say the same next tokens."""
+    import torch
+
+    if dtype == "bf16":
+        chat.model.to(torch.bfloat16)
+        return "bf16: asked for"
+    if dtype == "fp32":
+        return "fp32: asked for"
+    prompts = [chat.prompt([{"role": "user", "content": text}]) for text in PROBES[:4]]
+    other = copy.deepcopy(chat.model).to(torch.bfloat16)
+    said = [[next_logits(model, prompt) for prompt in prompts] for model in (chat.model, other)]
+    apart = max(float((a.softmax(-1) - b.softmax(-1)).abs().max()) for a, b in zip(*said, strict=True))
+    if not apart <= APART:
+        return f"fp32: with bf16 a next token's probability differs by {apart:.3g}"
+    slow, fast = (best_time(partial(next_logits, model), prompts[0]) for model in (chat.model, other))
+    if slow < FASTER * fast:
+        return f"fp32: {slow * 1000:.1f} ms, bf16 {fast * 1000:.1f} ms"
+    chat.model = other
+    return f"bf16: {slow / fast:.2f} times as fast as fp32, a next token's probability differs by {apart:.3g} at most"
+
+
+def next_logits(model: Any, ids: list[int]) -> Any:
+    """float32 [vocabulary] after these tokens."""
+    import torch
+
+    with torch.inference_mode():
+        return model(input_ids=torch.tensor([ids]), use_cache=False, logits_to_keep=1).logits[0, -1].float()
+
+
+def load_chat_backend(folder: Path, options: Mapping[str, Any]) -> Backend:
+    """Read the model and choose its precision. Raises what `load_chat` raises."""
+    chat = load_chat(folder)
+    chat.context = min(chat.context, int(options.get("context", 8192)))
+    log.info("precision %s", choose_chat(chat, str(options.get("dtype", "auto"))))
+    most = int(options.get("max_batch", 32))
+    budget = max(int(options.get("cache_tokens", 16384)), chat.context)
+    pipeline = Generation(chat.model, ends=chat.ends, budget=budget, most=most)
+    return TorchChat(chat, pipeline, most=most * QUEUE)
+
+
 def load(call: ServeCall, spec: AttemptSpec) -> Backend:
-    """Read the model. Raises what `load_classifier` raises."""
+    """Read the model. Raises what `load_classifier` and `load_chat` raise."""
     import torch
 
     torch.set_num_threads(max(1, spec.threads))
     options: dict[str, Any] = dict(call.options)
+    if call.task == "text-generation":
+        return load_chat_backend(Path(call.model.path), options)
     classifier = load_classifier(Path(call.model.path))
     return TorchBackend(classifier, dtype=options.get("dtype", "auto"), most=int(options.get("max_batch", 32)))
 

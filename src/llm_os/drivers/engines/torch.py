@@ -1,7 +1,8 @@
-"""Serves classifiers and regressions with PyTorch. Never imports it: the worker does, in its own process."""
+"""Serves classifiers and chat models with PyTorch. Never imports it: the worker does, in its own process."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from importlib import metadata
 from typing import Literal
 
@@ -9,7 +10,7 @@ from pydantic import Field
 
 from llm_os.drivers.device import Available, Probe, Unavailable
 from llm_os.drivers.engine import Engine
-from llm_os.memory.serving import estimate
+from llm_os.memory.serving import estimate, kv_bytes_per_token
 from llm_os.spec.artifacts import ArtifactFacts
 from llm_os.spec.base import Spec
 from llm_os.spec.processes import ProcessSpec
@@ -29,13 +30,28 @@ class TorchOptions(Spec):
     dtype: Literal["auto", "fp32", "bf16"] = "auto"
     """`auto` takes bf16 where it is measured faster at the start and agrees with fp32."""
     max_batch: int = Field(default=32, ge=1, le=1024)
-    """Most texts that are run together."""
+    """Most texts, or answers, that are run together."""
+    context: int = Field(default=8192, ge=128)
+    """Chat: most tokens of a prompt with its answer; never more than the model was made for."""
+    cache_tokens: int = Field(default=16384, ge=128)
+    """Chat: cells of the cache of keys and values, over all answers; at least `context` are."""
+
+
+def _cache_bytes(asked: TorchOptions, meta: Mapping[str, int]) -> int:
+    """Keys and values in fp32, which they are when bf16 is no gain here."""
+    context = min(asked.context, meta.get("context_length") or asked.context)
+    heads = meta.get("heads", 0)
+    width = (
+        meta.get("hidden_size", 0) * (meta.get("kv_heads") or heads) // heads if heads else meta.get("hidden_size", 0)
+    )
+    token = kv_bytes_per_token(layers=meta.get("layers", 0), kv_width=width, bytes_per_value=4)
+    return max(asked.cache_tokens, context) * token
 
 
 class Torch(Engine):
     name = "torch"
     formats = ("safetensors",)
-    tasks = ("text-classification",)
+    tasks = ("text-classification", "text-generation")
     Options = TorchOptions
     preference = 10
 
@@ -47,11 +63,14 @@ class Torch(Engine):
         return Available(version=version)
 
     def footprint(self, options: Spec, model: ArtifactFacts, granted: Capacity) -> ResourceSpec:
-        parameters = model.meta.get("parameters")
-        weights = 4 * int(parameters) if isinstance(parameters, int | float) and parameters else model.size
-        width = model.meta.get("hidden_size")
-        work = BATCH_TOKENS * VALUES * 4 * int(width) if isinstance(width, int | float) else 0
-        return ResourceSpec(cpus=0.25, memory=estimate(int(weights * COPIES), overhead=OVERHEAD + work))
+        asked = TorchOptions.model_validate(options.model_dump())
+        meta = {name: int(value) for name, value in model.meta.items() if isinstance(value, int | float)}
+        weights = 4 * meta["parameters"] if meta.get("parameters") else model.size
+        width = meta.get("hidden_size", 0)
+        kept = _cache_bytes(asked, meta) if model.meta.get("task") == "text-generation" else 0
+        work = BATCH_TOKENS * VALUES * 4 * width
+        memory = estimate(int(weights * COPIES), kv_bytes=kept, overhead=OVERHEAD + work)
+        return ResourceSpec(cpus=0.25, memory=memory)
 
     def process(self, options: Spec, model: ArtifactFacts, resources: ResourceSpec) -> ProcessSpec:
         argv = ("{python}", "-m", "llm_os.workers.torch", "{attempt}")

@@ -1,0 +1,86 @@
+"""A chat backend on a stepped pipeline: takes requests in, counts, turns tokens into text; must not know an engine."""
+
+from __future__ import annotations
+
+import asyncio
+from abc import abstractmethod
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from typing import Any
+
+from llm_os.errors import OverloadedError
+from llm_os.workers.backend import Backend, Piece
+from llm_os.workers.requests import ChatRequest, wrong
+from llm_os.workers.stepping import Pipeline, Stepper
+from llm_os.workers.texts import Detokenizer
+
+QUEUE = 8
+"""So many times its batch a worker takes requests in; more are refused."""
+
+
+class ChatBackend(Backend):
+    """See the module.
+
+    Args:
+        context: tokens of prompt and answer together, at most.
+        most: requests in the worker, at most.
+    """
+
+    def __init__(self, pipeline: Pipeline, *, context: int, most: int) -> None:
+        super().__init__()
+        self._stepper = Stepper(pipeline, self.lose)
+        self._context = context
+        self._most = most
+        self._running = 0
+
+    @abstractmethod
+    def prompt(self, messages: Sequence[Mapping[str, str]]) -> tuple[Any, int]:
+        """(token ids, their number). Raises InvalidInputError when the template refuses the messages."""
+
+    @abstractmethod
+    def sampling(self, request: ChatRequest, most: int) -> Any:
+        """How the pipeline shall draw at most so many tokens."""
+
+    @abstractmethod
+    def decode(self, ids: Sequence[int]) -> str:
+        """Text of ids, without special tokens."""
+
+    async def begin(self) -> None:
+        self._stepper.begin()
+        hello = ChatRequest(messages=({"role": "user", "content": "Hi"},), max_tokens=2, temperature=0.0)
+        async for _ in self.chat(hello):
+            pass
+
+    async def chat(self, request: ChatRequest) -> AsyncGenerator[Piece, None]:
+        if self._running >= self._most:
+            raise OverloadedError(
+                f"{self._running} requests are in this replica already.",
+                hint="Try again in a moment, or deploy more replicas.",
+                details={"retry_after": 1},
+            )
+        self._running += 1
+        tokens = None
+        try:
+            prompt, size = await asyncio.to_thread(self.prompt, request.messages)
+            tokens = self._stepper.generate(prompt, self.sampling(request, self._room(request, size)))
+            text, count = Detokenizer(self.decode), 0
+            async for new in tokens:
+                count += len(new.ids)
+                yield Piece(text.feed(new.ids, last=new.finish is not None), size, count, new.finish)
+        finally:
+            self._running -= 1
+            if tokens is not None:
+                await tokens.aclose()
+
+    def _room(self, request: ChatRequest, size: int) -> int:
+        """New tokens at most. Raises InvalidOptionError when the prompt leaves no room."""
+        room = self._context - size
+        if room < 1:
+            raise wrong(
+                "messages",
+                f"The messages have {size} tokens or more, the context has room for {self._context} with the answer.",
+                "Send fewer or shorter messages.",
+            )
+        return min(request.max_tokens or room, room)
+
+    async def end(self) -> None:
+        await self._stepper.end()
