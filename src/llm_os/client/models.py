@@ -74,7 +74,7 @@ class Model:
         data: Dataset,
         *,
         epochs: int = 3,
-        method: str = "full",
+        method: str = "auto",
         validation: Dataset | float | None = None,
         batch_size: int | Literal["auto"] = "auto",
         learning_rate: float | Literal["auto"] = "auto",
@@ -91,7 +91,7 @@ class Model:
         data: Dataset,
         *,
         epochs: int = 3,
-        method: str = "full",
+        method: str = "auto",
         validation: Dataset | float | None = None,
         batch_size: int | Literal["auto"] = "auto",
         learning_rate: float | Literal["auto"] = "auto",
@@ -107,7 +107,7 @@ class Model:
         data: Dataset,
         *,
         epochs: int = 3,
-        method: str = "full",
+        method: str = "auto",
         validation: Dataset | float | None = None,
         batch_size: int | Literal["auto"] = "auto",
         learning_rate: float | Literal["auto"] = "auto",
@@ -122,7 +122,8 @@ class Model:
         Args:
             data: what `load_data` returned, or a slice of it.
             epochs: the most that are run; early stopping may end sooner.
-            method: `full` trains every weight, `lora` an adapter.
+            method: `full` trains every weight, `lora` an adapter; `auto` takes the first that fits into the memory
+                granted, and says why.
             validation: rows to judge by; a share of `data`, a data set, or None: a tenth is held out.
             early_stopping: `auto`, True, False, or the epochs to wait for a better one.
             background: return a `Job` at once; it outlives this script.

@@ -22,6 +22,9 @@ POLL = 1.0
 
 
 class Display(Protocol):
+    def say(self, text: str) -> None:
+        """A sentence that the person should read."""
+
     def show(self, report: Report) -> None: ...
 
     def close(self, job: Job | None) -> None: ...
@@ -37,19 +40,19 @@ class Lines:
 
     def show(self, report: Report) -> None:
         if report.kind == "message":
-            self._say(str(report.values.get("text", "")))
+            self.say(str(report.values.get("text", "")))
             return
         stage, now = str(report.values.get("stage", "")), time.monotonic()
         if report.kind != "progress" or (stage == self._stage and now - self._at < LINE_EVERY):
             return
         self._stage, self._at = stage, now
-        self._say(sentence(report.values))
+        self.say(sentence(report.values))
 
     def close(self, job: Job | None) -> None:
         if job is not None and job.started_at and job.ended_at and not job.cached:
-            self._say(f"{job.state.value} in {format_duration(job.ended_at - job.started_at)}")
+            self.say(f"{job.state.value} in {format_duration(job.ended_at - job.started_at)}")
 
-    def _say(self, text: str) -> None:
+    def say(self, text: str) -> None:
         print(f"{self._title}: {text}", file=sys.stderr, flush=True)
 
 
@@ -70,9 +73,12 @@ class Bar:
         self._bar.start()
         self._task = self._bar.add_task(title, total=None, text="waiting")
 
+    def say(self, text: str) -> None:
+        self._bar.console.print(f"  {text}", highlight=False)
+
     def show(self, report: Report) -> None:
         if report.kind == "message":
-            self._bar.console.print(f"  {report.values.get('text', '')}", highlight=False)
+            self.say(str(report.values.get("text", "")))
         elif report.kind == "progress":
             total = report.values.get("total")
             known = float(total) if isinstance(total, int | float) and total else None
@@ -112,6 +118,9 @@ def display(title: str, *, quiet: bool = False) -> Display:
 
 
 class Silence:
+    def say(self, text: str) -> None:
+        """Nothing is said."""
+
     def show(self, report: Report) -> None:
         """Nothing is shown."""
 
@@ -132,6 +141,9 @@ def follow(transport: Transport, job: Job, shown: Display, timeout: float | None
     """Wait for the end of a job, showing its reports. Raises what the job failed with; TimeoutError."""
     since, until = 0, None if timeout is None else time.monotonic() + timeout
     with _closing(shown):
+        for condition in job.conditions:
+            if condition.kind == "chosen":
+                shown.say(condition.message)
         while True:
             params: dict[str, Any] = {"since": since, "wait": POLL}
             page = transport.call("GET", f"/v1/jobs/{job.id}/reports", ReportPage, params=params)

@@ -41,6 +41,7 @@ class Jobs:
                 state=JobState.QUEUED,
                 session=None if request.background else request.session,
                 result={"parent": checked.parent} if checked.parent else {},
+                conditions=(checked.chosen,) if checked.chosen else (),
                 created_at=now,
             )
             job = self._reuse(tx, job, checked.cache_key)

@@ -21,6 +21,7 @@ from llm_os.spec.api import ExportReport, ExportRequest, RowPage
 from llm_os.spec.artifacts import ArtifactFacts, Manifest
 from llm_os.spec.attempts import AttemptSpec, Control, Exit, Report
 from llm_os.spec.base import Digest, RandomBits
+from llm_os.spec.jobs import Choice
 from llm_os.spec.resources import Capacity, ResourceSpec
 from llm_os.spec.routing import GatewayUsage, RoutingTable
 
@@ -146,6 +147,8 @@ class TaskPlugin(Protocol):
     def cacheable(self) -> bool: ...
 
     def resources(self, options: Any, inputs: Mapping[str, ArtifactFacts], granted: Capacity) -> ResourceSpec: ...
+
+    def choose(self, options: Any, inputs: Mapping[str, ArtifactFacts], granted: Capacity) -> Choice | None: ...
 
     def alternatives(
         self, options: Any, inputs: Mapping[str, ArtifactFacts], granted: Capacity, free_memory: int

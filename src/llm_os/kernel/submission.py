@@ -19,6 +19,7 @@ from llm_os.kernel.state import State
 from llm_os.memory.ledger import Ledger
 from llm_os.spec.artifacts import ArtifactFacts
 from llm_os.spec.base import Json
+from llm_os.spec.conditions import Condition, Reason
 from llm_os.spec.jobs import JobSpec
 from llm_os.spec.models import ModelVersion
 from llm_os.spec.resources import ResourceSpec
@@ -31,6 +32,8 @@ class Checked:
     """With validated options and digests for refs."""
     resources: ResourceSpec
     cache_key: str | None
+    chosen: Condition | None
+    """What was chosen for what was asked at large, and why."""
     parent: str | None
     """`card@number` of the model input, for the lineage."""
 
@@ -48,6 +51,13 @@ def check(state: State, tx: Connection, spec: JobSpec, ledger: Ledger, session: 
     granted = ledger.granted(session)
     options = validated(task.Options, dict(spec.options), spec.task)
     inputs, parent = _inputs(state, tx, spec, task)
+    chosen = None
+    choice = task.choose(options, inputs, granted)
+    if choice is not None:
+        spec = spec.model_copy(update={"task": choice.task, "options": choice.options})
+        task = state.plugins.task(spec.task)
+        options = validated(task.Options, dict(spec.options), spec.task)
+        chosen = Condition(kind="chosen", status=True, reason=Reason.CHOSEN, message=choice.because)
     if task.output == "model" and spec.name is None:
         raise InvalidInputError(f"{spec.task} makes a model and needs a name for it.", hint="Give `name`.")
     resources = spec.resources or task.resources(options, inputs, granted)
@@ -63,7 +73,7 @@ def check(state: State, tx: Connection, spec: JobSpec, ledger: Ledger, session: 
     plain = options.model_dump(mode="json")
     digests = {role: facts.digest for role, facts in inputs.items()}
     key = cache_key(spec.task, plain, digests) if task.cacheable else None
-    return Checked(spec.model_copy(update={"options": plain, "inputs": digests}), resources, key, parent)
+    return Checked(spec.model_copy(update={"options": plain, "inputs": digests}), resources, key, chosen, parent)
 
 
 def validated(model: type[BaseModel], options: Mapping[str, Any], where: str) -> Any:

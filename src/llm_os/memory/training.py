@@ -16,7 +16,14 @@ BEST_COPY = 4
 
 
 def estimate(
-    parameters: int, hidden: int, layers: int, batch_size: int, length: int, trainable: int | None = None
+    parameters: int,
+    hidden: int,
+    layers: int,
+    batch_size: int,
+    length: int,
+    trainable: int | None = None,
+    state_bytes: int = 8,
+    weight_bytes: float = 4.0,
 ) -> int:
     """Peak resident bytes of one training process.
 
@@ -25,24 +32,18 @@ def estimate(
         hidden: width of a layer. layers: number of layers.
         batch_size: sequences in a step. length: tokens of the longest sequence.
         trainable: weights that are trained; None: all of them.
+        state_bytes: what the optimizer keeps for a trained weight. weight_bytes: what a weight of the model takes.
     """
     trained = parameters if trainable is None else trainable
-    state = 4 * parameters + (12 + BEST_COPY) * trained
-    return BASE + state + batch_size * _per_sequence(hidden, layers, length)
+    state = int(weight_bytes * parameters) + (4 + state_bytes + BEST_COPY) * trained
+    return BASE + state + batch_size * per_sequence(hidden, layers, length)
 
 
-def largest_batch(
-    free: int, parameters: int, hidden: int, layers: int, length: int, trainable: int | None = None
-) -> int | None:
-    """The largest power of two of sequences a step that fits into `free` bytes; None if not even one does."""
-    without = estimate(
-        parameters=parameters, hidden=hidden, layers=layers, batch_size=0, length=length, trainable=trainable
-    )
-    count = (free - without) // max(1, _per_sequence(hidden, layers, length))
-    if count < 1:
-        return None
-    return 1 << (int(count).bit_length() - 1)
+def per_sequence(hidden: int, layers: int, length: int, *, again: bool = False) -> int:
+    """Bytes of activations of one sequence.
 
-
-def _per_sequence(hidden: int, layers: int, length: int) -> int:
-    return ACTIVATIONS * 4 * length * hidden * layers
+    Args:
+        again: only the input of each layer is kept, and one layer at a time is computed again.
+    """
+    values = ACTIVATIONS + layers if again else ACTIVATIONS * layers
+    return values * 4 * length * hidden

@@ -9,6 +9,7 @@ from llm_os.spec.base import Record
 
 class Reason(StrEnum):
     FITS = "fits"
+    CHOSEN = "chosen"
     NOT_ENOUGH_CPU = "not_enough_cpu"
     NOT_ENOUGH_MEMORY = "not_enough_memory"
     NOT_ENOUGH_ACCELERATORS = "not_enough_accelerators"

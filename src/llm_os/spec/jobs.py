@@ -64,6 +64,15 @@ class JobSpec(Spec):
     targets: tuple[str, ...] = ()
 
 
+class Choice(Record):
+    """What a task, asked for at large, becomes on this machine: decided once, at submission, and recorded as such."""
+
+    task: str
+    options: Mapping[str, Json]
+    because: str
+    """One sentence with the figures, for the person who asked."""
+
+
 class Attempt(Record):
     """One try at running something. Owner is a job, a deployment (replica) or the system (gateway)."""
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, ClassVar, Generic, TypeVar
 
 from llm_os.spec.artifacts import ArtifactFacts
 from llm_os.spec.base import Spec
+from llm_os.spec.jobs import Choice
 from llm_os.spec.resources import Capacity, ResourceSpec
 
 if TYPE_CHECKING:
@@ -52,6 +53,16 @@ class Task(ABC, Generic[OptionsT]):
         Fills `context.output` (with an `artifact.json`, see `Context.finish`). Raises an `LLMOSError` for a
         user's mistake or a failure; anything else is reported as an internal error with its traceback in the log.
         """
+
+    def choose(self, options: OptionsT, inputs: Mapping[str, ArtifactFacts], granted: Capacity) -> Choice | None:
+        """What shall run instead, definite where these options say `auto`; None: this, as it is.
+
+        Asked once, at submission; what is chosen is not asked again. Pure, quick, no I/O.
+
+        Raises:
+            InvalidOptionError, ModelError, DataError: options and inputs do not fit each other.
+        """
+        return None
 
     def alternatives(
         self, options: OptionsT, inputs: Mapping[str, ArtifactFacts], granted: Capacity, free_memory: int

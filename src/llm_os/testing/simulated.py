@@ -57,6 +57,9 @@ class SimulatedTask:
     def resources(self, options: WorkOptions, inputs: Mapping[str, ArtifactFacts], granted: Capacity) -> ResourceSpec:
         return needs(options.model_dump())
 
+    def choose(self, options: WorkOptions, inputs: Mapping[str, ArtifactFacts], granted: Capacity) -> None:
+        """Its options are definite."""
+
     def alternatives(
         self, options: WorkOptions, inputs: Mapping[str, ArtifactFacts], granted: Capacity, free_memory: int
     ) -> str:

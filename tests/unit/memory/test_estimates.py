@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import pytest
-
 from llm_os.memory import serving, training
 
 MINILM = {"parameters": 22_700_000, "hidden": 384, "layers": 6}
@@ -29,16 +27,17 @@ def test_activations_grow_with_batch_and_length() -> None:
     assert activations(2, 128) == 2 * activations(1, 128) == activations(1, 256)
 
 
-@pytest.mark.parametrize("free", [1_200_000_000, 2_000_000_000, 5_000_000_000])
-def test_the_largest_batch_fits_and_twice_of_it_does_not(free: int) -> None:
-    batch = training.largest_batch(free, **MINILM, length=128)
-    assert batch is not None
-    assert training.estimate(**MINILM, batch_size=batch, length=128) <= free
-    assert training.estimate(**MINILM, batch_size=2 * batch, length=128) > free
+def test_computing_layers_again_keeps_their_inputs_and_one_layer() -> None:
+    usual, again = (training.per_sequence(384, 6, 128, again=way) for way in (False, True))
+    assert usual == 34 * 6 * 4 * 128 * 384
+    assert again == (34 + 6) * 4 * 128 * 384
 
 
-def test_no_batch_fits_where_the_weights_do_not() -> None:
-    assert training.largest_batch(10**8, **MINILM, length=128) is None
+def test_optimizer_and_base_count_what_they_keep() -> None:
+    adam, sgd = (training.estimate(**MINILM, batch_size=1, length=1, state_bytes=b) for b in (8, 4))
+    assert adam - sgd == 4 * 22_700_000
+    quarter = training.estimate(**MINILM, batch_size=1, length=1, trainable=0, weight_bytes=1.0)
+    assert training.estimate(**MINILM, batch_size=1, length=1, trainable=0) - quarter == 3 * 22_700_000
 
 
 def test_serving_adds_weights_keys_and_values_and_the_engine() -> None:

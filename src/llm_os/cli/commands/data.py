@@ -65,7 +65,7 @@ def data(source: str, as_json: bool, **options: Any) -> int:
 @click.argument("source")
 @data_options
 @click.option("--epochs", type=int, default=3, show_default=True, help="The most that are run.")
-@click.option("--method", default="full", show_default=True, help="full or lora.")
+@click.option("--method", default="auto", show_default=True, help="full, lora, ..., or auto: what fits, and why.")
 @click.option("--name", help="Card of the result.")
 @click.option("--option", "more", multiple=True, metavar="NAME=VALUE", help="Any other option of the method.")
 @as_json_option

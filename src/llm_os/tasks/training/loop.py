@@ -22,7 +22,7 @@ from llm_os.tasks.training.examples import Examples
 from llm_os.tasks.training.layers import checkpoint_gradients, freeze
 from llm_os.tasks.training.mixup import Mixup
 from llm_os.tasks.training.optimizers import make_optimizer
-from llm_os.tasks.training.options import TrainingOptions, batch_of
+from llm_os.tasks.training.options import TrainingOptions, batch_of, part_of
 from llm_os.tasks.training.precision import autocast, choose_precision
 from llm_os.tasks.training.schedules import share
 
@@ -183,7 +183,7 @@ class Loop:
 
         for group in self._optimizer.param_groups:
             group["lr"] = self._rate * group["scale"] * self._schedule(self._progress.step)
-        pieces = parts(indices, math.ceil(self._batch / self._options.accumulation))
+        pieces = parts(indices, part_of(self._options))
         weights = [self._train.weight(piece) for piece in pieces]
         value = 0.0
         for number, (piece, weight) in enumerate(zip(pieces, weights, strict=True)):

@@ -9,13 +9,11 @@ from typing import Any
 from pydantic import Field
 
 from llm_os.spec.artifacts import ArtifactFacts
-from llm_os.spec.resources import Capacity, ResourceSpec
 from llm_os.tasks.applications import application
 from llm_os.tasks.context import Context
-from llm_os.tasks.task import Task
+from llm_os.tasks.training.method import Method
 from llm_os.tasks.training.optimizers import rate_of
 from llm_os.tasks.training.options import TrainingOptions
-from llm_os.tasks.training.sizing import needs, smaller
 
 RATE = 5e-4
 """Highest learning rate that `auto` means: ten times that of a full training, as is usual for LoRA."""
@@ -32,19 +30,14 @@ class LoraOptions(TrainingOptions):
     """Modules that get an adapter: `all-linear`, or names separated by commas (`query,value`)."""
 
 
-class Lora(Task[LoraOptions]):
+class Lora(Method[LoraOptions]):
     Options = LoraOptions
-    inputs = ("model", "data")
-    optional_inputs = ("validation",)
-    output = "model"
+    name = "training/lora"
 
-    def resources(self, options: LoraOptions, inputs: Mapping[str, ArtifactFacts], granted: Capacity) -> ResourceSpec:
-        return needs(options, inputs, granted, trainable=trainable(options, inputs))
-
-    def alternatives(
-        self, options: LoraOptions, inputs: Mapping[str, ArtifactFacts], granted: Capacity, free_memory: int
-    ) -> str:
-        return smaller(options, inputs, free_memory, trainable=trainable(options, inputs))
+    def trainable(self, options: LoraOptions, inputs: Mapping[str, ArtifactFacts]) -> int:
+        """Two matrices for each of the twelve widths of linear layers in a block, and a head."""
+        _, hidden, layers = application.counts(inputs["model"].meta)
+        return 18 * options.rank * hidden * layers + hidden * hidden
 
     def run(self, context: Context, options: LoraOptions) -> None:
         found, prepared = application.prepare(context, options)
@@ -59,12 +52,6 @@ class Lora(Task[LoraOptions]):
         application.finish(
             context, prepared, outcome, save, {"adapter": {"rank": options.rank, "alpha": options.alpha}}
         )
-
-
-def trainable(options: LoraOptions, inputs: Mapping[str, ArtifactFacts]) -> int:
-    """About how many weights are trained: two matrices for each of the twelve widths of linear layers in a block."""
-    _, hidden, layers = application.counts(inputs["model"].meta)
-    return 18 * options.rank * hidden * layers + hidden * hidden
 
 
 def _adapted(model: Any, options: LoraOptions, task: str) -> Any:

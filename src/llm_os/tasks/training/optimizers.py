@@ -20,12 +20,14 @@ class Kind:
     Attributes:
         name: its class there.
         arguments: its arguments, from the options.
+        state_bytes: what it keeps for a weight.
         rate: what the rate called `auto` is multiplied by; methods state theirs for AdamW.
     """
 
     name: str
     arguments: Callable[[TrainingOptions], dict[str, Any]]
     rate: float = 1.0
+    state_bytes: int = 8
 
 
 def _adam(options: TrainingOptions) -> dict[str, Any]:
@@ -41,10 +43,10 @@ KINDS: dict[str, Kind] = {
     "adam": Kind("Adam", _adam),
     "nadam": Kind("NAdam", _slow_adam),
     "radam": Kind("RAdam", _slow_adam, rate=4.0),
-    "sgd": Kind("SGD", lambda o: {"momentum": o.momentum, "nesterov": o.momentum > 0, "fused": True}, rate=400.0),
+    "sgd": Kind("SGD", lambda o: {"momentum": o.momentum, "nesterov": o.momentum > 0, "fused": True}, 400.0, 4),
     "rmsprop": Kind("RMSprop", lambda o: {"momentum": o.momentum}, rate=0.2),
-    "adagrad": Kind("Adagrad", lambda _: {"fused": True}, rate=20.0),
-    "adafactor": Kind("Adafactor", lambda _: {"d": 1.0}, rate=20.0),
+    "adagrad": Kind("Adagrad", lambda _: {"fused": True}, 20.0, 4),
+    "adafactor": Kind("Adafactor", lambda _: {"d": 1.0}, 20.0, 1),
 }
 """By the names of the option `optimizer`. RAdam holds back at first; SGD's steps are gradients, not signs; Adafactor's
 rate is a share of each weight's size."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Literal
+import math
+from typing import Annotated, Literal
 
 from pydantic import Field, PositiveFloat
 
@@ -13,7 +14,7 @@ class TrainingOptions(Spec):
     epochs: int = Field(default=3, ge=1, le=1000)
     """The most epochs that are run; early stopping may end sooner."""
     batch_size: int | Literal["auto"] = Field(default="auto")
-    """Texts in a step; `auto` is 32, or fewer where memory is short."""
+    """Texts in a step; `auto` is 32 (where memory is short, accumulation takes fewer of them at a time)."""
     learning_rate: float | Literal["auto"] = Field(default="auto")
     """Highest rate, reached after the warm-up; `auto` is the method's own."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
@@ -48,8 +49,9 @@ class TrainingOptions(Spec):
     """How the rate moves after the warm-up; cosine, linear and polynomial fall to a tenth."""
     warmup: float = Field(default=0.1, ge=0, lt=1)
     """Share of the schedule in which the rate rises."""
-    accumulation: int = Field(default=1, ge=1, le=4096)
-    """Parts a step's batch is worked through in, one after the other: the same step in less memory."""
+    accumulation: Annotated[int, Field(ge=1, le=4096)] | Literal["auto"] = "auto"
+    """Parts a step's batch is worked through in, one after the other: the same step in less memory; `auto` is 1, or as
+    many as make it fit into what is granted."""
     clip: float = Field(default=1.0, gt=0)
     """Largest norm of the gradient of a step."""
     layer_decay: float = Field(default=1.0, gt=0, le=1)
@@ -88,3 +90,13 @@ LENGTH = 256
 def batch_of(options: TrainingOptions) -> int:
     """Texts in a step."""
     return BATCH if options.batch_size == "auto" else options.batch_size
+
+
+def part_of(options: TrainingOptions) -> int:
+    """Texts that go through the model at once."""
+    return math.ceil(batch_of(options) / parts_of(options))
+
+
+def parts_of(options: TrainingOptions) -> int:
+    """Parts of a step; `auto` that nobody decided is one."""
+    return 1 if options.accumulation == "auto" else options.accumulation

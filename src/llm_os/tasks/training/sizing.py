@@ -3,54 +3,61 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 from llm_os.memory import training as memory
 from llm_os.spec.artifacts import ArtifactFacts
-from llm_os.spec.resources import Capacity, ResourceSpec
+from llm_os.spec.resources import Capacity
 from llm_os.tasks.applications import application
-from llm_os.tasks.training.options import LENGTH, TrainingOptions, batch_of
+from llm_os.tasks.training.optimizers import KINDS
+from llm_os.tasks.training.options import LENGTH, TrainingOptions
 
 
-def needs(
-    options: TrainingOptions, inputs: Mapping[str, ArtifactFacts], granted: Capacity, *, trainable: int | None
-) -> ResourceSpec:
-    """Half of the cores are guaranteed, so that services fit beside it; memory by the estimate; a GPU if there is one.
+@dataclass(frozen=True, slots=True)
+class Size:
+    """Bytes of one training, but for how many texts go through it at once."""
 
-    Raises:
-        UnsupportedModelError: the model's format cannot be trained. SingleClassError, DataError: nor can the data.
-    """
-    application.check(inputs, options)
-    memory_bytes = _estimate(options, inputs, batch_of(options), trainable)
-    gpu = bool(granted.devices)
-    return ResourceSpec(
-        cpus=min(granted.cpus, max(0.5, granted.cpus / 2)),
-        memory=2 * 2**30 if gpu else memory_bytes,
-        accelerators=1 if gpu else 0,
-        accelerator_memory=memory_bytes if gpu else None,
-    )
+    still: int
+    """Bytes without a single text."""
+    per_text: int
+
+    @classmethod
+    def of(
+        cls,
+        options: TrainingOptions,
+        inputs: Mapping[str, ArtifactFacts],
+        trainable: int | None,
+        weight_bytes: float,
+    ) -> Size:
+        """Args:
+        trainable: weights that are trained; None: all.
+        weight_bytes: bytes of a weight of the base.
+        """
+        parameters, hidden, layers = application.counts(inputs["model"].meta)
+        average = 4 if options.ema is not None else 0
+        still = memory.estimate(
+            parameters=parameters,
+            hidden=hidden,
+            layers=layers,
+            batch_size=0,
+            length=0,
+            trainable=trainable,
+            state_bytes=KINDS[options.optimizer].state_bytes + average,
+            weight_bytes=weight_bytes,
+        )
+        length = options.max_length or LENGTH
+        return cls(still, memory.per_sequence(hidden, layers, length, again=options.gradient_checkpointing))
+
+    def peak(self, texts: int) -> int:
+        """Bytes with so many texts at once."""
+        return self.still + texts * self.per_text
+
+    def largest(self, room: int) -> int | None:
+        """The largest power of two of texts at once that fits; None if not even one does."""
+        count = (room - self.still) // max(1, self.per_text)
+        return None if count < 1 else 1 << (int(count).bit_length() - 1)
 
 
-def smaller(options: TrainingOptions, inputs: Mapping[str, ArtifactFacts], free: int, *, trainable: int | None) -> str:
-    """`batch_size 8 would fit`, or an empty text."""
-    parameters, hidden, layers = application.counts(inputs["model"].meta)
-    best = memory.largest_batch(
-        free,
-        parameters=parameters,
-        hidden=hidden,
-        layers=layers,
-        length=options.max_length or LENGTH,
-        trainable=trainable,
-    )
-    return f"batch_size {best} would fit" if best and best < batch_of(options) else ""
-
-
-def _estimate(options: TrainingOptions, inputs: Mapping[str, ArtifactFacts], batch: int, trainable: int | None) -> int:
-    parameters, hidden, layers = application.counts(inputs["model"].meta)
-    return memory.estimate(
-        parameters=parameters,
-        hidden=hidden,
-        layers=layers,
-        batch_size=batch,
-        length=options.max_length or LENGTH,
-        trainable=trainable,
-    )
+def room(granted: Capacity) -> int:
+    """Bytes that a training may have where it runs: of its GPU, or of the host."""
+    return max((device.memory for device in granted.devices), default=granted.memory)

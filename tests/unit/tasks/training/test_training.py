@@ -178,7 +178,7 @@ def test_what_needs_less_memory_is_said_in_numbers(inputs: dict[str, Any]) -> No
     need = task.resources(large, facts, granted).memory
     small = task.resources(task.Options(batch_size=8, max_length=32), facts, granted).memory
     assert need > small
-    assert "batch_size" in task.alternatives(large, facts, granted, small + 2**20)
+    assert task.alternatives(large, facts, granted, small + 2**20) == "accumulation=512 would fit"
 
 
 def test_a_chat_model_cannot_be_tuned_as_a_classifier(inputs: dict[str, Any]) -> None:
