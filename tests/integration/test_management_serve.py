@@ -27,7 +27,7 @@ class NoJobs:
         await asyncio.sleep(wait)
         return []
 
-    def jobs(self, state: str | None, limit: int) -> list[Any]:
+    def jobs(self, state: str | None, limit: int, given: str | None) -> list[Any]:
         return []
 
 

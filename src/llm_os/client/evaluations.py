@@ -196,7 +196,7 @@ class Difference:
         low, high = sorted((sign * self.low * times, sign * self.high * times))
         amount, bounds = rounded(abs(self.difference) * times), f"{rounded(low)} to {rounded(high)}"
         by = f"{amount} points of {tables.inline(name)}" if times == 100 else f"{amount} in {tables.inline(name)}"
-        sure = f"({confidence * 100:g} % interval {bounds}), p {'< 0.001' if self.p < 0.001 else f'= {self.p:.3f}'}"
+        sure = f"({confidence * 100:g} % interval {bounds}), {tables.chance(self.p)}"
         if self.difference == 0:
             return f"Both are alike in {tables.inline(name)} {sure} ({self.test})."
         if self.better is None:
@@ -276,7 +276,7 @@ def rounded(value: float) -> str:
 METHODS: Mapping[tuple[str, str], str] = {
     ("text-classification", "classification"): "classification",
     ("text-classification", "score"): "classification",
-    ("text-classification", "multi-label"): "multi_label",
+    ("multi-label-classification", "multi-label"): "multi_label",
     ("token-classification", "tokens"): "tokens",
     ("feature-extraction", "pairs"): "embeddings",
     ("sentence-similarity", "pairs"): "embeddings",

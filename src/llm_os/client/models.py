@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, overload
 
+from llm_os.client.cards import Card, card
 from llm_os.client.connection import Connection
 from llm_os.client.datasets import Dataset, Description
 from llm_os.client.deployments import Deployment, Prediction, Prompt, answer, deploy, predictions
@@ -67,6 +68,10 @@ class Model:
                 "digest": record.manifest,
             }
         )
+
+    def card(self) -> Card:
+        """What is recorded of this version: data, training, evaluations, limits, licences; as Markdown and JSON."""
+        return card(self._connection.transport, self._record)
 
     @overload
     def train(

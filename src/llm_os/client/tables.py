@@ -126,6 +126,11 @@ def number(value: float | None) -> str:
     return f"{value:.4f}" if abs(value) < 1000 else f"{value:,.2f}"
 
 
+def chance(p: float) -> str:
+    """`p = 0.012`, `p < 0.001`."""
+    return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
+
+
 def between(low: float | None, high: float | None) -> str:
     """`0.91 to 0.93`."""
     return "-" if low is None or high is None else f"{number(low)} to {number(high)}"

@@ -104,9 +104,9 @@ class Calls:
     def submit_job(self, request: api.SubmitJob) -> Job:
         return self._jobs.submit(request)
 
-    def jobs(self, state: str | None = None, limit: int = 100) -> list[Job]:
+    def jobs(self, state: str | None = None, limit: int = 100, given: str | None = None) -> list[Job]:
         with self._state.database.reading() as tx:
-            return [self._with_progress(job) for job in rows.newest_jobs(tx, state, limit)]
+            return [self._with_progress(job) for job in rows.newest_jobs(tx, state, limit, given)]
 
     def job(self, job: str) -> Job:
         with self._state.database.reading() as tx:

@@ -39,7 +39,8 @@ class Syscalls(Protocol):
     def submit_job(self, request: api.SubmitJob) -> Job:
         """Validate options, resolve refs to digests, size it; refuse what can never fit (CapacityError)."""
 
-    def jobs(self, state: str | None = None, limit: int = 100) -> list[Job]: ...
+    def jobs(self, state: str | None = None, limit: int = 100, given: str | None = None) -> list[Job]:
+        """Newest first. `given`: only jobs that have the artifact of this digest as an input."""
 
     def job(self, job: str) -> Job: ...
 

@@ -13,7 +13,7 @@ All under `/v1`, JSON, errors as `{"error": LLMOSError.to_dict()}` with the erro
 | PUT /v1/sessions/{id}/caps | SetCaps -> Resources |
 | GET /v1/resources?session= | -> Resources |
 | POST /v1/jobs | SubmitJob -> Job |
-| GET /v1/jobs?state=&limit= | -> list[Job], newest first |
+| GET /v1/jobs?state=&limit=&input= | -> list[Job], newest first; `input`: those that read this artifact |
 | GET /v1/jobs/{id}?after=&wait= | -> Job; with `wait` seconds, early when `job_version` changed |
 | POST /v1/jobs/{id}/cancel | -> Job |
 | GET /v1/jobs/{id}/reports?since=&wait= | -> ReportPage (all reports of all attempts, in order) |

@@ -10,9 +10,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
+from itertools import islice
 from typing import Any
 
-from sqlalchemy import Connection, Select, bindparam, delete, exists, func, insert, or_, select, update
+from sqlalchemy import Connection, Select, Text, bindparam, cast, delete, exists, func, insert, or_, select, update
 
 from llm_os.spec.base import Json
 from llm_os.spec.deployments import Deployment, DeploymentState
@@ -158,11 +159,16 @@ def any_work(tx: Connection) -> bool:
     return bool(tx.execute(_ANY_WORK).scalar_one())
 
 
-def newest_jobs(tx: Connection, state: str | None, limit: int) -> list[Job]:
-    query = select(t.jobs.c.record).order_by(t.jobs.c.number.desc()).limit(limit)
+def newest_jobs(tx: Connection, state: str | None, limit: int, given: str | None = None) -> list[Job]:
+    """Newest first. `given`: only jobs that have this digest as an input."""
+    query = select(t.jobs.c.record).order_by(t.jobs.c.number.desc())
     if state is not None:
         query = query.where(t.jobs.c.state == state)
-    return [Job.model_validate(row[0]) for row in tx.execute(query)]
+    if given is None:
+        return [Job.model_validate(row[0]) for row in tx.execute(query.limit(limit))]
+    query = query.where(cast(t.jobs.c.record, Text).contains(given))  # it may stand elsewhere in the record too
+    found = (Job.model_validate(row[0]) for row in tx.execute(query))
+    return list(islice((job for job in found if given in job.spec.inputs.values()), limit))
 
 
 def count_by_state(tx: Connection, table: Any) -> dict[str, int]:

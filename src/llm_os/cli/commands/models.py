@@ -2,27 +2,37 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import click
 
 from llm_os.cli.link import looking
 from llm_os.cli.render import ago, as_json_option, print_json, print_table
+from llm_os.client.cards import card
 from llm_os.models.catalogue import CATALOGUE, lookup
 from llm_os.session import load_model
 from llm_os.spec.models import ModelVersion
 from llm_os.spec.units import format_bytes
 
 
-@click.command(epilog="Example: llm-os models transformer-sentic_data@1")
-@click.argument("ref", required=False)
+class Models(click.Group):
+    """`models card REF` is a command of its own; any other first word is the name of a version."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        return super().resolve_command(ctx, args if args[0] in self.commands else ["show", *args])
+
+
+@click.group(cls=Models, invoke_without_command=True, epilog="Example: llm-os models card transformer-sentic_data@1")
 @as_json_option
-def models(ref: str | None, as_json: bool) -> int:
-    """List model versions, or show one with its lineage."""
-    transport = looking()
-    if ref is not None:
-        version = transport.call("GET", f"/v1/models/{ref}", ModelVersion)
-        print_json(version)
+@click.pass_context
+def models(ctx: click.Context, as_json: bool) -> int:
+    """List model versions; with a name, show that one with its lineage."""
+    if ctx.invoked_subcommand is not None:
         return 0
-    found = transport.call("GET", "/v1/models", list[ModelVersion])
+    found = looking().call("GET", "/v1/models", list[ModelVersion])
     if as_json:
         print_json(found)
         return 0
@@ -38,6 +48,34 @@ def models(ref: str | None, as_json: bool) -> int:
         for v in found
     ]
     print_table(("VERSION", "TASK", "FORMAT", "SIZE", "FROM", "MADE"), rows, "No models yet: llm-os samples fetch")
+    return 0
+
+
+@models.command(epilog="Example: llm-os models transformer-sentic_data@1")
+@click.argument("ref")
+@click.option("--json", is_flag=True, expose_value=False, help="It is JSON always.")
+def show(ref: str) -> int:
+    """Show a version with its lineage, as JSON."""
+    print_json(looking().call("GET", f"/v1/models/{ref}", ModelVersion))
+    return 0
+
+
+@models.command(name="card", epilog="Example: llm-os models card transformer-sentic_data@1 --output CARD.md")
+@click.argument("ref")
+@click.option("--output", "-o", type=click.Path(dir_okay=False, path_type=Path), help="File to write it to.")
+@as_json_option
+def card_of(ref: str, output: Path | None, as_json: bool) -> int:
+    """Show the card of a version: data, training, evaluations, limits, licences."""
+    transport = looking()
+    found = card(transport, transport.call("GET", f"/v1/models/{ref}", ModelVersion))
+    if output is not None:
+        text = json.dumps(found.to_dict(), ensure_ascii=False, indent=1) + "\n" if as_json else found.markdown()
+        output.write_text(text, encoding="utf-8")
+        print(f"Written to {output}.")
+    elif as_json:
+        print_json(found.to_dict())
+    else:
+        print(found.markdown(), end="")
     return 0
 
 

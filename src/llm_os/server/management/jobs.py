@@ -12,6 +12,8 @@ from llm_os.server.management.waiting import Offset, Since, Wait
 from llm_os.spec import api
 from llm_os.spec.jobs import Job
 
+DIGEST = r"^sha256:[0-9a-f]{64}$"
+
 
 def router(syscalls: Syscalls) -> APIRouter:
     routes = APIRouter(prefix="/v1/jobs", tags=["jobs"])
@@ -22,8 +24,12 @@ def router(syscalls: Syscalls) -> APIRouter:
         return syscalls.submit_job(request)
 
     @routes.get("")
-    async def jobs(state: str | None = None, limit: Annotated[int, Query(ge=1, le=10_000)] = 100) -> list[Job]:
-        return syscalls.jobs(state, limit)
+    async def jobs(
+        state: str | None = None,
+        limit: Annotated[int, Query(ge=1, le=10_000)] = 100,
+        given: Annotated[str | None, Query(alias="input", pattern=DIGEST)] = None,
+    ) -> list[Job]:
+        return syscalls.jobs(state, limit, given)
 
     @routes.get("/{job}")
     async def one(job: str, after: str | None = None, wait: Wait = 0.0) -> Job:

@@ -260,6 +260,48 @@ class Preference(Kind):
         return "\n".join([*said, str(row["chosen"])])
 
 
+class Choices(Kind):
+    """`question`, `choices` (a list) and `answer` (the place of the right one, from 0): what exams ask."""
+
+    name, task = "choices", "text-generation"
+
+    def columns(self, first: Mapping[str, Any], asked: Mapping[str, str | None]) -> dict[str, str]:
+        return {
+            "question": pick(first, asked.get("text"), ("question", "query", "text", "问题"), "text"),
+            "choices": pick(first, asked.get("other"), ("choices", "options", "endings", "选项"), "other"),
+            "answer": pick(first, asked.get("label"), ("answer", "label", "gold", "答案"), "label"),
+        }
+
+    def take(self, row: Mapping[str, Any], columns: Mapping[str, str]) -> Row | None:
+        question = words(row, columns["question"])
+        raw = cell(row, columns["choices"])
+        if isinstance(raw, dict):  # as ARC has it: {"text": [...], "label": [...]}
+            raw = raw.get("text")
+        choices = [str(choice).strip() for choice in raw] if isinstance(raw, list | tuple) else []
+        if not question:
+            return None
+        if len(choices) < 2 or len(set(choices)) < len(choices) or not all(choices):
+            raise DataError(f"has {len(choices)} choices", hint="Give a list of at least two that differ.")
+        return {"question": question, "choices": [*choices], "answer": _place(cell(row, columns["answer"]), choices)}
+
+    def content(self, row: Mapping[str, Json]) -> str:
+        found = row["choices"]
+        return "\n".join([str(row["question"]), *(map(str, found) if isinstance(found, list) else ())])
+
+
+def _place(answer: Any, choices: Sequence[str]) -> int:
+    """Place of the right choice, told by its number from 0, its letter or its words. Raises DataError."""
+    said = str(answer).strip()
+    if said in choices and not said.isdigit():
+        return choices.index(said)
+    if said.isdigit() and int(said) < len(choices):
+        return int(said)
+    letter = ord(said.upper()) - ord("A") if len(said) == 1 else -1
+    if 0 <= letter < len(choices):
+        return letter
+    raise DataError(f"its answer '{said[:40]}' is none of its {len(choices)} choices", hint="Numbers begin with 0.")
+
+
 KINDS: Mapping[str, Kind] = {
     kind.name: kind
     for kind in (
@@ -271,6 +313,7 @@ KINDS: Mapping[str, Kind] = {
         Pairs(),
         Chat(),
         Preference(),
+        Choices(),
     )
 }
 
@@ -284,6 +327,8 @@ def guess(first: Mapping[str, Any], asked: Mapping[str, str | None]) -> str:
         return "chat"
     if "tokens" in names and names & {"tags", "ner_tags", "pos_tags"}:
         return "tokens"
+    if "question" in names and names & {"choices", "options", "endings"}:
+        return "choices"
     if isinstance(first.get(asked.get("label") or "labels"), list):
         return "multi-label"
     return "classification"

@@ -11,9 +11,9 @@ from llm_os.tasks.preparation.step import StepSpec
 
 
 class DataOptions(Spec):
-    kind: Literal["auto", "classification", "score", "multi-label", "tokens", "text", "pairs", "chat", "preference"] = (
-        "auto"
-    )
+    kind: Literal[
+        "auto", "classification", "score", "multi-label", "tokens", "text", "pairs", "chat", "preference", "choices"
+    ] = "auto"
     """What the rows are; `auto` looks at the columns of the first."""
     labels: int | Literal["score"] | None = None
     """Number of classes that must be found, or `score` for numbers; none: as many as there are."""

@@ -67,7 +67,7 @@ class SenticData(Task[SenticDataOptions]):
             name="sentic_data",
             title="sentic_data",
             rows=(SourceRow(f"Row {number}", row) for number, row in enumerate(rows, 1)),
-            facts={"kind": "package data", "sha256": SHA256[options.language]},
+            facts={"kind": "package data", "sha256": SHA256[options.language], "license": "MIT"},
             labels=names,
             stratum=(lambda row: str(row.get("domain"))) if names is None else None,
             kind="score" if names is None else "classification",

@@ -51,10 +51,9 @@ def example_facts(role: str) -> tuple[ArtifactFacts, ...]:
     if role in {"a", "b"}:
         meta = {"report": "classification", "rows": digest, "count": 800, "split": "test", "data": {"name": "x"}}
         return (ArtifactFacts(digest=digest, kind="report", size=2**16, meta={**meta, "model": digest}),)
-    kinds_of_labels = (("text-classification", ["negative", "positive"]), ("regression", None))
     return tuple(
-        ArtifactFacts(digest=digest, kind="dataset", size=2 * 2**20, meta=_dataset(kind, labels))
-        for kind, labels in kinds_of_labels
+        ArtifactFacts(digest=digest, kind="dataset", size=2 * 2**20, meta=_dataset(kind, task, labels))
+        for kind, task, labels in DATA
     )
 
 
@@ -64,10 +63,22 @@ def _model(task: str, labels: list[str] | None, form: str) -> dict[str, Any]:
     return {"task": task, "labels": labels, **shape, **names}
 
 
-def _dataset(task: str, labels: list[str] | None) -> dict[str, Any]:
+DATA = (
+    ("classification", "text-classification", ["negative", "positive"]),
+    ("score", "regression", None),
+    ("multi-label", "text-classification", ["negative", "positive"]),
+    ("tokens", "token-classification", ["B-x", "O"]),
+    *((kind, "text-generation", None) for kind in ("text", "chat", "preference", "choices")),
+    ("pairs", "sentence-similarity", None),
+)
+"""Kinds of data, what is learnt from them, and their classes."""
+
+
+def _dataset(kind: str, task: str, labels: list[str] | None) -> dict[str, Any]:
     splits = {name: {"rows": 800, "fingerprint": "sha256:" + "1" * 64} for name in ("train", "test")}
     columns = {"columns": ["text", "label"], "text": "text", "label": "label"}
-    return {"name": "x", "language": "en", "task": task, "labels": labels, "splits": splits, "source": {}, **columns}
+    known = {"name": "x", "language": "en", "kind": kind, "task": task, "labels": labels}
+    return {**known, "splits": splits, "source": {}, **columns}
 
 
 def example_options(options: type[Spec]) -> Spec:
