@@ -28,10 +28,12 @@ def classifier(sample_model: Sample, tmp_path_factory: pytest.TempPathFactory) -
 
     torch.manual_seed(0)
     names = {0: "negative", 1: "positive"}
-    model, tokenizer = load_transformer(sample_model("transformer"), num_labels=2, id2label=names)
+    made = load_transformer(
+        sample_model("transformer"), "text-classification", fresh=True, num_labels=2, id2label=names
+    )
     folder = tmp_path_factory.mktemp("classifier")
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
+    made.model.save_pretrained(folder)
+    made.tokenizer.save_pretrained(folder)
     return folder
 
 

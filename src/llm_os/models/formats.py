@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import struct
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -81,19 +82,20 @@ def _transformers_folder(folder: Path, tensors: list[str]) -> dict[str, Json]:
         parameters += count
         dtypes |= seen & FLOATS  # position ids are integers and say nothing
     architecture = (config.get("architectures") or [config.get("model_type", "unknown")])[0]
-    labels = config.get("id2label") if architecture.endswith("ForSequenceClassification") else None
+    task = _task(folder, architecture, config)
+    labels = config.get("id2label") if task.endswith("classification") else None
     return {
         "format": "safetensors",
         "precision": PRECISIONS.get(sorted(dtypes)[0], "fp32") if len(dtypes) == 1 else "mixed",
-        "task": _task(architecture),
+        "task": task,
         "architecture": architecture,
         "parameters": parameters,
         "labels": [labels[key] for key in sorted(labels, key=int)] if labels else None,
-        "context_length": config.get("max_position_embeddings", 512),
-        "hidden_size": config.get("hidden_size", 0),
-        "layers": config.get("num_hidden_layers", 0),
-        "heads": config.get("num_attention_heads", 0),
-        "kv_heads": config.get("num_key_value_heads") or config.get("num_attention_heads", 0),
+        "context_length": _context_length(config),
+        "hidden_size": _number(config, "hidden_size"),
+        "layers": _number(config, "layers"),
+        "heads": _number(config, "heads"),
+        "kv_heads": config.get("num_key_value_heads") or _number(config, "heads"),
         "vocabulary": config.get("vocab_size", 0),
         "chat_template": _chat_template(folder),
     }
@@ -106,12 +108,43 @@ def _chat_template(folder: Path) -> bool:
     return (folder / "tokenizer_config.json").exists() and "chat_template" in _json(folder, "tokenizer_config.json")
 
 
-def _task(architecture: str) -> str:
-    if architecture.endswith("ForSequenceClassification"):
-        return "text-classification"
-    if architecture.endswith(("ForCausalLM", "LMHeadModel")):
-        return "text-generation"
-    return "feature-extraction"
+TASKS = (
+    ("ForSequenceClassification", "text-classification"),
+    ("ForTokenClassification", "token-classification"),
+    ("ForCausalLM", "text-generation"),
+    ("LMHeadModel", "text-generation"),
+    ("ForConditionalGeneration", "text2text-generation"),
+    ("EncoderDecoderModel", "text2text-generation"),
+    ("MTModel", "text2text-generation"),
+)
+"""How the name of an architecture ends -> what it does; anything else is an encoder without a head."""
+NAMES: Mapping[str, tuple[str, ...]] = {
+    "hidden_size": ("hidden_size", "d_model", "n_embd", "dim"),
+    "layers": ("num_hidden_layers", "num_layers", "encoder_layers", "n_layer", "n_layers"),
+    "heads": ("num_attention_heads", "num_heads", "encoder_attention_heads", "n_head", "n_heads"),
+    "context_length": ("max_position_embeddings", "n_positions", "max_sequence_length"),
+}
+"""What one architecture calls so, another calls otherwise."""
+OFFSET = frozenset({"roberta", "xlm-roberta", "camembert", "roberta-prelayernorm", "longformer", "mpnet"})
+"""Families whose first positions belong to padding: two fewer tokens fit than their configuration says."""
+
+
+def _task(folder: Path, architecture: str, config: Mapping[str, Any]) -> str:
+    found = next((task for ending, task in TASKS if architecture.endswith(ending)), "feature-extraction")
+    if found == "text-classification" and config.get("problem_type") == "multi_label_classification":
+        return "multi-label-classification"
+    if found == "feature-extraction" and (folder / "modules.json").exists():
+        return "sentence-similarity"
+    return found
+
+
+def _number(config: Mapping[str, Any], what: str, default: int = 0) -> int:
+    return next((int(config[name]) for name in NAMES[what] if isinstance(config.get(name), int)), default)
+
+
+def _context_length(config: Mapping[str, Any]) -> int:
+    most = _number(config, "context_length", 512)
+    return most - 2 if config.get("model_type") in OFFSET else most
 
 
 def _json(folder: Path, name: str) -> dict[str, Any]:

@@ -13,6 +13,29 @@ from llm_os.models.generate import stops_of
 
 LONGEST = 512
 """Tokens of a text that a classifier looks at, at most."""
+HEADS: Mapping[str, str] = {
+    "text-classification": "AutoModelForSequenceClassification",
+    "token-classification": "AutoModelForTokenClassification",
+    "text-generation": "AutoModelForCausalLM",
+    "text2text-generation": "AutoModelForSeq2SeqLM",
+    "feature-extraction": "AutoModel",
+}
+"""What a model shall do -> the class of transformers that gives it the head for it."""
+ATTENTION_DROPOUT = ("attention_probs_dropout_prob", "attention_dropout", "attn_pdrop")
+"""Names by which architectures call the dropout inside the attention."""
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A model with one head, in fp32 on the CPU, and its tokenizer.
+
+    Attributes:
+        fresh: names of parameters that the folder did not hold, and which are random now (a new head).
+    """
+
+    model: Any
+    tokenizer: Any
+    fresh: tuple[str, ...]
 
 
 @dataclass(slots=True)
@@ -72,11 +95,11 @@ def load_classifier(folder: Path, *, dtype: str = "fp32", device: str = "cpu") -
             f"This model ({facts['architecture']}) has no classification head.",
             hint="Train it first: model.train(data).",
         )
-    model, tokenizer = load_transformer(folder)
-    labels = facts["labels"] if isinstance(facts["labels"], list) and model.config.num_labels > 1 else []
+    loaded = load_transformer(folder, "text-classification")
+    labels = facts["labels"] if isinstance(facts["labels"], list) and loaded.model.config.num_labels > 1 else []
     return Classifier(
-        model=model.to(device).eval(),
-        tokenizer=tokenizer,
+        model=loaded.model.to(device).eval(),
+        tokenizer=loaded.tokenizer,
         labels=tuple(str(label) for label in labels),
         max_length=min(LONGEST, int(str(facts["context_length"]))),
         precision=dtype,
@@ -137,17 +160,25 @@ def load_chat(folder: Path) -> ChatModel:
     return ChatModel(model.eval(), tokenizer, stops_of(model, tokenizer), context)
 
 
-def load_language_model(folder: Path, **config: Any) -> tuple[Any, Any]:
-    """(AutoModelForCausalLM in fp32, tokenizer). Raises as `load_transformer`."""
-    return _load("AutoModelForCausalLM", folder, config)
+def load_language_model(folder: Path) -> tuple[Any, Any]:
+    """(causal language model in fp32, tokenizer). Raises as `load_transformer`."""
+    loaded = load_transformer(folder, "text-generation")
+    return loaded.model, loaded.tokenizer
 
 
-def load_transformer(folder: Path, **config: Any) -> tuple[Any, Any]:
-    """(AutoModelForSequenceClassification in fp32, tokenizer); `config` overrides, such as `num_labels`."""
-    return _load("AutoModelForSequenceClassification", folder, config)
+def load_transformer(
+    folder: Path, task: str, *, fresh: bool = False, attention_dropout: float | None = None, **config: Any
+) -> Loaded:
+    """Any encoder, decoder or encoder-decoder that transformers knows, with the head for `task` (see `HEADS`).
 
+    Args:
+        fresh: weights of the head that are missing, or of another size, become random instead of an error.
+        attention_dropout: set where the architecture has one; 0 lets its attention take the fused kernel.
+        config: overrides of its configuration, such as `num_labels`.
 
-def _load(kind: str, folder: Path, config: Mapping[str, Any]) -> tuple[Any, Any]:
+    Raises:
+        BrokenWeightsError: damaged weights. ModelError: an architecture that cannot do it, or weights are missing.
+    """
     import torch
     import transformers
     from safetensors import SafetensorError
@@ -155,9 +186,20 @@ def _load(kind: str, folder: Path, config: Mapping[str, Any]) -> tuple[Any, Any]
     quiet()
     safe = {"local_files_only": True, "trust_remote_code": False}
     try:
+        given = transformers.AutoConfig.from_pretrained(folder, **safe)
+        if attention_dropout is not None:
+            config |= {name: attention_dropout for name in ATTENTION_DROPOUT if hasattr(given, name)}
+        for name, value in config.items():
+            setattr(given, name, value)
         tokenizer = transformers.AutoTokenizer.from_pretrained(folder, **safe)
-        model = getattr(transformers, kind).from_pretrained(
-            folder, dtype=torch.float32, use_safetensors=True, **safe, **config
+        model, seen = getattr(transformers, HEADS[task]).from_pretrained(
+            folder,
+            config=given,
+            dtype=torch.float32,
+            use_safetensors=True,
+            ignore_mismatched_sizes=fresh,
+            output_loading_info=True,
+            **safe,
         )
     except SafetensorError as error:
         raise BrokenWeightsError(f"The weights are broken: {error}.", hint="Copy the model again.") from error
@@ -165,7 +207,19 @@ def _load(kind: str, folder: Path, config: Mapping[str, Any]) -> tuple[Any, Any]
         raise ModelError(
             f"The model cannot be loaded: {error}", hint="It must be an encoder or decoder that transformers knows."
         ) from error
-    return model, tokenizer
+    missing = sorted({*seen["missing_keys"], *(name for name, *_ in seen["mismatched_keys"])})
+    if missing and not fresh:
+        raise ModelError(
+            f"The weights lack {len(missing)} of the model's parameters, such as '{missing[0]}'.",
+            hint=f"They were not made for {task}; train the model for it first.",
+        )
+    if (
+        tokenizer.pad_token_id is None or tokenizer.pad_token_id >= given.get_text_config().vocab_size
+    ) and tokenizer.eos_token:
+        tokenizer.pad_token = tokenizer.eos_token  # decoders come without one, or with one they have no vector for
+    if model.config.pad_token_id is None:
+        model.config.pad_token_id = tokenizer.pad_token_id
+    return Loaded(model, tokenizer, tuple(missing))
 
 
 def quiet() -> None:

@@ -21,9 +21,6 @@ from llm_os.tasks.context import Context
 from llm_os.tasks.training.examples import Batch, Forward, TokenExamples
 from llm_os.tasks.training.options import TrainingOptions
 
-QUICK_ATTENTION = {"attention_probs_dropout_prob": 0.0}
-"""Dropout inside the attention rules out its fused kernel; the dropout of the layers stays."""
-
 
 class Labelled(TokenExamples):
     """Texts with a class id each, or with a number (a regression).
@@ -112,16 +109,16 @@ class TextClassification(Application):
 
         given, data = context.inputs["model"], context.inputs["data"]
         labels = labels_of(data.facts)
-        heads: dict[str, Any] = {"num_labels": len(labels) if labels else 1, **QUICK_ATTENTION}
+        heads: dict[str, Any] = {"num_labels": len(labels) if labels else 1}
         if labels:
             heads["id2label"] = dict(enumerate(labels))
             heads["label2id"] = {label: number for number, label in enumerate(labels)}
-        else:
-            heads["problem_type"] = "regression"
+        heads["problem_type"] = "single_label_classification" if labels else "regression"
         known = given.facts.meta
-        if known.get("labels") != labels or known.get("task") != "text-classification":
-            heads["ignore_mismatched_sizes"] = True
-        model, tokenizer = load_transformer(given.path, **heads)
+        fresh = known.get("labels") != labels or known.get("task") != "text-classification"
+        # Dropout inside the attention rules out its fused kernel; the dropout of the layers stays.
+        loaded = load_transformer(given.path, "text-classification", fresh=fresh, attention_dropout=0.0, **heads)
+        model, tokenizer = loaded.model, loaded.tokenizer
         length = length_of(context, options)
         train = encode(training_rows(context, options), tokenizer, labels, length, options)
         if labels and len(set(train.targets)) < 2:
@@ -133,7 +130,7 @@ class TextClassification(Application):
                 raise DataError("Training and validation data have different classes.", hint="Prepare both alike.")
             valid = encode(rows, tokenizer, labels, length, options, train.targets)
         named: Json = [*labels] if labels else None
-        return Prepared(model, tokenizer, train, valid, heads=("classifier", "score"), facts={"labels": named})
+        return Prepared(model, tokenizer, train, valid, heads=loaded.fresh, facts={"labels": named})
 
 
 def encode(

@@ -261,8 +261,9 @@ def test_less_is_kept_for_the_backward_pass_when_layers_are_computed_again(input
     from llm_os.models.load import load_transformer
     from llm_os.tasks.training.layers import checkpoint_gradients
 
-    model, tokenizer = load_transformer(inputs["model"].path)
-    batch = tokenizer(["the film was good"] * 8, return_tensors="pt")
+    loaded = load_transformer(inputs["model"].path, "text-classification", fresh=True)
+    model = loaded.model
+    batch = loaded.tokenizer(["the film was good"] * 8, return_tensors="pt")
     model.train()
 
     def kept() -> int:
