@@ -195,6 +195,18 @@ def _product(shape: list[int]) -> int:
     return product
 
 
+def gguf_metadata(path: Path) -> dict[str, Any]:
+    """Everything that the header of a GGUF file says beside its tensors. Raises BrokenWeightsError."""
+    try:
+        with path.open("rb") as file:
+            magic, version, _, pairs = struct.unpack("<4sIQQ", file.read(24))
+            if magic != b"GGUF" or version not in {2, 3} or pairs > MOST_ITEMS:
+                raise ValueError("it does not begin like a GGUF file")
+            return dict(_gguf_pair(file) for _ in range(pairs))
+    except (struct.error, ValueError, EOFError, UnicodeDecodeError, MemoryError) as error:
+        raise _broken(path, str(error) or "it ends too early") from error
+
+
 def read_gguf(path: Path) -> dict[str, Json]:
     """Facts from the header of a GGUF file (versions 2 and 3).
 

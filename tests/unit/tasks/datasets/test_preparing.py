@@ -139,3 +139,45 @@ def test_a_file_of_a_step_that_changed_since_submission_is_refused(tmp_path: Pat
     }
     with pytest.raises(DataError, match=r"'list.txt' was changed since it was submitted"):
         table(tmp_path, REVIEWS, steps=[step])
+
+
+def test_the_test_split_stays_as_it_came_under_steps_for_training(tmp_path: Path) -> None:
+    plain = table(tmp_path / "plain", REVIEWS)
+    skewed = [{"step": "clean"}, {"step": "augment", "options": {"swap": 0.5}}, {"step": "balance"}]
+    changed = table(tmp_path / "changed", REVIEWS, steps=skewed)
+    assert changed["splits"]["test"] == plain["splits"]["test"]
+    assert changed["splits"]["train"]["rows"] > plain["splits"]["train"]["rows"]
+    assert [step["rows_in"] for step in changed["steps"]][:2] == [40, 32]
+
+
+def test_a_vocabulary_is_learnt_from_training_rows_and_used_on_both(tmp_path: Path) -> None:
+    steps = [
+        {"step": "clean"},
+        {"step": "encode", "options": {"min_count": 1}},
+        {"step": "word_vectors", "options": {"size": 4, "min_count": 1}},
+    ]
+    meta = table(tmp_path, REVIEWS, steps=steps)
+    words = (tmp_path / "output" / SIDE / "vocabulary.txt").read_text().split()
+    seen = {word for row in rows_of(tmp_path, "train") for word in row["text"].lower().replace(":", " : ").split()}
+    assert set(words[2:]) == seen
+    assert (tmp_path / "output" / SIDE / "vectors.safetensors").exists()
+    assert meta["steps"][1]["rows_in"] == 40
+    assert all(row["input_ids"] for split in ("train", "test") for row in rows_of(tmp_path, split))
+
+
+def test_chat_becomes_plain_text_and_is_packed(tmp_path: Path) -> None:
+    rows = [
+        {"messages": [{"role": "user", "content": f"What is {i}?"}, {"role": "assistant", "content": f"It is {i}."}]}
+        for i in range(30)
+    ]
+    template = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}"
+    steps = [
+        {"step": "chat_format", "options": {"template": template}},
+        {"step": "encode"},
+        {"step": "pack", "options": {"length": 64}},
+    ]
+    meta = table(tmp_path, rows, steps=steps)
+    assert (meta["kind"], meta["task"]) == ("text", "text-generation")
+    assert rows_of(tmp_path, "test")[0]["text"].startswith("user: What is")
+    assert meta["splits"]["train"]["rows"] < 24
+    assert all("boundaries" in row for row in rows_of(tmp_path, "train"))
