@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from llm_os.client.evaluations import Comparison, Evaluation
     from llm_os.client.jobs import Job
     from llm_os.client.models import Model
+    from llm_os.client.quality import QualityReport
     from llm_os.client.results import TrainingResult
     from llm_os.session import load_data, load_model, resources, set_resources
     from llm_os.spec.resources import Resources
@@ -36,6 +37,7 @@ __all__ = [
     "Job",
     "Model",
     "Prediction",
+    "QualityReport",
     "Resources",
     "TrainingResult",
     "__version__",
@@ -54,6 +56,7 @@ _HOMES = {
     "Job": "llm_os.client.jobs",
     "Model": "llm_os.client.models",
     "Prediction": "llm_os.client.deployments",
+    "QualityReport": "llm_os.client.quality",
     "Resources": "llm_os.spec.resources",
     "TrainingResult": "llm_os.client.results",
     "load_data": "llm_os.session",

@@ -11,7 +11,7 @@ import pytest
 import llm_os
 
 GOLDEN = Path(__file__).parent / "public_api.txt"
-CLASSES = ("Model", "Dataset", "Job", "Deployment", "Evaluation", "TrainingResult", "Prediction")
+CLASSES = ("Model", "Dataset", "Job", "Deployment", "Evaluation", "TrainingResult", "Prediction", "QualityReport")
 
 
 def described() -> str:

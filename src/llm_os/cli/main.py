@@ -23,7 +23,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "cancel": ("work", "End a job."),
     "models": ("models", "List model versions."),
     "samples": ("models", "List or fetch the models of the catalogue."),
-    "data": ("data", "Prepare data and show what is in it."),
+    "data": ("data", "Prepare data, and show how good it is."),
     "train": ("data", "Tune a model on data."),
     "evaluate": ("evaluate", "Judge a model on data, or compare two."),
     "predict": ("serve", "Classify texts."),

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping
-from typing import Any, overload
+from typing import Any, Literal, overload
 
 from llm_os.client.connection import Connection
 from llm_os.client.jobs import run
+from llm_os.client.quality import Description, QualityReport, described
 from llm_os.client.sources import listed, with_model
 from llm_os.errors import InvalidInputError, NotFoundError
 from llm_os.spec.api import RowPage
@@ -118,12 +119,43 @@ class Dataset:
         path = f"/v1/artifacts/{job.result['artifact']}"
         return Dataset(self._connection, self._connection.transport.call("GET", path, ArtifactFacts), split)
 
-    def describe(self) -> Description:
-        """Size, classes, lengths, source: what was counted when the data was prepared."""
-        whole = (self._start, self._stop) == (0, self._rows_of_split)
-        facts = dict(self._split_facts) if whole else {"rows": len(self)}
-        meta = {name: self._facts.meta.get(name) for name in ("name", "language", "task", "labels", "source")}
-        return Description({**meta, "split": self.split, "columns": list(self.columns), **facts})
+    @overload
+    def describe(
+        self, *, full: Literal[True] = True, whole: bool = False, model: Any = None, **options: Json
+    ) -> QualityReport: ...
+
+    @overload
+    def describe(
+        self, *, full: Literal[False], whole: bool = False, model: Any = None, **options: Json
+    ) -> Description: ...
+
+    def describe(
+        self, *, full: bool = True, whole: bool = False, model: Any = None, **options: Json
+    ) -> QualityReport | Description:
+        """The quality report of these rows: sizes, classes, lengths, languages, duplicates, leaks over the splits,
+        doubtful labels, personal data, faults, with pictures. Computed once (seconds), at once the second time.
+
+        Args:
+            full: False gives what was counted when the data was prepared, without a job.
+            whole: describe all splits, not these rows only.
+            model: a `Model`, or the name of a version: lengths are counted in its tokens too.
+            options: `labels=False`, `near_duplicates`, `examples`, `suspicious`, `most`, `most_labels`; see
+                `datasets/report` in docs/reference/plugins.md.
+        """
+        facts: dict[str, Any] = {
+            **{name: self._facts.meta.get(name) for name in ("name", "language", "task", "labels", "source")},
+            "split": "all" if whole else self.split,
+            "columns": list(self.columns),
+        }
+        if not full:
+            whole_split = (self._start, self._stop) == (0, self._rows_of_split)
+            return Description({**facts, **(dict(self._split_facts) if whole_split else {"rows": len(self)})})
+        start, stop = self.bounds
+        given: dict[str, Json] = {} if whole else {"split": self.split, "start": start, "stop": stop}
+        name = getattr(model, "version", model)
+        return described(
+            self._connection, self.digest, {**given, **options}, None if name is None else str(name), facts
+        )
 
     def __len__(self) -> int:
         return max(0, self._stop - self._start)
@@ -171,21 +203,3 @@ class Dataset:
 
     def __repr__(self) -> str:
         return f"<Dataset {self.name}/{self.split}: {len(self):,} rows, columns {', '.join(self.columns)}>"
-
-
-class Description(dict[str, Any]):
-    """A dictionary that prints as people read it."""
-
-    def __str__(self) -> str:
-        width = max((len(name) for name in self), default=0)
-        return "\n".join(f"{name:<{width}}  {_shown(value)}" for name, value in self.items() if value is not None)
-
-    __repr__ = __str__
-
-
-def _shown(value: Any) -> str:
-    if isinstance(value, dict):
-        return ", ".join(f"{name} {number}" for name, number in value.items())
-    if isinstance(value, list | tuple):
-        return ", ".join(map(str, value))
-    return str(value)

@@ -9,11 +9,12 @@ from typing import Any, Literal, overload
 
 from llm_os.client.cards import Card, card
 from llm_os.client.connection import Connection
-from llm_os.client.datasets import Dataset, Description
+from llm_os.client.datasets import Dataset
 from llm_os.client.deployments import Deployment, Prediction, Prompt, answer, deploy, predictions
 from llm_os.client.evaluations import Comparison, Evaluation, comparison, evaluation, method_for
 from llm_os.client.gateway import Gateway
 from llm_os.client.jobs import Job, run, submit
+from llm_os.client.quality import Description
 from llm_os.client.results import TrainingResult, training_result
 from llm_os.errors import InvalidInputError, UnsupportedModelError
 from llm_os.spec import api

@@ -28,3 +28,18 @@ def test_a_wrong_verb_is_answered_with_the_right_one() -> None:
     done = CliRunner().invoke(cli, ["trian"])
     assert done.exit_code == 2
     assert "Did you mean 'train'?" in done.output
+
+
+@pytest.mark.parametrize("command", ["prepare", "show"])
+def test_both_commands_of_data_have_help_with_an_example_and_json(command: str) -> None:
+    done = CliRunner().invoke(cli, ["data", command, "--help"])
+    assert done.exit_code == 0
+    assert f"Example: llm-os data {command} " in done.output
+    assert "--json" in done.output
+    assert "--redact" in done.output
+
+
+def test_data_with_a_source_only_prepares_it() -> None:
+    done = CliRunner().invoke(cli, ["data", "reviews.csv", "--no-such-option"])
+    assert done.exit_code == 2
+    assert "data prepare" in done.output

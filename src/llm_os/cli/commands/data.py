@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import sys
+from pathlib import Path
 from typing import Any, Literal
 
 import click
@@ -43,21 +45,72 @@ def _integer(text: str) -> int:
         raise InvalidOptionError(f"--labels cannot be '{text}'.", hint="Give 2, 3 or score.") from None
 
 
-@click.command(epilog="Example: llm-os data sentic_data --limit 1000")
+class Data(click.Group):
+    """A first word that names no command is a source, to be prepared."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        named = args[:1] and args[0] in self.commands
+        return super().resolve_command(ctx, args if named else ["prepare", *args])
+
+
+@click.group(cls=Data, epilog="Example: llm-os data show sentic_data --limit 1000")
+def data() -> None:
+    """Prepare data, and show how good it is; both know --json.
+
+    `llm-os data SOURCE` is short for `llm-os data prepare SOURCE`.
+    """
+
+
+@data.command(epilog="Example: llm-os data prepare sentic_data --limit 1000")
 @click.argument("source")
 @data_options
 @as_json_option
-def data(source: str, as_json: bool, **options: Any) -> int:
-    """Prepare data and show what is in it."""
+def prepare(source: str, as_json: bool, **options: Any) -> int:
+    """Prepare data and say what is in it."""
     parts = prepared(source, options)
     if as_json:
-        print_json({part.split: {**part.describe(), "fingerprint": part.fingerprint} for part in parts})
+        print_json({part.split: {**part.describe(full=False), "fingerprint": part.fingerprint} for part in parts})
         return 0
     for part in parts:
-        print(f"{part.describe()}\n")
+        print(f"{part.describe(full=False)}\n")
     for row in parts[0].head(3):
-        print(f"  {row['label']}: {str(row['text'])[:100]}")
+        print(f"  {row.get('label', '')}: {str(row.get('text', row))[:100]}")
     return 0
+
+
+@data.command(epilog="Example: llm-os data show reviews.csv --text review --label stars --pictures report")
+@click.argument("source")
+@data_options
+@click.option("--split", type=click.Choice(["all", "train", "test"]), default="all", show_default=True)
+@click.option("--model", help="Count lengths in the tokens of this model too.")
+@click.option("--leaks", type=click.Choice(["refuse", "drop", "keep"]), default="keep", show_default=True)
+@click.option("--test", type=click.Path(exists=True), help="File of test rows; SOURCE is the training file then.")
+@click.option("--pictures", type=click.Path(path_type=Path), metavar="FOLDER", help="Write PNG pictures there.")
+@click.option(
+    "--fail-on", type=click.Choice(["error", "warning"]), help="Exit with 1 where something that grave is found."
+)
+@as_json_option
+def show(
+    source: str,
+    split: str,
+    model: str | None,
+    pictures: Path | None,
+    fail_on: str | None,
+    as_json: bool,
+    **options: Any,
+) -> int:
+    """Show the quality of data: classes, lengths, languages, duplicates, leaks, doubtful labels, personal data."""
+    parts = {part.split: part for part in prepared(source, options)}
+    named = None if model is None else load_model(model)
+    report = parts["train" if split == "all" else split].describe(whole=split == "all", model=named)
+    print_json(report.to_dict()) if as_json else print(report)
+    if pictures is not None:
+        paths = report.save_pictures(pictures)
+        print(f"Pictures: {', '.join(map(str, paths))}", file=sys.stderr)
+    grave = {"error": ("error",), "warning": ("error", "warning")}.get(fail_on or "", ())
+    return 1 if any(finding.severity in grave for finding in report.findings) else 0
 
 
 @click.command(epilog="Example: llm-os train transformer sentic_data --epochs 10 --option batch_size=16")

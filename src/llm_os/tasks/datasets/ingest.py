@@ -84,6 +84,7 @@ class Ingest:
         self._context, self._options, self._source = context, options, source
         self._kind: Kind | None = None
         self._columns: dict[str, str] = {}
+        self._filled: dict[str, bool] = {}
         self._tally: Counter[str] = Counter()
         self._classes: Counter[str] = Counter()
         self._table = splits.Table(options.seed)
@@ -116,6 +117,7 @@ class Ingest:
                 source=source.facts,
                 more=lambda: {
                     "left_out": dict(self._tally),
+                    "empty_columns": self._empty(),
                     "steps": all_records(source.before, preparation.records),
                     **self._split_facts(),
                 },
@@ -190,9 +192,14 @@ class Ingest:
             return None
         used = set(self._columns.values())
         for name, value in raw.items():
+            self._filled[str(name)] = self._filled.get(str(name), False) or value not in (None, "")
             if name not in used and name not in row and value is not None:
                 row[str(name)] = value if isinstance(value, str | int | bool | list | dict) else _plain(value)
         return row
+
+    def _empty(self) -> list[Json]:
+        """Columns of the source in which no row has a value."""
+        return [name for name, filled in self._filled.items() if not filled]
 
     def _hidden(self, row: Mapping[str, Json], given: str | None) -> dict[str, Json]:
         """What a row carries through the steps beside its columns: its split, and its group as it came."""

@@ -29,7 +29,7 @@ def prepare(root: Path, path: Path, **options: Any) -> tuple[dict[str, Any], lis
     """The written meta, and the messages."""
     reports: list[Report] = []
     for name in ("output", "checkpoints", "scratch"):
-        (root / name).mkdir()
+        (root / name).mkdir(parents=True)
     context = Context(
         inputs={},
         output=root / "output",
@@ -137,3 +137,15 @@ def test_equal_texts_stay_on_one_side(tmp_path: Path) -> None:
         for split in ("train", "test")
     ]
     assert sides[0].isdisjoint(sides[1])
+
+
+def test_columns_without_a_value_are_remembered(tmp_path: Path) -> None:
+    rows = [{"text": f"text number {i}", "label": i % 2, "none": None, "some": i or None} for i in range(40)]
+    path = written(tmp_path, "a.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+    assert prepare(tmp_path / "json", path)[0]["empty_columns"] == ["none"]
+    path = written(
+        tmp_path,
+        "a.csv",
+        GOOD.replace("text,label", "text,label,blank").replace("\n", ",\n").replace("blank,", "blank"),
+    )
+    assert prepare(tmp_path / "csv", path)[0]["empty_columns"] == ["blank"]
