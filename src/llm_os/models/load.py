@@ -45,6 +45,7 @@ class Classifier:
     Attributes:
         labels: names in the order of their ids; empty for a regression.
         max_length: tokens kept of a text.
+        thresholds: of a multi-label classifier, for each label the probability from which it is said; else empty.
     """
 
     model: Any
@@ -52,9 +53,13 @@ class Classifier:
     labels: tuple[str, ...]
     max_length: int
     precision: str = "fp32"
+    thresholds: tuple[float, ...] = ()
 
     def predict(self, texts: list[str], batch_size: int = 32) -> list[list[float]]:
-        """For each text the probabilities by label id, or the one number of a regression; in the order given."""
+        """For each text the probabilities by label id, or the one number of a regression; in the order given.
+
+        They sum to 1, but for a multi-label classifier, whose labels are said each on its own.
+        """
         import torch
 
         order = sorted(range(len(texts)), key=lambda i: -len(texts[i]))
@@ -63,10 +68,20 @@ class Classifier:
             for begin in range(0, len(order), batch_size):
                 part = order[begin : begin + batch_size]
                 logits = self.logits([texts[i] for i in part])
-                values = torch.softmax(logits, -1) if self.labels else logits
+                values = self._probabilities(logits) if self.labels else logits
                 for index, row in zip(part, values.tolist(), strict=True):
                     answers[index] = row
         return answers
+
+    def chosen(self, probabilities: Sequence[float]) -> tuple[str, ...]:
+        """Labels that are said: of a multi-label classifier all above their thresholds, else the likeliest one."""
+        if self.thresholds:
+            known = zip(self.labels, probabilities, self.thresholds, strict=True)
+            return tuple(label for label, sure, cut in known if sure >= cut)
+        return (self.labels[max(range(len(self.labels)), key=probabilities.__getitem__)],)
+
+    def _probabilities(self, logits: Any) -> Any:
+        return logits.sigmoid() if self.thresholds else logits.softmax(-1)
 
     def logits(self, texts: list[str]) -> Any:
         """float32 [texts, outputs]."""
@@ -90,7 +105,7 @@ def load_classifier(folder: Path, *, dtype: str = "fp32", device: str = "cpu") -
         UnsupportedModelError: the folder holds a model without a classification head.
     """
     facts = inspect(folder)
-    if facts["task"] != "text-classification":
+    if facts["task"] not in {"text-classification", "multi-label-classification"}:
         raise UnsupportedModelError(
             f"This model ({facts['architecture']}) has no classification head.",
             hint="Train it first: model.train(data).",
@@ -103,7 +118,14 @@ def load_classifier(folder: Path, *, dtype: str = "fp32", device: str = "cpu") -
         labels=tuple(str(label) for label in labels),
         max_length=min(LONGEST, int(str(facts["context_length"]))),
         precision=dtype,
+        thresholds=_thresholds(loaded.model.config, len(labels)) if facts["task"] != "text-classification" else (),
     )
+
+
+def _thresholds(config: Any, count: int) -> tuple[float, ...]:
+    """Of a multi-label classifier, as it was saved with it; a half where it was made elsewhere."""
+    found = getattr(config, "thresholds", None) or [0.5] * count
+    return tuple(float(cut) for cut in found)
 
 
 @dataclass(slots=True)
@@ -191,7 +213,8 @@ def load_transformer(
             config |= {name: attention_dropout for name in ATTENTION_DROPOUT if hasattr(given, name)}
         for name, value in config.items():
             setattr(given, name, value)
-        tokenizer = transformers.AutoTokenizer.from_pretrained(folder, **safe)
+        words = {"add_prefix_space": True} if task == "token-classification" else {}  # for byte-level tokenizers
+        tokenizer = transformers.AutoTokenizer.from_pretrained(folder, **safe, **words)
         model, seen = getattr(transformers, HEADS[task]).from_pretrained(
             folder,
             config=given,

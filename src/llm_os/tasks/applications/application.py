@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
@@ -17,6 +17,7 @@ from llm_os import plugins
 from llm_os.errors import DataError, EmptyDataError, InvalidOptionError, UnsupportedModelError
 from llm_os.spec.artifacts import ArtifactFacts
 from llm_os.spec.base import Json
+from llm_os.tasks.applications.labels import labels_of
 from llm_os.tasks.context import Context
 from llm_os.tasks.training import seeds
 from llm_os.tasks.training.batches import hold_out, read_rows
@@ -56,6 +57,10 @@ class Application(ABC):
     kinds: ClassVar[tuple[str, ...]]
     adapter: ClassVar[str]
 
+    def suits(self, model: ArtifactFacts) -> bool:
+        """Whether it is the one for this model, where several applications learn from one kind of data. Pure."""
+        return True
+
     @abstractmethod
     def check(self, model: ArtifactFacts, data: ArtifactFacts) -> None:
         """Raises UnsupportedModelError, DataError and its kinds where the two do not fit. Pure, quick."""
@@ -74,16 +79,21 @@ class Application(ABC):
         prepared.tokenizer.save_pretrained(folder)
 
 
-def application_of(data: ArtifactFacts) -> Application:
-    """The application for a data set, by its kind. Raises DataError."""
+def application_of(model: ArtifactFacts, data: ArtifactFacts) -> Application:
+    """The application for a data set, by its kind, and for a model. Raises DataError, UnsupportedModelError."""
     if data.kind != "dataset":
         raise DataError(f"The input is a {data.kind}, not a data set.", hint="Give what load_data returned.")
     kind = kind_of(data)
-    for name in plugins.names("application"):
-        application: Application = plugins.load("application", name)
-        if kind in application.kinds:
+    known: list[Application] = [plugins.load("application", name) for name in plugins.names("application")]
+    fitting = [application for application in known if kind in application.kinds]
+    if not fitting:
+        raise DataError(f"Data of the kind '{kind}' cannot be trained on.", hint="Prepare it as another kind.")
+    for application in fitting:
+        if application.suits(model):
             return application
-    raise DataError(f"Data of the kind '{kind}' cannot be trained on.", hint="Prepare it as another kind.")
+    raise UnsupportedModelError(
+        f"A {model.meta.get('task')} model cannot learn from {kind} data.", hint="Take another model, or other data."
+    )
 
 
 def kind_of(data: ArtifactFacts) -> str:
@@ -98,12 +108,12 @@ def check(inputs: Mapping[str, ArtifactFacts], options: TrainingOptions | None =
     Raises:
         InvalidOptionError: an option means nothing for such data. And what `Application.check` raises.
     """
-    application = application_of(inputs["data"])
     model = inputs["model"]
     if model.meta.get("format") not in {"safetensors", "gguf"} or model.kind != "model":
         raise UnsupportedModelError(
             f"A {model.kind} in {model.meta.get('format')} cannot be trained.", hint="Train one in safetensors."
         )
+    application = application_of(model, inputs["data"])
     application.check(model, inputs["data"])
     for name in SPECIAL if options is not None else ():
         if getattr(options, name) and name not in application.supports(inputs["data"]):
@@ -146,6 +156,27 @@ def validation_rows(context: Context, options: TrainingOptions) -> list[dict[str
     """Rows of the input `validation`; None where none was given."""
     given = context.inputs.get("validation")
     return None if given is None else read_rows(given.path, options.validation_split)
+
+
+def names_of_classes(labels: Sequence[str]) -> dict[str, Any]:
+    """Overrides of a model's configuration: its outputs are these classes, in this order."""
+    numbered = dict(enumerate(labels))
+    return {"num_labels": len(labels), "id2label": numbered, "label2id": {name: i for i, name in numbered.items()}}
+
+
+def expect_same_labels(context: Context, labels: Sequence[str] | None) -> None:
+    """Raises DataError where the validation data has other classes than the training data."""
+    if labels_of(context.inputs["validation"].facts) != labels:
+        raise DataError("Training and validation data have different classes.", hint="Prepare both alike.")
+
+
+def expect_safetensors(model: ArtifactFacts, what: str) -> None:
+    """Raises UnsupportedModelError for weights in another format."""
+    if model.meta.get("format") != "safetensors":
+        raise UnsupportedModelError(
+            f"A model in {model.meta.get('format')} cannot be trained {what}.",
+            hint="Train one in safetensors, such as transformer.",
+        )
 
 
 def length_of(context: Context, options: TrainingOptions) -> int:

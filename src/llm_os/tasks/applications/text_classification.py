@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Hashable, Sequence
 from typing import Any, Self
 
-from llm_os.errors import DataError, SingleClassError, UnsupportedModelError
+from llm_os.errors import DataError, SingleClassError
 from llm_os.spec.artifacts import ArtifactFacts
 from llm_os.spec.base import Json
 from llm_os.tasks.applications.application import (
     Application,
     Prepared,
+    expect_safetensors,
+    expect_same_labels,
     length_of,
+    names_of_classes,
     training_rows,
     validation_rows,
 )
@@ -94,11 +97,7 @@ class TextClassification(Application):
     adapter = "SEQ_CLS"
 
     def check(self, model: ArtifactFacts, data: ArtifactFacts) -> None:
-        if model.meta.get("format") != "safetensors":
-            raise UnsupportedModelError(
-                f"A model in {model.meta.get('format')} cannot be trained as a classifier.",
-                hint="Train one in safetensors, such as transformer.",
-            )
+        expect_safetensors(model, "as a classifier")
         labels_of(data)
 
     def supports(self, data: ArtifactFacts) -> frozenset[str]:
@@ -109,10 +108,7 @@ class TextClassification(Application):
 
         given, data = context.inputs["model"], context.inputs["data"]
         labels = labels_of(data.facts)
-        heads: dict[str, Any] = {"num_labels": len(labels) if labels else 1}
-        if labels:
-            heads["id2label"] = dict(enumerate(labels))
-            heads["label2id"] = {label: number for number, label in enumerate(labels)}
+        heads: dict[str, Any] = names_of_classes(labels) if labels else {"num_labels": 1}
         heads["problem_type"] = "single_label_classification" if labels else "regression"
         known = given.facts.meta
         fresh = known.get("labels") != labels or known.get("task") != "text-classification"
@@ -126,8 +122,7 @@ class TextClassification(Application):
         valid = None
         rows = validation_rows(context, options)
         if rows is not None:
-            if labels_of(context.inputs["validation"].facts) != labels:
-                raise DataError("Training and validation data have different classes.", hint="Prepare both alike.")
+            expect_same_labels(context, labels)
             valid = encode(rows, tokenizer, labels, length, options, train.targets)
         named: Json = [*labels] if labels else None
         return Prepared(model, tokenizer, train, valid, heads=loaded.fresh, facts={"labels": named})

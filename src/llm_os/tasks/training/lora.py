@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ from llm_os.tasks.training.method import Method
 from llm_os.tasks.training.optimizers import rate_of
 from llm_os.tasks.training.options import TrainingOptions
 
+HEADS = frozenset({"classifier", "score"})
+"""What architectures call their head for classes."""
 RATE = 5e-4
 """Highest learning rate that `auto` means: ten times that of a full training, as is usual for LoRA."""
 
@@ -41,7 +44,7 @@ class Lora(Method[LoraOptions]):
 
     def run(self, context: Context, options: LoraOptions) -> None:
         found, prepared = application.prepare(context, options)
-        adapted = prepared.model = _adapted(prepared.model, options, found.adapter)
+        adapted = prepared.model = _adapted(prepared.model, options, found.adapter, prepared.heads)
         outcome = application.train(context, options, prepared, rate=rate_of(options, RATE), method="lora")
 
         def save(folder: Path) -> None:
@@ -54,18 +57,29 @@ class Lora(Method[LoraOptions]):
         )
 
 
-def _adapted(model: Any, options: LoraOptions, task: str) -> Any:
+def _adapted(model: Any, options: LoraOptions, task: str, heads: Sequence[str]) -> Any:
+    """The model with adapters. Its head is trained whole, so it gets none; nor does anything else that is fresh."""
     from peft import LoraConfig, TaskType, get_peft_model
 
     targets = options.targets if options.targets == "all-linear" else [t.strip() for t in options.targets.split(",")]
+    fresh = {_module(name, model.base_model_prefix) for name in heads}
+    named = re.compile(rf"(.*\.)?({'|'.join(map(re.escape, sorted(HEADS | fresh)))})(\..*)?")
+    excluded = [name for name, _ in model.named_modules() if named.fullmatch(name)]
     config = LoraConfig(
         task_type=TaskType(task),
         r=options.rank,
         lora_alpha=options.alpha,
         lora_dropout=options.dropout,
         target_modules=targets,
+        exclude_modules=excluded if targets == "all-linear" and excluded else None,
+        modules_to_save=sorted(fresh) or None,
     )
     return get_peft_model(model, config)
+
+
+def _module(parameter: str, base: str) -> str:
+    """The module that a fresh parameter belongs to: `classifier` of `classifier.dense.weight`, `pooler` of a base's."""
+    return parameter.removeprefix(f"{base}.").partition(".")[0]
 
 
 PLUGIN = Lora()
