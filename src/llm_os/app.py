@@ -59,7 +59,7 @@ class ThisMachine:
 
 
 class Registry:
-    """The plugins of this installation; tasks that only test the system are hidden unless it is being tested."""
+    """The plugins of this installation; what only tests the system is hidden unless it is being tested."""
 
     def __init__(self, *, testing: bool) -> None:
         self._testing = testing
@@ -71,7 +71,7 @@ class Registry:
         return task
 
     def engines(self) -> Sequence[Engine]:
-        return [plugins.load("engine", name) for name in plugins.names("engine")]
+        return [plugins.load("engine", name) for name in plugins.names("engine") if self._testing or name != "fake"]
 
 
 def prepare_home(settings: Settings) -> None:
@@ -99,11 +99,21 @@ def build(settings: Settings, *, ephemeral: bool) -> Kernel:
     )
 
 
+def was_to_stay(settings: Settings) -> bool:
+    """Whether the kernel before this one was started to stay and was killed: its note is still there."""
+    try:
+        note = json.loads((settings.run / "kernel.json").read_bytes())
+    except (OSError, ValueError):
+        return False
+    return isinstance(note, dict) and note.get("ephemeral") is False
+
+
 async def run_kernel(settings: Settings, *, ephemeral: bool) -> None:
     """Recover, serve the management API, and run until a shutdown. Raises LLMOSError."""
     prepare_home(settings)
     lock = HomeLock(settings.run / "kernel.lock")
     lock.take()
+    ephemeral = ephemeral and not was_to_stay(settings)
     kernel = build(settings, ephemeral=ephemeral)
     kernel.pid = os.getpid()
     loop = asyncio.get_running_loop()
@@ -112,7 +122,12 @@ async def run_kernel(settings: Settings, *, ephemeral: bool) -> None:
     await kernel.recover()
     serving = await serve(kernel, settings, port=settings.management_port)
     kernel.management = f"http://127.0.0.1:{serving.port}"
-    note = {"pid": os.getpid(), "started_at": kernel.started_at, "management": kernel.management}
+    note = {
+        "pid": os.getpid(),
+        "started_at": kernel.started_at,
+        "management": kernel.management,
+        "ephemeral": ephemeral,
+    }
     (settings.run / "kernel.json").write_text(json.dumps(note), encoding="utf-8")
     try:
         await kernel.run()

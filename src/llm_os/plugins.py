@@ -66,5 +66,6 @@ def load(family: str, name: str) -> Any:
     """The plugin object. Raises NotFoundError with "did you mean"."""
     entries = scan(family)
     if name not in entries:
-        raise NotFoundError(f"There is no {family} '{name}'.", hint=did_you_mean(name, entries))
+        kin = [known for known in entries if known.rpartition("/")[0] == name.rpartition("/")[0]]
+        raise NotFoundError(f"There is no {family} '{name}'.", hint=did_you_mean(name, kin or entries))
     return importlib.import_module(entries[name].module).PLUGIN

@@ -18,14 +18,17 @@ from llm_os.client.connection import Connection
 from llm_os.client.datasets import Dataset
 from llm_os.client.jobs import run
 from llm_os.client.models import Model
+from llm_os.client.transport import place
 from llm_os.errors import (
     CapacityWarning,
+    InvalidInputError,
     InvalidOptionError,
     LLMOSError,
     NotFoundError,
     UnsupportedModelError,
     did_you_mean,
 )
+from llm_os.models.catalogue import CATALOGUE
 from llm_os.settings import Settings
 from llm_os.spec.artifacts import ArtifactFacts
 from llm_os.spec.base import Json, slug
@@ -96,6 +99,8 @@ def set_resources(
     Returns:
         What the machine has, what is granted to this script, what is in use, and what is missing.
     """
+    if isinstance(gpus, str | int):
+        raise InvalidOptionError(f"set_resources: gpus={gpus!r} is no list.", hint="Write gpus=[0], or gpus=[0, 1].")
     try:
         caps = Caps.model_validate({"gpus": None if gpus is None else tuple(gpus), "cpus": cpus, "memory": memory})
     except (ValidationError, TypeError) as error:
@@ -177,6 +182,8 @@ def load_model(source: str | Path, *, task: str | None = None, labels: Sequence[
     """
     if task is not None and task not in TASKS:
         raise InvalidOptionError(f"There is no task '{task}'.", hint=did_you_mean(task, TASKS))
+    if not str(source).strip():
+        raise InvalidInputError("load_model needs a name or a path.", hint='For example: load_model("transformer").')
     record = _version(str(source))
     fits = task in {None, record.task} or (task == "text-classification" and record.task == "feature-extraction")
     if not fits:
@@ -199,7 +206,7 @@ def _known(source: str) -> ModelVersion | None:
     if os.sep in source or (":" in source and not source.startswith("sha256:")):
         return None
     try:
-        return connect().transport.call("GET", f"/v1/models/{source}", ModelVersion)
+        return connect().transport.call("GET", place("models", source, "model"), ModelVersion)
     except NotFoundError:
         if "@" in source or source.startswith("sha256:"):
             raise
@@ -213,8 +220,19 @@ def _fetched(source: str) -> ModelVersion:
         source = str(path.absolute())
         if not path.exists():
             raise NotFoundError(f"There is no model at '{source}'.", hint="Check the path.")
+    elif plain and source not in CATALOGUE:
+        raise _no_such_model(source)
     card = slug(Path(source).name if plain else source.partition(":")[2].partition("==")[0])
     options: dict[str, Any] = {"source": source}
     spec = JobSpec(task="sources/fetch", options=options, name=card)
     job = run(connect(), spec, f"Fetching {card}")
     return connect().transport.call("GET", f"/v1/models/{job.result['version']}", ModelVersion)
+
+
+def _no_such_model(source: str) -> NotFoundError:
+    registered = {version.card for version in connect().transport.call("GET", "/v1/models", list[ModelVersion])}
+    return NotFoundError(
+        f"There is no model '{source}'.",
+        hint=did_you_mean(source, registered | set(CATALOGUE))
+        + " Or give a folder (`./my-model`), `package:NAME==VERSION` or `hub:OWNER/NAME`.",
+    )

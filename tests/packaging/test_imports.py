@@ -77,3 +77,23 @@ def test_the_control_plane_loads_no_framework_with_all_its_plugins() -> None:
     loaded = modules_after(code)
     assert "llm_os.drivers.launchers.local" in loaded
     assert not loaded & FRAMEWORKS
+
+
+def least_processor_seconds(*arguments: str) -> float:
+    """Processor time of a fresh interpreter, the least of five: what other programs do at the time counts little."""
+    seen = []
+    for _ in range(5):
+        process = subprocess.Popen([sys.executable, *arguments], stdout=subprocess.DEVNULL)
+        _, status, used = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+        assert process.returncode == 0
+        seen.append(used.ru_utime + used.ru_stime)
+    return min(seen)
+
+
+def test_importing_adds_less_than_150_ms() -> None:
+    assert least_processor_seconds("-c", "import llm_os") - least_processor_seconds("-c", "pass") < 0.150
+
+
+def test_help_takes_less_than_300_ms() -> None:
+    assert least_processor_seconds("-m", "llm_os.cli.main", "--help") < 0.300

@@ -171,6 +171,10 @@ class Dataset:
     def __getitem__(self, key: slice) -> Dataset: ...
 
     def __getitem__(self, key: int | slice) -> Row | Dataset:
+        if isinstance(key, str):
+            raise InvalidInputError(
+                f"Rows are found by number, not by '{key}'.", hint=f"[row[{key!r}] for row in data] gives a column."
+            )
         if isinstance(key, slice):
             first, last, step = key.indices(len(self))
             if step != 1:

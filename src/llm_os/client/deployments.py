@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal, overload
 
 from llm_os.client.connection import Connection
 from llm_os.client.gateway import Gateway, as_messages
-from llm_os.errors import ConflictError, InvalidInputError, UnavailableError, from_dict
+from llm_os.errors import (
+    AuthenticationError,
+    ConflictError,
+    InvalidInputError,
+    NotFoundError,
+    UnavailableError,
+    from_dict,
+)
 from llm_os.spec import api
 from llm_os.spec.deployments import Deployment as DeploymentRecord
 from llm_os.spec.deployments import DeploymentSpec, DeploymentState
@@ -56,7 +64,8 @@ class Deployment:
 
     def predict(self, text_or_texts: str | Sequence[str]) -> Prediction | list[Prediction]:
         """Classify one text, or several in one request."""
-        return predictions(self._gateway, text_or_texts)
+        with self._explained():
+            return predictions(self._gateway, text_or_texts)
 
     @overload
     def chat(
@@ -71,7 +80,23 @@ class Deployment:
 
     def chat(self, prompt_or_messages: Prompt, max_tokens: int = 256, stream: bool = False) -> str | Iterator[str]:
         """One answer; with `stream=True` its pieces as they come."""
-        return answer(self._gateway, prompt_or_messages, max_tokens, stream=stream)
+        with self._explained():
+            found = answer(self._gateway, prompt_or_messages, max_tokens, stream=stream)
+        return found if isinstance(found, str) else self._pieces(found)
+
+    def _pieces(self, found: Iterator[str]) -> Iterator[str]:
+        with self._explained():
+            yield from found
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        """The gateway forgets the key of what has ended; here it is known why."""
+        try:
+            yield
+        except (AuthenticationError, NotFoundError) as error:
+            if (state := self.state) == DeploymentState.READY.value:
+                raise
+            raise UnavailableError(f"{self.name} is {state}.", hint="Deploy the model again.") from error
 
     @property
     def state(self) -> str:
@@ -88,16 +113,20 @@ class Deployment:
 
 def predictions(gateway: Gateway, text_or_texts: str | Sequence[str]) -> Prediction | list[Prediction]:
     single = isinstance(text_or_texts, str)
+    if not isinstance(text_or_texts, Iterable):
+        raise _no_text(text_or_texts)
     texts = [text_or_texts] if isinstance(text_or_texts, str) else list(text_or_texts)
     wrong = next((text for text in texts if not isinstance(text, str)), None)
     if wrong is not None:
-        raise InvalidInputError(
-            f"predict takes texts, not {type(wrong).__name__}.", hint="Give a str or a list of str."
-        )
+        raise _no_text(wrong)
     if not texts:
         return []
     found = [Prediction(entry["label"], entry["score"], entry["scores"]) for entry in gateway.classify(texts)]
     return found[0] if single else found
+
+
+def _no_text(given: object) -> InvalidInputError:
+    return InvalidInputError(f"predict takes texts, not {type(given).__name__}.", hint="Give a str or a list of str.")
 
 
 def answer(gateway: Gateway, prompt_or_messages: Prompt, max_tokens: int, *, stream: bool) -> str | Iterator[str]:

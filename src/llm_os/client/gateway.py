@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from typing import Any
 
 import httpx2
@@ -22,11 +23,12 @@ class Gateway:
 
     Args:
         url: OpenAI base URL. key: bearer. model: name of the deployment.
+        transport: how requests travel; None: over TCP.
     """
 
-    def __init__(self, url: str, key: str, model: str) -> None:
+    def __init__(self, url: str, key: str, model: str, transport: httpx2.BaseTransport | None = None) -> None:
         self.url, self.key, self.model = url, key, model
-        self._client = httpx2.Client(headers={"authorization": f"Bearer {key}"}, timeout=600.0)
+        self._client = httpx2.Client(headers={"authorization": f"Bearer {key}"}, timeout=600.0, transport=transport)
 
     def classify(self, texts: Sequence[str]) -> list[dict[str, Any]]:
         """One entry a text: label, score, scores."""
@@ -42,10 +44,7 @@ class Gateway:
     def stream(self, messages: Sequence[Mapping[str, Any]], options: Mapping[str, Any]) -> Iterator[str]:
         """Pieces of the answer as they come. Raises UnavailableError if the stream breaks."""
         body = {"model": self.model, "messages": list(messages), "stream": True, **options}
-        with self._client.stream("POST", f"{self.url}/chat/completions", json=body) as reply:
-            if reply.status_code >= 400:
-                reply.read()
-                raise error_of(reply)
+        with self._answer(f"{self.url}/chat/completions", body) as reply:
             for line in reply.iter_lines():
                 if not line.startswith("data: ") or line == "data: [DONE]":
                     continue
@@ -57,19 +56,40 @@ class Gateway:
                         yield str(piece)
 
     def _post(self, url: str, body: Mapping[str, Any]) -> httpx2.Response:
+        with self._answer(url, body) as reply:
+            reply.read()
+            return reply
+
+    @contextmanager
+    def _answer(self, url: str, body: Mapping[str, Any]) -> Iterator[httpx2.Response]:
+        """The answer once it begins. Raises what the gateway refuses; UnavailableError if it breaks off."""
+        try:
+            with self._begun(url, body) as reply:
+                yield reply
+        except httpx2.TransportError as error:
+            raise UnavailableError(
+                f"The gateway at {self.url} broke off ({type(error).__name__}).", hint="Ask again."
+            ) from error
+
+    @contextmanager
+    def _begun(self, url: str, body: Mapping[str, Any]) -> Iterator[httpx2.Response]:
         until = time.monotonic() + SETTLE_SECONDS
         while True:
             try:
-                reply = self._client.post(url, json=body)
+                opened = self._client.send(self._client.build_request("POST", url, json=body), stream=True)
             except httpx2.ConnectError as error:
                 if time.monotonic() > until:
-                    raise UnavailableError(f"The gateway at {self.url} does not answer.") from error
+                    hint = "`llm-os why gateway` says why."
+                    raise UnavailableError(f"The gateway at {self.url} does not answer.", hint=hint) from error
                 time.sleep(0.2)
                 continue
-            if reply.status_code < 400:
-                return reply
-            if reply.status_code not in MISSES or time.monotonic() > until:
-                raise error_of(reply)
+            with closing(opened):
+                if opened.status_code < 400:
+                    yield opened
+                    return
+                opened.read()
+            if opened.status_code not in MISSES or time.monotonic() > until:
+                raise error_of(opened)
             time.sleep(0.1)
 
 

@@ -16,7 +16,7 @@ from llm_os.client.gateway import Gateway
 from llm_os.client.jobs import Job, run, submit
 from llm_os.client.quality import Description
 from llm_os.client.results import TrainingResult, training_result
-from llm_os.errors import InvalidInputError, UnsupportedModelError
+from llm_os.errors import EmptyDataError, InvalidInputError, InvalidOptionError, UnsupportedModelError
 from llm_os.spec import api
 from llm_os.spec.base import Json, slug
 from llm_os.spec.deployments import DeploymentSpec
@@ -140,7 +140,7 @@ class Model:
             NothingLearntError, CapacityError, JobCancelledError, ...: why there is no new version.
         """
         _expect_data(data, "train")
-        name = options.pop("name", None)
+        name = _checked_name(options.pop("name", None), "the card of a model")
         inputs = {"model": self._floats().manifest, "data": data.digest}
         start, stop = data.bounds
         given: dict[str, Json] = {
@@ -156,11 +156,13 @@ class Model:
             **options,
         }
         if isinstance(validation, Dataset):
+            _expect_data(validation, "train")
             inputs["validation"] = validation.digest
-            given["validation_split"] = validation.split
+            first, last = validation.bounds
+            given |= {"validation_split": validation.split, "validation_start": first, "validation_stop": last}
         else:
             given["validation"] = validation
-        card = str(name) if name is not None else slug(f"{self._base}-{data.name}")
+        card = name or slug(f"{self._base}-{data.name}")
         spec = JobSpec(task=f"training/{method}", options=given, inputs=inputs, name=card)
         self._say_what_is_used()
         title = f"Training {card}"
@@ -257,7 +259,8 @@ class Model:
             options: `engine`, and options of the engine.
         """
         engine = options.pop("engine", None)
-        spec = DeploymentSpec(name=slug(name or self._record.card), model=self.version, engine=engine, options=options)
+        name = _checked_name(name, "a deployment") or slug(self._record.card)
+        spec = DeploymentSpec(name=name, model=self.version, engine=engine, options=options)
         return deploy(self._connection, spec, keep=keep)
 
     def save(self, path: str | Path) -> Path:
@@ -314,3 +317,15 @@ def _expect_data(data: object, verb: str) -> None:
             f"{verb} takes a data set, not {type(data).__name__}.",
             hint='train_data, test_data = llm_os.load_data("sentic_data")',
         )
+    if not len(data):
+        raise EmptyDataError(f"{verb} needs rows, and {data!r} has none.", hint="Take a larger slice, or all of it.")
+
+
+def _checked_name(name: str | None, what: str) -> str | None:
+    """The name as it was given; requests must find a deployment under just that. Raises InvalidOptionError."""
+    if name is not None and (not isinstance(name, str) or slug(name) != name):
+        raise InvalidOptionError(
+            f"{name!r} cannot be the name of {what}.",
+            hint=f"At most 64 small letters, digits, '.', '_' and '-', for example '{slug(str(name))}'.",
+        )
+    return name

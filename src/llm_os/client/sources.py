@@ -35,6 +35,9 @@ def job_for(
     if name in BUILT_IN:
         if test is not None:
             raise InvalidInputError(f"{name} brings its own test rows.", hint="Leave `test` out.")
+        named = [role for role, column in columns.items() if column is not None]
+        if named:
+            raise InvalidInputError(f"{name} has its own columns.", hint=f"Leave `{named[0]}` out; it is for files.")
         return JobSpec(task=f"datasets/{name}", options=dict(options))
     path = existing(name)
     given: dict[str, Json] = {**options, **columns, "path": str(path), "content": sha256(path)}

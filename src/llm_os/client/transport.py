@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -10,12 +11,29 @@ from typing import TypeVar
 import httpx2
 from pydantic import BaseModel, TypeAdapter
 
-from llm_os.errors import KernelUnavailableError, LLMOSError, from_dict
+from llm_os.errors import KernelUnavailableError, LLMOSError, NotFoundError, from_dict
 
 T = TypeVar("T")
 PATIENCE = 30.0
 """Seconds a call is tried again while the kernel comes back."""
 REPEATABLE = frozenset({"GET", "PUT", "DELETE"})
+TYPED = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._@:-]*")
+"""Everything that has a name is named so; other letters would change the path they are put into."""
+
+
+def place(collection: str, name: str, what: str) -> str:
+    """`/v1/<collection>/<name>` for a name that a person typed.
+
+    Args:
+        what: `job`, `model`, ...: for the error.
+
+    Raises:
+        NotFoundError: nothing can have that name.
+    """
+    if not TYPED.fullmatch(name):
+        hint = "Names are made of letters, digits, '.', '_' and '-'."
+        raise NotFoundError(f"There is no {what} '{name}'.", hint=hint)
+    return f"/v1/{collection}/{name}"
 
 
 class Transport:

@@ -160,7 +160,7 @@ class Deployments:
     def get(self, tx: Connection, name: str) -> rows.DeploymentRow:
         found = rows.find_deployment(tx, name)
         if found is None:
-            known = [row.deployment.spec.name for row in rows.all_deployments(tx, include_ended=True)]
+            known = [r.deployment.spec.name for r in rows.all_deployments(tx, include_ended=True) if not r.private]
             raise NotFoundError(f"There is no deployment '{name}'.", hint=did_you_mean(name, known))
         return found
 

@@ -36,7 +36,7 @@ def why(state: State, tx: Connection, subject: str) -> Why:
     row = rows.find_deployment(tx, subject)
     if row is None:
         known = [job.id for job in rows.newest_jobs(tx, None, 50)]
-        known += [r.deployment.spec.name for r in rows.all_deployments(tx, include_ended=True)]
+        known += [r.deployment.spec.name for r in rows.all_deployments(tx, include_ended=True) if not r.private]
         raise NotFoundError(f"There is no job or deployment '{subject}'.", hint=did_you_mean(subject, known))
     deployment = row.deployment
     refusal = state.refusals.get(deployment.id)

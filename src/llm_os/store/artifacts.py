@@ -161,6 +161,10 @@ class ArtifactStore:
                     target.parent.mkdir(parents=True, exist_ok=True)
                     shutil.copyfile(self._blob(file.sha256), target)
                 os.replace(beside, folder)
+        except OSError as error:
+            raise InvalidInputError(
+                f"'{folder}' cannot be written: {error.strerror}.", hint="Name a folder that you may write to."
+            ) from error
         finally:
             shutil.rmtree(beside, ignore_errors=True)
         return ExportReport(path=str(folder), files=len(manifest.files), size=manifest.size)

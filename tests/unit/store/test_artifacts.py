@@ -277,3 +277,10 @@ def test_many_threads_may_store_the_same_at_once(store: ArtifactStore, tmp_path:
     assert len(seen) == 8
     assert len(set(seen)) == 1
     store.verify(seen[0])
+
+
+def test_a_place_that_cannot_be_written_is_the_users_to_change(store: ArtifactStore, tmp_path: Path) -> None:
+    digest = store.put(output(tmp_path / "out", {"w.bin": b"x"}))[0]
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InvalidInputError, match=r"cannot be written: Not a directory"):
+        store.copy_out(digest, tmp_path / "file" / "model")

@@ -10,6 +10,7 @@ import click
 from llm_os.cli.link import looking
 from llm_os.cli.render import ago, as_json_option, print_json, print_table
 from llm_os.client.cards import card
+from llm_os.client.transport import place
 from llm_os.models.catalogue import CATALOGUE, lookup
 from llm_os.session import load_model
 from llm_os.spec.models import ModelVersion
@@ -56,7 +57,7 @@ def models(ctx: click.Context, as_json: bool) -> int:
 @click.option("--json", is_flag=True, expose_value=False, help="It is JSON always.")
 def show(ref: str) -> int:
     """Show a version with its lineage, as JSON."""
-    print_json(looking().call("GET", f"/v1/models/{ref}", ModelVersion))
+    print_json(looking().call("GET", place("models", ref, "model"), ModelVersion))
     return 0
 
 
@@ -67,7 +68,7 @@ def show(ref: str) -> int:
 def card_of(ref: str, output: Path | None, as_json: bool) -> int:
     """Show the card of a version: data, training, evaluations, limits, licences."""
     transport = looking()
-    found = card(transport, transport.call("GET", f"/v1/models/{ref}", ModelVersion))
+    found = card(transport, transport.call("GET", place("models", ref, "model"), ModelVersion))
     if output is not None:
         text = json.dumps(found.to_dict(), ensure_ascii=False, indent=1) + "\n" if as_json else found.markdown()
         output.write_text(text, encoding="utf-8")

@@ -12,6 +12,7 @@ import click
 from llm_os.cli.link import looking
 from llm_os.cli.render import as_json_option, print_json
 from llm_os.client.models import Model
+from llm_os.client.transport import place
 from llm_os.session import load_model
 from llm_os.spec.deployments import Deployment
 
@@ -91,7 +92,7 @@ def deploy(model: str, name: str | None, engine: str | None, as_json: bool) -> i
 @as_json_option
 def stop(name: str, as_json: bool) -> int:
     """End a deployment."""
-    found = looking().call("POST", f"/v1/deployments/{name}/stop", Deployment)
+    found = looking().call("POST", f"{place('deployments', name, 'deployment')}/stop", Deployment)
     print_json(found) if as_json else print(f"{found.spec.name} is {found.state.value}.")
     return 0
 

@@ -10,7 +10,7 @@ import click
 
 from llm_os.cli.link import looking
 from llm_os.cli.render import ago, as_json_option, print_json, print_table
-from llm_os.client.transport import Transport
+from llm_os.client.transport import Transport, place
 from llm_os.client.watch import sentence
 from llm_os.errors import NotFoundError
 from llm_os.spec import api
@@ -20,7 +20,8 @@ from llm_os.spec.jobs import Job
 from llm_os.spec.resources import Resources
 from llm_os.spec.units import format_bytes
 
-LIVE = {"queued", "running"}
+LIVE = ("running", "queued")
+ALL = {"limit": 10_000}
 EVENTS_PAGE = 500
 
 
@@ -29,7 +30,9 @@ EVENTS_PAGE = 500
 def ps(as_json: bool) -> int:
     """List jobs and deployments that live, and what each holds."""
     transport = looking()
-    jobs = [job for job in transport.call("GET", "/v1/jobs", list[Job]) if job.state.value in LIVE]
+    jobs = [
+        job for state in LIVE for job in transport.call("GET", "/v1/jobs", list[Job], params={"state": state, **ALL})
+    ]
     deployments = transport.call("GET", "/v1/deployments", list[Deployment])
     resources = transport.call("GET", "/v1/resources", Resources)
     if as_json:
@@ -53,7 +56,9 @@ def ps(as_json: bool) -> int:
 
 @click.command(epilog="Example: llm-os jobs --state failed")
 @click.option("--state", type=click.Choice(["queued", "running", "succeeded", "failed", "cancelled"]))
-@click.option("--limit", default=20, show_default=True, help="At most this many, newest first.")
+@click.option(
+    "--limit", type=click.IntRange(min=1), default=20, show_default=True, help="At most this many, newest first."
+)
 @as_json_option
 def jobs(state: str | None, limit: int, as_json: bool) -> int:
     """List jobs, ended ones too."""
@@ -98,10 +103,10 @@ def logs(name: str, follow: bool, as_json: bool) -> int:
 
 def _log_path(transport: Transport, name: str) -> str:
     try:
-        transport.call("GET", f"/v1/jobs/{name}", Job)
-        return f"/v1/jobs/{name}/logs"
+        transport.call("GET", job := place("jobs", name, "job or deployment"), Job)
     except NotFoundError:
-        return f"/v1/deployments/{name}/logs"
+        return f"{place('deployments', name, 'job or deployment')}/logs"
+    return f"{job}/logs"
 
 
 @click.command(epilog="Example: llm-os events --follow")
@@ -143,7 +148,7 @@ def _print_events(found: Iterable[Event], *, as_json: bool) -> None:
 @as_json_option
 def why(name: str, as_json: bool) -> int:
     """Say why something waits, runs or failed, in one sentence."""
-    found = looking().call("GET", f"/v1/why/{name}", api.Why)
+    found = looking().call("GET", place("why", name, "job or deployment"), api.Why)
     print_json(found) if as_json else print(found.sentence)
     return 0
 
@@ -153,7 +158,7 @@ def why(name: str, as_json: bool) -> int:
 @as_json_option
 def cancel(job: str, as_json: bool) -> int:
     """End a job. Its checkpoint stays whole."""
-    found = looking().call("POST", f"/v1/jobs/{job}/cancel", Job)
+    found = looking().call("POST", f"{place('jobs', job, 'job')}/cancel", Job)
     if as_json:
         print_json(found)
     elif found.state.ended:

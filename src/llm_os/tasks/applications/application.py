@@ -155,7 +155,9 @@ def training_rows(context: Context, options: TrainingOptions) -> list[dict[str, 
 def validation_rows(context: Context, options: TrainingOptions) -> list[dict[str, Any]] | None:
     """Rows of the input `validation`; None where none was given."""
     given = context.inputs.get("validation")
-    return None if given is None else read_rows(given.path, options.validation_split)
+    if given is None:
+        return None
+    return read_rows(given.path, options.validation_split, options.validation_start, options.validation_stop)
 
 
 def names_of_classes(labels: Sequence[str]) -> dict[str, Any]:

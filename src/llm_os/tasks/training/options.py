@@ -13,15 +13,15 @@ from llm_os.spec.base import Spec
 class TrainingOptions(Spec):
     epochs: int = Field(default=3, ge=1, le=1000)
     """The most epochs that are run; early stopping may end sooner."""
-    batch_size: int | Literal["auto"] = Field(default="auto")
+    batch_size: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
     """Texts in a step; `auto` is 32 (where memory is short, accumulation takes fewer of them at a time)."""
-    learning_rate: float | Literal["auto"] = Field(default="auto")
+    learning_rate: Annotated[float, Field(ge=0)] | Literal["auto"] = "auto"
     """Highest rate, reached after the warm-up; `auto` is the method's own."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """Type of the matrix products; `auto` measures both at the start and takes the faster."""
     seed: int = 42
     """Same seed, data, machine and threads: the same loss curve, bit for bit."""
-    early_stopping: bool | int | Literal["auto"] = "auto"
+    early_stopping: bool | Annotated[int, Field(ge=0)] | Literal["auto"] = "auto"
     """End when the validation loss was no better for this many epochs; `auto` is 1 from 3 epochs on, false is never."""
     validation: float | None = Field(default=None, gt=0, lt=0.9)
     """Share of the training rows that is held out for early stopping; none: a tenth when it is on."""
@@ -33,6 +33,10 @@ class TrainingOptions(Spec):
     """Row to stop before; none: to the end."""
     validation_split: str = "test"
     """Split of the input `validation`, if one is given."""
+    validation_start: int = Field(default=0, ge=0)
+    """First row of that split."""
+    validation_stop: int | None = Field(default=None, ge=1)
+    """Row of that split to stop before; none: to the end."""
     max_length: int | None = Field(default=None, ge=8, le=8192)
     """Tokens kept of a text; none: what the model can take, at most 256."""
     optimizer: Literal["adamw", "adam", "nadam", "radam", "sgd", "rmsprop", "adagrad", "adafactor"] = "adamw"

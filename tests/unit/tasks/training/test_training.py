@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 sys.path.insert(0, str(Path(__file__).parent))
 from tiny import Bench, sentences, tiny_data, tiny_model
@@ -275,3 +276,17 @@ def test_less_is_kept_for_the_backward_pass_when_layers_are_computed_again(input
     before = kept()
     checkpoint_gradients(model)
     assert kept() < before / 2
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("batch_size", 0), ("batch_size", -1), ("learning_rate", -1.0), ("early_stopping", -1)]
+)
+def test_numbers_that_make_no_sense_are_refused_before_anything_runs(name: str, value: float) -> None:
+    with pytest.raises(ValidationError, match=name):
+        plugins.load("task", "training/full").Options.model_validate({name: value})
+
+
+def test_validation_rows_are_the_slice_that_was_given(tmp_path: Path, inputs: dict[str, Any]) -> None:
+    judged = {**inputs, "validation": tiny_data(tmp_path / "judged", sentences(40))}
+    bench = train(tmp_path / "run", judged, epochs=1, validation_start=10, validation_stop=22)
+    assert bench.result["rows"] == {"train": 96, "validation": 12}

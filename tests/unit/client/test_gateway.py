@@ -1,0 +1,76 @@
+"""The way to the gateway: a route that settles late is waited for, whatever breaks has a name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import httpx2
+import pytest
+
+from llm_os.client.gateway import Gateway
+from llm_os.client.transport import place
+from llm_os.errors import InvalidInputError, NotFoundError, UnavailableError
+
+MISS = httpx2.Response(404, json={"error": {"code": "not_found", "message": "Nothing of that name is served."}})
+STREAM = 'data: {"choices": [{"delta": {"content": "Pa"}}]}\n\ndata: {"choices": [{"delta": {"content": "ris"}}]}\n\n'
+
+
+def gateway(*answers: httpx2.Response | Exception) -> Gateway:
+    left = list(answers)
+
+    def answer(request: httpx2.Request) -> httpx2.Response:
+        found = left.pop(0)
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+    return Gateway("http://127.0.0.1:1/v1", "key", "talk", httpx2.MockTransport(answer))
+
+
+def streams(asked: Gateway) -> str:
+    return "".join(asked.stream([{"role": "user", "content": "Hello"}], {}))
+
+
+def chats(asked: Gateway) -> str:
+    return asked.chat([{"role": "user", "content": "Hello"}], {})
+
+
+def test_a_stream_waits_for_a_route_that_settles_late() -> None:
+    assert streams(gateway(MISS, httpx2.Response(200, text=STREAM + "data: [DONE]\n\n"))) == "Paris"
+
+
+def test_an_answer_waits_for_a_gateway_that_starts() -> None:
+    whole = httpx2.Response(200, json={"choices": [{"message": {"content": "Paris"}}]})
+    assert chats(gateway(httpx2.ConnectError("refused"), whole)) == "Paris"
+
+
+@pytest.mark.parametrize("ask", [streams, chats])
+def test_a_refusal_is_its_own_error(ask: Callable[[Gateway], str]) -> None:
+    refusal = httpx2.Response(400, json={"error": {"code": "invalid_input", "message": "'max_tokens' is wrong."}})
+    with pytest.raises(InvalidInputError, match="'max_tokens' is wrong"):
+        ask(gateway(refusal))
+
+
+@pytest.mark.parametrize("ask", [streams, chats])
+@pytest.mark.parametrize("broken", [httpx2.ReadTimeout("slow"), httpx2.RemoteProtocolError("gone")])
+def test_a_connection_that_breaks_is_no_foreign_error(ask: Callable[[Gateway], str], broken: Exception) -> None:
+    with pytest.raises(UnavailableError, match="broke off"):
+        ask(gateway(broken))
+
+
+def test_an_error_inside_a_stream_is_raised_after_what_came_before() -> None:
+    pieces = gateway(httpx2.Response(200, text=STREAM + 'data: {"error": {"message": "died"}}\n\n')).stream([], {})
+    assert [next(pieces), next(pieces)] == ["Pa", "ris"]
+    with pytest.raises(UnavailableError, match="died"):
+        next(pieces)
+
+
+@pytest.mark.parametrize("name", ["../x", "a/b", "a?b", "a b", "", ".", "..", "a#b", "a%2fb", "é"])
+def test_a_typed_name_never_becomes_another_path(name: str) -> None:
+    with pytest.raises(NotFoundError, match="There is no model"):
+        place("models", name, "model")
+
+
+@pytest.mark.parametrize("name", ["job-7k2m9x4q1c", "transformer-sentic_data@1", "a.b_c", "sha256:" + "0" * 64])
+def test_real_names_stay_as_they_are(name: str) -> None:
+    assert place("models", name, "model") == f"/v1/models/{name}"
