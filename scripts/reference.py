@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import inspect
+import re
 import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import click
 from pydantic import BaseModel
 
+import llm_os
 from llm_os import errors, plugins
+from llm_os.cli.main import VERBS, cli
 from llm_os.settings import Settings
 from llm_os.spec.conditions import Reason
 from llm_os.spec.events import EventKind
@@ -78,12 +82,74 @@ def plugins_page() -> str:
     return "\n".join(parts).replace("\n\n\n", "\n\n")
 
 
+def command_line_page() -> str:
+    parts = [f"# Command line\n\n{NOTE}\n`llm-os COMMAND --help` shows the same. Every command takes `--json`.\n"]
+    with click.Context(cli, info_name="llm-os") as root:
+        for verb in VERBS:
+            command = cli.get_command(root, verb)
+            assert command is not None
+            parts += commands(root, verb, command)
+    return "\n".join(parts)
+
+
+def commands(parent: click.Context, name: str, command: click.Command) -> Iterable[str]:
+    """A command, then the commands below it."""
+    with click.Context(command, parent=parent, info_name=name) as context:
+        usage = " ".join([context.command_path, *command.collect_usage_pieces(context)])
+        rows = [record for param in command.params if (record := param.get_help_record(context))]
+        title = context.command_path.removeprefix("llm-os ")
+        yield f"## {title}\n\n{inspect.cleandoc(command.help or '')}\n\n```text\n{usage}\n```\n"
+        yield table(("Option", "Meaning"), [(f"`{names}`", text) for names, text in rows])
+        if command.epilog:
+            yield f"{command.epilog}`\n".replace("Example: ", "Example: `")
+        if isinstance(command, click.Group):
+            for below, found in command.commands.items():
+                yield from commands(context, below, found)
+
+
+def signature(name: str, function: Any) -> str:
+    """`name(argument: type = default) -> type`, without the quotes that postponed annotations have."""
+    text = re.sub(r"(: |-> )(?:'([^']*)'|\"([^\"]*)\")", r"\1\2\3", str(inspect.signature(function)))
+    return f"{name}{text}".replace("(self, ", "(").replace("(self)", "()")
+
+
+def documented(name: str, function: Any) -> str:
+    first, _, rest = (inspect.getdoc(function) or "").partition("\n\n")
+    shown = f"```python\n{signature(name, function)}\n```\n\n{first}\n"
+    return shown + (f"\n```text\n{rest}\n```\n" if rest else "")
+
+
+def python_page() -> str:
+    parts = [f"# Python\n\n{NOTE}\nEverything below is a name of `llm_os`. Its errors: [errors](errors.md).\n"]
+    for name in llm_os.__all__:
+        value = getattr(llm_os, name)
+        if inspect.isfunction(value):
+            parts.append(f"## {name}\n\n{documented(name, value)}")
+        elif inspect.isclass(value):
+            first, _, rest = (inspect.getdoc(value) or "").partition("\n\n")
+            parts.append(f"## {name}\n\n{first}\n" + (f"\n```text\n{rest}\n```\n" if rest else ""))
+            parts += members(value)
+    return "\n".join(parts)
+
+
+def members(cls: type) -> Iterable[str]:
+    for name, value in sorted(vars(cls).items()):
+        if name.startswith("_"):
+            continue
+        if isinstance(value, property):
+            yield f"### {cls.__name__}.{name}\n\n{inspect.getdoc(value) or ''}\n"
+        elif inspect.isfunction(value) and inspect.getdoc(value):
+            yield f"### {cls.__name__}.{name}\n\n{documented(name, value)}"
+
+
 def pages() -> dict[str, str]:
     return {
         "settings.md": settings_page(),
         "errors.md": errors_page(),
         "reasons-and-events.md": vocabulary_page(),
         "plugins.md": plugins_page(),
+        "command-line.md": command_line_page(),
+        "python.md": python_page(),
     }
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+import llm_os
 from llm_os import errors, plugins
 from llm_os.cli.main import VERBS
 from llm_os.settings import Settings
@@ -81,3 +82,12 @@ def test_every_setting_error_reason_and_plugin_is_documented() -> None:
 
 def test_there_are_at_most_thirty_settings() -> None:
     assert len(Settings.model_fields) <= 30
+
+
+def test_every_verb_and_every_public_name_is_documented() -> None:
+    commands = (ROOT / "docs" / "reference" / "command-line.md").read_text()
+    assert [verb for verb in VERBS if f"## {verb}\n" not in commands or f"`llm-os {verb}" not in commands] == []
+    names = (ROOT / "docs" / "reference" / "python.md").read_text()
+    wanted = [name for name in llm_os.__all__ if name not in {"__version__", "errors"}]
+    assert [name for name in wanted if f"## {name}\n" not in names] == []
+    assert "### Model.train" in names

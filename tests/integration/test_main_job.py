@@ -18,6 +18,7 @@ import pytest
 
 pytestmark = [pytest.mark.net, pytest.mark.slow, pytest.mark.timeout(600), pytest.mark.xdist_group("heavy")]
 
+ROOT = Path(__file__).parents[2]
 FIVE = """import llm_os
 llm_os.set_resources(gpus=[0, 1], cpus=4)
 model = llm_os.load_model("transformer")
@@ -219,3 +220,29 @@ def test_a_port_in_use_is_named_with_the_setting(place: Place) -> None:
     assert done.returncode != 0
     assert "LLM_OS_MANAGEMENT_PORT" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+LESS = {'load_data("sentic_data")': 'load_data("sentic_data", limit=200)', "epochs=10": "epochs=1"}
+"""What makes a script of the documents short; everything else runs as it stands there."""
+
+
+def test_the_readme_and_the_example_run_and_print_what_the_readme_shows(place: Place) -> None:
+    """In one script, so that what both begin with (tests/docs checks that it is the same) runs once."""
+    blocks = dict.fromkeys(("python", "text"), "")
+    for language, block in re.findall(r"```(python|text)\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL):
+        blocks[language] += block
+    script, shown = blocks["python"], blocks["text"].splitlines()
+    for long, short in LESS.items():
+        assert script.count(long) == 1
+        script = script.replace(long, short)
+    example = (ROOT / "examples" / "sentiment.py").read_text().partition("model.evaluate(test_data)\n")[2]
+    again = 'deployment.stop()\nwhile deployment.state != "stopped": pass\nprint("---")\nimport json, urllib.request\n'
+    done = place.script(script + again + example)
+    assert done.returncode == 0, done.stderr
+    first, second = done.stdout.split("---\n")
+    lines = [re.sub(r"\d", "0", line) for line in first.splitlines()]
+    for line in shown:
+        assert re.sub(r"\d", "0", line) in lines, (line, done.stdout)
+    asked, chat = second.splitlines()
+    assert re.fullmatch(r"What a wonderful, touching film\. -> (positive|negative) \(0\.\d{3}\)", asked), second
+    assert chat in shown

@@ -154,3 +154,14 @@ def test_a_full_disk_is_named_and_nothing_is_lost(tmp_path: Path) -> None:
     finally:
         place.cli("down")
         subprocess.run(["umount", "-l", str(disk)], check=False)
+
+
+def test_a_kernel_that_was_to_stay_still_stays_after_it_was_killed(place: Place) -> None:
+    looks = "import llm_os; llm_os.resources()"
+    assert place.cli("up").returncode == 0
+    os.kill(place.told("status")["pid"], signal.SIGKILL)
+    place.start(looks).communicate(timeout=60)
+    assert place.told("status")["ephemeral"] is False
+    assert place.cli("down").returncode == 0
+    place.start(looks).communicate(timeout=60)
+    assert place.told("status")["ephemeral"] is True

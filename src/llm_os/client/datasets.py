@@ -36,6 +36,7 @@ class Dataset:
 
     @property
     def name(self) -> str:
+        """What it is called: `sentic_data`, or after its file."""
         return str(self._facts.meta.get("name", "data"))
 
     @property
@@ -50,6 +51,7 @@ class Dataset:
 
     @property
     def columns(self) -> tuple[str, ...]:
+        """Names of what each row has; `text` and `label` first."""
         columns = self._facts.meta.get("columns")
         return tuple(str(column) for column in columns) if isinstance(columns, list) else ()
 

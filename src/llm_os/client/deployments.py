@@ -100,6 +100,7 @@ class Deployment:
 
     @property
     def state(self) -> str:
+        """`pending`, `starting`, `ready`, `stopping`, `stopped` or `failed`, as of now."""
         path = f"/v1/deployments/{self.name}"
         return self._connection.transport.call("GET", path, DeploymentRecord).state.value
 

@@ -28,6 +28,7 @@ class Job(Generic[R]):
 
     @property
     def id(self) -> str:
+        """`job-...`; `llm-os logs`, `why` and `cancel` take it too."""
         return self._record.id
 
     @property
