@@ -142,7 +142,6 @@ class Model:
         _expect_data(data, "train")
         name = _checked_name(options.pop("name", None), "the card of a model")
         inputs = {"model": self._floats().manifest, "data": data.digest}
-        start, stop = data.bounds
         given: dict[str, Json] = {
             "epochs": epochs,
             "batch_size": batch_size,
@@ -150,16 +149,13 @@ class Model:
             "precision": precision,
             "seed": seed,
             "early_stopping": early_stopping,
-            "split": data.split,
-            "start": start,
-            "stop": stop,
+            **_rows_of(data),
             **options,
         }
         if isinstance(validation, Dataset):
             _expect_data(validation, "train")
             inputs["validation"] = validation.digest
-            first, last = validation.bounds
-            given |= {"validation_split": validation.split, "validation_start": first, "validation_stop": last}
+            given |= _rows_of(validation, "validation_")
         else:
             given["validation"] = validation
         card = name or slug(f"{self._base}-{data.name}")
@@ -209,10 +205,9 @@ class Model:
         return found
 
     def _evaluated(self, data: Dataset, method: str | None, options: Mapping[str, Any]) -> Evaluation:
-        start, stop = data.bounds
         spec = JobSpec(
             task=f"evaluation/{method or method_for(self.task, data.kind)}",
-            options={"split": data.split, "start": start, "stop": stop, **options},
+            options={**_rows_of(data), **options},
             inputs={"model": self._record.manifest, "data": data.digest},
         )
         job = run(self._connection, spec, f"Evaluating {self.version}")
@@ -319,6 +314,12 @@ def _expect_data(data: object, verb: str) -> None:
         )
     if not len(data):
         raise EmptyDataError(f"{verb} needs rows, and {data!r} has none.", hint="Take a larger slice, or all of it.")
+
+
+def _rows_of(data: Dataset, prefix: str = "") -> dict[str, Json]:
+    """Options that name the rows of a split or of a slice of it."""
+    start, stop = data.bounds
+    return {f"{prefix}split": data.split, f"{prefix}start": start, f"{prefix}stop": stop}
 
 
 def _checked_name(name: str | None, what: str) -> str | None:
