@@ -72,12 +72,10 @@ def test_reading_through_asks_once_for_each_page() -> None:
     assert len(kernel.asked) == 3
 
 
-def test_a_slice_has_a_fingerprint_and_a_description_of_its_own() -> None:
+def test_a_slice_has_a_fingerprint_of_its_own() -> None:
     rows = data(FakeKernel())
     assert rows.fingerprint == rows[:].fingerprint == "sha256:train"
     assert len({rows[:10].fingerprint, rows[:11].fingerprint, rows.fingerprint}) == 3
-    assert rows[:10].describe()["rows"] == 10
-    assert "rows" in str(rows.describe())
 
 
 def test_a_column_is_not_a_row() -> None:
