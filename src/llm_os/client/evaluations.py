@@ -280,6 +280,7 @@ METHODS: Mapping[tuple[str, str], str] = {
     ("token-classification", "tokens"): "tokens",
     ("feature-extraction", "pairs"): "embeddings",
     ("sentence-similarity", "pairs"): "embeddings",
+    ("text2text-generation", "pairs"): "generation",
     ("text-generation", "text"): "perplexity",
     ("text-generation", "chat"): "generation",
     ("text-generation", "pairs"): "generation",

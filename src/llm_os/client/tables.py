@@ -18,6 +18,12 @@ NAMES = {
     "rouge_2": "ROUGE-2",
     "rouge_l": "ROUGE-L",
     "mrr": "Mean reciprocal rank",
+    "word_f1": "F1 of words",
+    "span_f1": "F1 of spans",
+    "span_precision": "Precision of spans",
+    "span_recall": "Recall of spans",
+    "spearman": "Spearman",
+    "pearson": "Pearson",
 }
 SHADES = " ░▒▓█"
 MOST_CLASSES = 12

@@ -17,6 +17,8 @@ from llm_os.tasks.evaluation.judging import EvaluationOptions, Judgement, expect
 from llm_os.tasks.task import Task
 from llm_os.tasks.training.batches import read_rows
 
+TRANSLATES = "text2text-generation"
+
 
 class GenerationOptions(EvaluationOptions):
     batch_size: int = Field(default=8, ge=1)
@@ -38,31 +40,59 @@ class Generation(Task[GenerationOptions]):
     def resources(
         self, options: GenerationOptions, inputs: Mapping[str, ArtifactFacts], granted: Capacity
     ) -> ResourceSpec:
-        expect(inputs, ("text-generation",), ("chat", "pairs"), "generation")
+        writes = inputs["model"].meta.get("task") == TRANSLATES
+        expect(inputs, ("text-generation", TRANSLATES), ("pairs",) if writes else ("chat", "pairs"), "generation")
         return language.sized(inputs["model"], granted)
 
     def run(self, context: Context, options: GenerationOptions) -> None:
-        from llm_os.models.generate import Sampling, generate, stops_of
-
-        model, tokenizer, notes = language.load(context)
         rows = read_rows(context.inputs["data"].path, options.split, options.start, options.stop)
-        asked = [question_of(row, options.prompt) for row in rows]
-        prompts = [prompt_of(tokenizer, messages) for messages in asked]
-        longest = int(str(context.inputs["model"].facts.meta.get("context_length") or 1024))
-        prompts = [ids[-max(1, longest - options.max_tokens) :] for ids in prompts]
-        sampling, ends = Sampling(options.max_tokens), stops_of(model, tokenizer)
-        said: list[str] = []
-        for begin in range(0, len(prompts), 2 * options.batch_size):
-            part = prompts[begin : begin + 2 * options.batch_size]
-            answers = generate(model, part, sampling, ends=ends, most=options.batch_size)
-            said += [str(tokenizer.decode(ids, skip_special_tokens=True)).strip() for ids in answers]
-            context.report(stage="generating", step=len(said), total=len(prompts))
+        translates = context.inputs["model"].facts.meta.get("task") == TRANSLATES
+        said, notes = (_translated if translates else _answers)(context, options, rows)
         facts = context.inputs["data"].facts.meta
         wanted = [wanted_of(row) for row in rows]
         judgement = answered(rows, said, wanted, language.languages_of(facts, wanted), options.answer)
-        template = "the model's chat template" if getattr(tokenizer, "chat_template", None) else "none: plain text"
-        judgement.notes |= {"template": template, "sampling": f"greedy, {options.max_tokens} tokens at most", **notes}
+        judgement.notes |= {"sampling": f"greedy, {options.max_tokens} tokens at most", **notes}
         publish(context, options, judgement)
+
+
+def _answers(
+    context: Context, options: GenerationOptions, rows: Sequence[Mapping[str, Any]]
+) -> tuple[list[str], dict[str, Json]]:
+    """What a causal language model says to each row, and notes on how it was asked."""
+    from llm_os.models.generate import Sampling, generate, stops_of
+
+    model, tokenizer, notes = language.load(context)
+    longest = int(str(context.inputs["model"].facts.meta.get("context_length") or 1024))
+    prompts = [prompt_of(tokenizer, question_of(row, options.prompt)) for row in rows]
+    prompts = [ids[-max(1, longest - options.max_tokens) :] for ids in prompts]
+    sampling, ends = Sampling(options.max_tokens), stops_of(model, tokenizer)
+    said: list[str] = []
+    for begin in range(0, len(prompts), 2 * options.batch_size):
+        part = prompts[begin : begin + 2 * options.batch_size]
+        answers = generate(model, part, sampling, ends=ends, most=options.batch_size)
+        said += [str(tokenizer.decode(ids, skip_special_tokens=True)).strip() for ids in answers]
+        context.report(stage="generating", step=len(said), total=len(prompts))
+    template = "the model's chat template" if getattr(tokenizer, "chat_template", None) else "none: plain text"
+    return said, {"template": template, **notes}
+
+
+def _translated(
+    context: Context, options: GenerationOptions, rows: Sequence[Mapping[str, Any]]
+) -> tuple[list[str], dict[str, Json]]:
+    """What an encoder-decoder makes of each first text."""
+    import torch
+
+    from llm_os.models.translation import load_translator
+
+    torch.set_num_threads(context.threads)
+    translator = load_translator(context.inputs["model"].path)
+    asked = [question_of(row, options.prompt)[-1]["content"] for row in rows]
+    said: list[str] = []
+    for begin in range(0, len(asked), 4 * options.batch_size):
+        part = asked[begin : begin + 4 * options.batch_size]
+        said += translator.predict(part, options.batch_size, options.max_tokens)
+        context.report(stage="generating", step=len(said), total=len(asked))
+    return said, {}
 
 
 def question_of(row: Mapping[str, Any], prompt: str) -> list[dict[str, str]]:

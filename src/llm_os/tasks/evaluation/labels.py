@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from llm_os.errors import DataError
 from llm_os.spec.base import Json
 from llm_os.tasks.evaluation.judging import Judgement
-from llm_os.tasks.evaluation.metrics import Array
 from llm_os.tasks.evaluation.spans import scores
+
+if TYPE_CHECKING:
+    from llm_os.tasks.evaluation.metrics import Array
 
 LEAST = 1e-12
 
@@ -78,26 +80,4 @@ def wanted(rows: Sequence[Mapping[str, Any]], labels: Sequence[str]) -> Array:
             if str(label) not in ids:
                 raise DataError(f"Row {at} has the label '{label}'.", hint=f"The model knows: {', '.join(labels)}.")
             found[at, ids[str(label)]] = 1.0
-    return found
-
-
-def tuned(
-    rows: Sequence[Mapping[str, Any]], probabilities: Sequence[Sequence[float]], labels: Sequence[str]
-) -> list[float]:
-    """For each label the threshold with the best F1 on these rows; one half where it makes no difference.
-
-    Give it rows that are not judged on: on the same ones the figures would be too good.
-    """
-    import numpy as np
-
-    true, sure = wanted(rows, labels), np.asarray(probabilities, dtype=np.float64)
-    found = []
-    for k in range(len(labels)):
-        best, threshold = -1.0, 0.5
-        for candidate in sorted({0.5, *np.round(sure[:, k], 3)}, key=lambda one: abs(one - 0.5)):
-            said = sure[:, k] >= candidate
-            f1 = 2 * float((said * true[:, k]).sum()) / max(1.0, float(said.sum() + true[:, k].sum()))
-            if f1 > best + 1e-9:
-                best, threshold = f1, float(candidate)
-        found.append(threshold)
     return found

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from llm_os.tasks.evaluation.judging import Judgement
-from llm_os.tasks.evaluation.metrics import Array
+
+if TYPE_CHECKING:
+    from llm_os.tasks.evaluation.metrics import Array
 
 AT = (1, 5, 10)
 """Places among which the right text must be."""

@@ -44,7 +44,13 @@ def example_facts(role: str) -> tuple[ArtifactFacts, ...]:
     """Facts of inputs as tasks meet them: models of every kind for `model`, reports for `a` and `b`, else data sets."""
     digest = "sha256:" + "0" * 64
     if role == "model":
-        kinds = (("feature-extraction", None), ("text-classification", ["negative", "positive"]))
+        kinds = (
+            ("feature-extraction", None),
+            ("text-classification", ["negative", "positive"]),
+            ("multi-label-classification", ["negative", "positive"]),
+            ("token-classification", ["B-x", "O"]),
+            ("text2text-generation", None),
+        )
         metas: list[dict[str, Any]] = [_model(kind, labels, "safetensors") for kind, labels in kinds]
         metas += [_model("text-generation", None, form) for form in ("safetensors", "gguf")]
         return tuple(ArtifactFacts(digest=digest, kind="model", size=90 * 2**20, meta=meta) for meta in metas)

@@ -36,15 +36,6 @@ def test_several_labels_are_judged_as_scikit_learn_does() -> None:
     assert found["loss"] == pytest.approx(np.mean([log_loss(true[:, k], sure[:, k]) for k in range(3)]))
 
 
-def test_thresholds_are_found_where_f1_is_best() -> None:
-    rows = [{"text": "x", "labels": ["cheap"] if i >= 6 else []} for i in range(10)]
-    sure = [[0.1 + 0.02 * i] for i in range(10)]
-    (threshold,) = labels.tuned(rows, sure, ["cheap"])
-    assert 0.2 < threshold <= 0.22
-    assert values(labels.judged(rows, sure, ["cheap"], [threshold]))["micro_f1"] == 1.0
-    assert labels.tuned(rows, [[0.9] if row["labels"] else [0.1] for row in rows], ["cheap"]) == [0.5]
-
-
 def test_a_label_the_model_does_not_know_is_named() -> None:
     with pytest.raises(DataError, match="'slow'"):
         labels.judged([{"text": "x", "labels": ["slow"]}], [[0.1, 0.2, 0.3]], NAMES, [0.5] * 3)
