@@ -28,11 +28,14 @@ def rows(count: int) -> list[dict[str, Any]]:
     ]
 
 
-def report(root: Path, judged: list[dict[str, Any]], skill: float, digit: str = "1", **options: Any) -> Bench:
-    """The evaluation of a classifier that is right with probability `skill`."""
+def report(
+    root: Path, judged: list[dict[str, Any]], skill: float, digit: str = "1", spoiled: int = 0, **options: Any
+) -> Bench:
+    """The evaluation of a classifier that is right with probability `skill`, but for `spoiled` rows it had right."""
     random = np.random.default_rng(int(100 * skill))
     true = np.array([LABELS.index(row["label"]) for row in judged])
     right = random.random(len(judged)) < skill
+    right[np.flatnonzero(right)[:spoiled]] = False
     sure = 0.5 + 0.5 * random.random(len(judged))
     positive = np.where(right == (true == 1), sure, 1 - sure)
     inputs = {"model": given(root, "model", {}, digit), "data": given(root, "dataset", {"name": "made"}, "3")}

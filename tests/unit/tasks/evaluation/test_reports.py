@@ -122,9 +122,24 @@ def test_like_models_are_not_told_apart(tmp_path: Path, pair: tuple[Bench, Bench
     assert str(found).endswith("Both are alike in accuracy (95 % interval 0 to 0), p = 1.000 (McNemar, exact).")
 
 
+def test_a_side_is_better_only_where_interval_and_test_agree(tmp_path: Path, pair: tuple[Bench, Bench]) -> None:
+    five = report(tmp_path / "five", rows(400), 0.9, spoiled=5)
+    main = compared(tmp_path / "few", pair[0], five, metrics=("accuracy",)).differences["accuracy"]
+    assert main.low > 0
+    assert main.p == pytest.approx(2 / 2**5)  # above 0.05: McNemar's test has five rows to go by
+    assert main.better is None
+    assert main.sentence("accuracy", 0.95).startswith("No difference is certain: A is ahead by 1.3 points of accuracy")
+    ten = report(tmp_path / "ten", rows(400), 0.9, spoiled=10)
+    assert compared(tmp_path / "more", pair[0], ten, metrics=("accuracy",)).better == "x@2"
+
+
 def test_other_rows_and_other_kinds_are_refused(tmp_path: Path, pair: tuple[Bench, Bench]) -> None:
     other = report(tmp_path / "other", rows(300), 0.9)
     facts = {"a": as_input(pair[0]).facts, "b": as_input(other).facts}
+    with pytest.raises(DataError, match="different rows"):
+        Compare().resources(CompareOptions(), facts, GRANTED)
+    changed = [{**row, "text": row["text"] + "."} for row in rows(400)]
+    facts = {"a": as_input(pair[0]).facts, "b": as_input(report(tmp_path / "changed", changed, 0.9)).facts}
     with pytest.raises(DataError, match="different rows"):
         Compare().resources(CompareOptions(), facts, GRANTED)
     with pytest.raises(InvalidInputError, match="not a report"):
