@@ -36,7 +36,16 @@ from llm_os.spec.jobs import JobSpec
 from llm_os.spec.models import ModelVersion
 from llm_os.spec.resources import Caps, Resources
 
-TASKS = ("text-classification", "text-generation", "feature-extraction")
+TASKS = (
+    "text-classification",
+    "multi-label-classification",
+    "token-classification",
+    "sentence-similarity",
+    "text-generation",
+    "text2text-generation",
+    "feature-extraction",
+)
+"""What a model can be made for."""
 
 _connection: Connection | None = None
 _lock = threading.Lock()
@@ -185,7 +194,8 @@ def load_model(source: str | Path, *, task: str | None = None, labels: Sequence[
     if not str(source).strip():
         raise InvalidInputError("load_model needs a name or a path.", hint='For example: load_model("transformer").')
     record = _version(str(source))
-    fits = task in {None, record.task} or (task == "text-classification" and record.task == "feature-extraction")
+    headless = task is not None and record.task == "feature-extraction" and not task.endswith("generation")
+    fits = headless or task in {None, record.task}
     if not fits:
         raise UnsupportedModelError(f"{record.ref} is a {record.task} model, not {task}.", hint="Choose another one.")
     known = record.meta.get("labels")

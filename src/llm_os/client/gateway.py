@@ -37,6 +37,11 @@ class Gateway:
         data: list[dict[str, Any]] = reply.json()["data"]
         return data
 
+    def embed(self, texts: Sequence[str]) -> list[list[float]]:
+        """One vector a text."""
+        reply = self._post(f"{self.url}/embeddings", {"model": self.model, "input": list(texts)})
+        return [entry["embedding"] for entry in reply.json()["data"]]
+
     def chat(self, messages: Sequence[Mapping[str, Any]], options: Mapping[str, Any]) -> str:
         body = {"model": self.model, "messages": list(messages), **options}
         return str(self._post(f"{self.url}/chat/completions", body).json()["choices"][0]["message"]["content"])

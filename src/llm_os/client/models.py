@@ -10,7 +10,7 @@ from typing import Any, Literal, overload
 from llm_os.client.cards import Card, card
 from llm_os.client.connection import Connection
 from llm_os.client.datasets import Dataset
-from llm_os.client.deployments import Deployment, Prediction, Prompt, answer, deploy, predictions
+from llm_os.client.deployments import Deployment, Prediction, Prompt, answer, deploy, embeddings, predictions
 from llm_os.client.evaluations import Comparison, Evaluation, comparison, evaluation, method_for
 from llm_os.client.gateway import Gateway
 from llm_os.client.jobs import Job, run, submit
@@ -41,7 +41,7 @@ class Model:
 
     @property
     def task(self) -> str:
-        """`feature-extraction` (no head yet), `text-classification` or `text-generation`."""
+        """What it does: `feature-extraction` (no head yet), `text-classification`, `sentence-similarity`, ..."""
         return self._record.task
 
     @property
@@ -220,13 +220,25 @@ class Model:
     def predict(self, text_or_texts: Sequence[str]) -> list[Prediction]: ...
 
     def predict(self, text_or_texts: str | Sequence[str]) -> Prediction | list[Prediction]:
-        """Classify one text, or a list of texts. The first call starts a replica of your own; it ends when idle."""
-        if self.task != "text-classification":
+        """Classify one text, or a list of texts, or tag their words.
+
+        The first call starts a replica of your own; it ends when idle.
+        """
+        if not self.task.endswith("-classification"):
             raise UnsupportedModelError(
                 f"{self.version} cannot classify: it is a {self.task} model.",
                 hint="Train it first: model.train(data)." if self.task == "feature-extraction" else "Use generate.",
             )
         return predictions(self._private(), text_or_texts)
+
+    def embed(self, texts: Sequence[str]) -> list[list[float]]:
+        """One vector a text, of length 1 where the model was made so. Starts a replica of your own, as `predict`."""
+        if self.task not in {"sentence-similarity", "feature-extraction"}:
+            raise UnsupportedModelError(
+                f"{self.version} makes no embeddings: it is a {self.task} model.",
+                hint='Use an encoder, such as llm_os.load_model("transformer").',
+            )
+        return embeddings(self._private(), texts)
 
     @overload
     def generate(self, prompt_or_messages: Prompt, max_tokens: int = 256, stream: Literal[False] = False) -> str: ...
@@ -238,7 +250,7 @@ class Model:
 
     def generate(self, prompt_or_messages: Prompt, max_tokens: int = 256, stream: bool = False) -> str | Iterator[str]:
         """Answer a prompt or messages. The first call starts a replica of your own; it ends when idle."""
-        if self.task != "text-generation":
+        if self.task not in {"text-generation", "text2text-generation"}:
             raise UnsupportedModelError(
                 f"{self.version} cannot generate text: it is a {self.task} model.",
                 hint='Use a chat model, such as llm_os.load_model("smollm2").',

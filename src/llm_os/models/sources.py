@@ -21,6 +21,8 @@ from llm_os.models.formats import inspect
 from llm_os.spec.base import Json
 
 Report = Callable[..., None]
+POOLING = "*_Pooling/config.json"
+"""How a sentence encoder makes one vector of many lies one folder deeper (models/embedding.py)."""
 KEPT = {".safetensors", ".json", ".txt", ".model", ".jinja", ".gguf"}
 REQUIREMENT = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]*==[A-Za-z0-9][A-Za-z0-9.+!_-]*$")
 MOST_MEMBER = 64 * 2**30
@@ -152,12 +154,21 @@ def _file(path: str, into: Path, say: Report) -> dict[str, Json]:
     origin = Path(path).expanduser().resolve()
     facts = inspect(origin)  # refuses before a byte is copied
     files = [origin] if origin.is_file() else [p for p in sorted(origin.iterdir()) if p.suffix in KEPT and p.is_file()]
+    pooling = [] if origin.is_file() else sorted(origin.glob(POOLING))
     total, done = sum(file.stat().st_size for file in files), 0
     for file in files:
         say(stage=f"copying {file.name}", step=done, total=total)
         shutil.copyfile(file, into / file.name)
         done += file.stat().st_size
+    for file in pooling:
+        _beside(file, into)
     return {"source": f"file:{origin}", "license": str(facts.get("license", "not stated"))}
+
+
+def _beside(file: Path, into: Path) -> None:
+    """Copy a file with the folder it lies in."""
+    (into / file.parent.name).mkdir(exist_ok=True)
+    shutil.copyfile(file, into / file.parent.name / file.name)
 
 
 def _hub(name: str, into: Path, say: Report) -> dict[str, Json]:
@@ -172,6 +183,8 @@ def _hub(name: str, into: Path, say: Report) -> dict[str, Json]:
             for file in sorted(Path(folder).iterdir()):
                 if file.is_file():
                     shutil.move(str(file), into / file.name)
+            for file in sorted(Path(folder).glob(POOLING)):
+                _beside(file, into)
     except RepositoryNotFoundError as error:
         raise NotFoundError(f"The hub has no model '{name}'.", hint="Write hub:OWNER/NAME.") from error
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError) as error:

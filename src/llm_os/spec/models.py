@@ -51,7 +51,7 @@ class ModelVersion(Record):
     format: str
     precision: str
     task: str
-    """`text-classification`, `text-generation` or `feature-extraction` (an encoder without a head)."""
+    """`text-classification`, `text-generation`, `feature-extraction` (no head yet), ...: models/formats.py."""
     size: int
     meta: Mapping[str, Json] = Field(default_factory=dict)
     """Labels, parameters, architecture, context length ..."""

@@ -8,6 +8,7 @@ from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 
 from llm_os.errors import LLMOSError
+from llm_os.models.tagging import Span
 from llm_os.workers.requests import ChatRequest, wrong
 
 
@@ -29,10 +30,31 @@ class Piece:
 
 @dataclass(frozen=True, slots=True)
 class Classified:
-    """Scores of texts by label, in the order of the texts."""
+    """Scores of texts by label, in the order of the texts.
+
+    Attributes:
+        chosen: of a multi-label classifier, the labels that each text has; else None.
+    """
 
     labels: tuple[str, ...]
     scores: Sequence[Sequence[float]]
+    prompt_tokens: int
+    chosen: Sequence[Sequence[str]] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Tagged:
+    """Tagged pieces of texts, in the order of the texts."""
+
+    spans: Sequence[Sequence[Span]]
+    prompt_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Embedded:
+    """Vectors of texts, in the order of the texts."""
+
+    vectors: Sequence[Sequence[float]]
     prompt_tokens: int
 
 
@@ -65,6 +87,14 @@ class Backend(ABC):
     async def classify(self, texts: Sequence[str]) -> Classified:
         """Scores of all texts. Raises InvalidOptionError when the model generates."""
         raise wrong("model", "This model generates text, it does not classify.", "POST /v1/chat/completions.")
+
+    async def tag(self, texts: Sequence[str]) -> Tagged:
+        """Tagged pieces of all texts. Raises InvalidOptionError when the model tags no words."""
+        raise wrong("model", "This model tags no words.", "See /health.")
+
+    async def embed(self, texts: Sequence[str]) -> Embedded:
+        """Vectors of all texts. Raises InvalidOptionError when the model makes none."""
+        raise wrong("model", "This model makes no embeddings.", "See /health.")
 
     def chat(self, request: ChatRequest) -> AsyncGenerator[Piece, None]:
         """Pieces of an answer; closing the iterator stops the work. Raises LLMOSError before the first piece."""

@@ -11,25 +11,26 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 from llm_os.errors import OverloadedError
 
-Scores = list[list[float]]
 Answer = TypeVar("Answer")
+"""What a text becomes: scores by label, a vector, spans."""
+Other = TypeVar("Other")
 
 
 @dataclass(slots=True)
-class _Waiting:
+class _Waiting(Generic[Answer]):
     text: str
-    answer: asyncio.Future[list[float]]
+    answer: asyncio.Future[Answer]
 
 
-class Batcher:
+class Batcher(Generic[Answer]):
     """One thread, one batch at a time.
 
     Args:
-        run: scores of texts; called on the thread of this batcher, never twice at once.
+        run: answers of texts; called on the thread of this batcher, never twice at once.
         most: texts in a batch.
         queue: texts that may wait; more are refused.
         weigh: most tokens that a text can have.
@@ -38,7 +39,7 @@ class Batcher:
 
     def __init__(
         self,
-        run: Callable[[list[str]], Scores],
+        run: Callable[[list[str]], Sequence[Answer]],
         *,
         most: int = 32,
         queue: int = 8192,
@@ -50,14 +51,14 @@ class Batcher:
         self._queue = queue
         self._weigh = weigh
         self._budget = budget
-        self._waiting: deque[_Waiting] = deque()
+        self._waiting: deque[_Waiting[Answer]] = deque()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="batch")
         self._task: asyncio.Task[None] | None = None
         self.batches = 0
         """Batches run by now."""
 
-    async def scores(self, texts: Sequence[str]) -> Scores:
-        """Scores of the texts in their order. A caller who leaves takes texts that still wait out of the queue.
+    async def scores(self, texts: Sequence[str]) -> list[Answer]:
+        """Answers of the texts in their order. A caller who leaves takes texts that still wait out of the queue.
 
         Raises:
             OverloadedError: the queue is full.
@@ -70,7 +71,7 @@ class Batcher:
                 details={"retry_after": 1},
             )
         loop = asyncio.get_running_loop()
-        mine = [_Waiting(text, loop.create_future()) for text in texts]
+        mine: list[_Waiting[Answer]] = [_Waiting(text, loop.create_future()) for text in texts]
         # Texts of like length share a batch, so that little is padding.
         self._waiting.extend(sorted(mine, key=lambda waiting: len(waiting.text)))
         if self._task is None or self._task.done():
@@ -82,7 +83,7 @@ class Batcher:
                 waiting.answer.cancel()
             raise
 
-    async def on_thread(self, function: Callable[..., Answer], *given: Any) -> Answer:
+    async def on_thread(self, function: Callable[..., Other], *given: Any) -> Other:
         """Call something else on the batcher's thread: math libraries keep a pool of threads for each caller."""
         return await asyncio.get_running_loop().run_in_executor(self._thread, function, *given)
 
@@ -100,8 +101,8 @@ class Batcher:
                 if not waiting.answer.done():
                     waiting.answer.set_result(answer)
 
-    def _take(self) -> list[_Waiting]:
-        batch: list[_Waiting] = []
+    def _take(self) -> list[_Waiting[Answer]]:
+        batch: list[_Waiting[Answer]] = []
         longest = 0
         while self._waiting and len(batch) < self._most:
             if self._waiting[0].answer.done():  # its caller has left

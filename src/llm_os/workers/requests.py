@@ -6,8 +6,10 @@ that it had an effect.
 
 from __future__ import annotations
 
+import base64
 import json
-from collections.abc import Callable, Mapping
+import struct
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -170,7 +172,26 @@ def _stops(given: Any) -> tuple[str, ...]:
 
 def classify_request(body: bytes, engine: str) -> list[str]:
     """Texts of a classification request. Raises InvalidInputError that names the wrong parameter."""
-    value = _object(body)
+    return _texts(_object(body), engine)
+
+
+def embeddings_request(body: bytes, engine: str) -> tuple[list[str], Callable[[Sequence[float]], Any]]:
+    """Texts of an embeddings request, and how a vector is written: numbers, or base64 of little-endian float32.
+
+    Raises InvalidInputError that names the wrong parameter.
+    """
+    value = dict(_object(body))
+    form = value.pop("encoding_format", None) or "float"
+    if form not in {"float", "base64"}:
+        raise wrong("encoding_format", "'encoding_format' must be float or base64.", "Leave it out for float.")
+    return _texts(value, engine), list if form == "float" else _packed
+
+
+def _packed(vector: Sequence[float]) -> str:
+    return base64.b64encode(struct.pack(f"<{len(vector)}f", *vector)).decode()
+
+
+def _texts(value: Mapping[str, Any], engine: str) -> list[str]:
     for name in value:
         if name not in UNUSED and name != "input":
             raise wrong(name, f"The engine {engine} does not follow '{name}'.", "Send 'input' only.")

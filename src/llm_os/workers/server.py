@@ -9,6 +9,7 @@ import logging
 import time
 import uuid
 from collections.abc import AsyncGenerator, Awaitable, Callable
+from dataclasses import asdict
 from typing import Any
 
 from aiohttp import web
@@ -16,7 +17,7 @@ from aiohttp import web
 from llm_os.errors import InternalError, LLMOSError, NotFoundError, TooLargeError, UnavailableError
 from llm_os.spec.attempts import ServeCall
 from llm_os.workers.backend import Backend, Piece
-from llm_os.workers.requests import ChatRequest, chat_request, classify_request, error_body
+from llm_os.workers.requests import ChatRequest, chat_request, classify_request, embeddings_request, error_body
 from llm_os.workers.texts import StopTexts
 
 log = logging.getLogger("llm_os.worker")
@@ -27,7 +28,7 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 class Face:
-    """Routes of a worker: `/health`, `/v1/chat/completions`, `/classify`, `/metrics`.
+    """Routes of a worker: `/health`, `/v1/chat/completions`, `/classify`, `/v1/embeddings`, `/metrics`.
 
     Attributes:
         running, total, failed: requests by now.
@@ -55,6 +56,7 @@ class Face:
         app.router.add_get("/metrics", self._metrics)
         app.router.add_post("/v1/chat/completions", self._chat)
         app.router.add_post("/classify", self._classify)
+        app.router.add_post("/v1/embeddings", self._embed)
         return app
 
     async def _guard(self, request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -102,14 +104,30 @@ class Face:
 
     async def _classify(self, request: web.Request) -> web.Response:
         texts = classify_request(await request.read(), self._call.engine)
+        if self._call.task == "token-classification":
+            tagged = await self._backend.tag(texts)
+            spans = [[asdict(span) for span in one] for one in tagged.spans]
+            return self._listed([{"index": at, "spans": one} for at, one in enumerate(spans)], tagged.prompt_tokens)
         found = await self._backend.classify(texts)
         data = []
         for index, scores in enumerate(found.scores):
             best = max(range(len(scores)), key=scores.__getitem__)
             named = dict(zip(found.labels, scores, strict=True))
-            data.append({"index": index, "label": found.labels[best], "score": scores[best], "scores": named})
-        usage = {"prompt_tokens": found.prompt_tokens, "total_tokens": found.prompt_tokens}
-        return web.json_response({"model": self._call.deployment, "data": data, "usage": usage})
+            entry = {"index": index, "label": found.labels[best], "score": scores[best], "scores": named}
+            data.append(entry if found.chosen is None else {**entry, "labels": list(found.chosen[index])})
+        return self._listed(data, found.prompt_tokens)
+
+    async def _embed(self, request: web.Request) -> web.Response:
+        texts, encode = embeddings_request(await request.read(), self._call.engine)
+        found = await self._backend.embed(texts)
+        data = [
+            {"object": "embedding", "index": at, "embedding": encode(vector)} for at, vector in enumerate(found.vectors)
+        ]
+        return self._listed(data, found.prompt_tokens)
+
+    def _listed(self, data: list[dict[str, Any]], tokens: int) -> web.Response:
+        usage = {"prompt_tokens": tokens, "total_tokens": tokens}
+        return web.json_response({"object": "list", "model": self._call.deployment, "data": data, "usage": usage})
 
     async def _chat(self, request: web.Request) -> web.StreamResponse:
         asked = chat_request(await request.read(), self._call.engine)

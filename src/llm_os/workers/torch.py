@@ -1,4 +1,4 @@
-"""Serves a classifier or a chat model with PyTorch on CPU; must not know HTTP or the kernel."""
+"""Serves classifiers, chat models and what `reading` has with PyTorch on CPU; must not know HTTP or the kernel."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import logging
 import random
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -14,6 +15,7 @@ from typing import Any, TypeVar
 from llm_os.models.generate import Generation, Sampling
 from llm_os.models.load import ChatModel, Classifier, load_chat, load_classifier
 from llm_os.spec.attempts import AttemptSpec, ServeCall
+from llm_os.workers import reading
 from llm_os.workers.backend import Backend, Classified
 from llm_os.workers.batching import Batcher
 from llm_os.workers.chatting import QUEUE, ChatBackend
@@ -68,7 +70,9 @@ class TorchBackend(Backend):
 
     async def classify(self, texts: Sequence[str]) -> Classified:
         scores = await self._batcher.scores(texts)
-        return Classified(self.labels, scores, self._count(texts))
+        many = self._classifier.thresholds
+        chosen = [self._classifier.chosen(row) for row in scores] if many else None
+        return Classified(self.labels, scores, self._count(texts), chosen)
 
     def _count(self, texts: Sequence[str]) -> int:
         """Tokens of the texts as the model saw them, that is, cut at its longest."""
@@ -101,7 +105,7 @@ def in_bf16(classifier: Classifier) -> Classifier:
     import torch
 
     model: Any = copy.deepcopy(classifier.model).to(torch.bfloat16)
-    return Classifier(model, classifier.tokenizer, classifier.labels, classifier.max_length, classifier.precision)
+    return replace(classifier, model=model)
 
 
 def _is_bf16(classifier: Classifier) -> bool:
@@ -199,8 +203,11 @@ def load(call: ServeCall, spec: AttemptSpec) -> Backend:
     options: dict[str, Any] = dict(call.options)
     if call.task == "text-generation":
         return load_chat_backend(Path(call.model.path), options)
+    dtype, most = str(options.get("dtype", "auto")), int(options.get("max_batch", 32))
+    if call.task not in {"text-classification", "multi-label-classification"}:
+        return reading.load(call.task, Path(call.model.path), dtype, most)
     classifier = load_classifier(Path(call.model.path))
-    return TorchBackend(classifier, dtype=options.get("dtype", "auto"), most=int(options.get("max_batch", 32)))
+    return TorchBackend(classifier, dtype=dtype, most=most)
 
 
 if __name__ == "__main__":

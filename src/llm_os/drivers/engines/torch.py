@@ -1,4 +1,4 @@
-"""Serves classifiers and chat models with PyTorch. Never imports it: the worker does, in its own process."""
+"""Serves models in safetensors of every kind with PyTorch. Never imports it: the worker does, in its own process."""
 
 from __future__ import annotations
 
@@ -22,6 +22,8 @@ BATCH_TOKENS = 4096
 """Tokens of the largest batch of the worker."""
 VALUES = 24
 """fp32 values that a token needs while it runs, as a multiple of the model's width (measured: below 20)."""
+LONGEST = 512
+"""Tokens that an encoder-decoder reads, and that it writes, at most."""
 COPIES = 2.5
 """The weights in fp32, in bf16 while both are compared, and the file's pages while it is read."""
 
@@ -40,18 +42,30 @@ class TorchOptions(Spec):
 def _cache_bytes(asked: TorchOptions, meta: Mapping[str, int]) -> int:
     """Keys and values in fp32, which they are when bf16 is no gain here."""
     context = min(asked.context, meta.get("context_length") or asked.context)
+    return max(asked.cache_tokens, context) * _token_bytes(meta)
+
+
+def _token_bytes(meta: Mapping[str, int]) -> int:
+    """Keys and values of a token over all layers."""
     heads = meta.get("heads", 0)
     width = (
         meta.get("hidden_size", 0) * (meta.get("kv_heads") or heads) // heads if heads else meta.get("hidden_size", 0)
     )
-    token = kv_bytes_per_token(layers=meta.get("layers", 0), kv_width=width, bytes_per_value=4)
-    return max(asked.cache_tokens, context) * token
+    return kv_bytes_per_token(layers=meta.get("layers", 0), kv_width=width, bytes_per_value=4)
 
 
 class Torch(Engine):
     name = "torch"
     formats = ("safetensors",)
-    tasks = ("text-classification", "text-generation")
+    tasks = (
+        "text-classification",
+        "multi-label-classification",
+        "token-classification",
+        "sentence-similarity",
+        "feature-extraction",
+        "text2text-generation",
+        "text-generation",
+    )
     Options = TorchOptions
     preference = 10
 
@@ -67,7 +81,11 @@ class Torch(Engine):
         meta = {name: int(value) for name, value in model.meta.items() if isinstance(value, int | float)}
         weights = 4 * meta["parameters"] if meta.get("parameters") else model.size
         width = meta.get("hidden_size", 0)
-        kept = _cache_bytes(asked, meta) if model.meta.get("task") == "text-generation" else 0
+        kept = 0
+        if model.meta.get("task") == "text-generation":
+            kept = _cache_bytes(asked, meta)
+        elif model.meta.get("task") == "text2text-generation":
+            kept = 2 * asked.max_batch * LONGEST * _token_bytes(meta)  # of what was read, and of what is written
         work = BATCH_TOKENS * VALUES * 4 * width
         memory = estimate(int(weights * COPIES), kv_bytes=kept, overhead=OVERHEAD + work)
         return ResourceSpec(cpus=0.25, memory=memory)

@@ -62,6 +62,7 @@ class Gateway:
         app.router.add_get("/v1/models/{model}", self.model)
         app.router.add_post("/v1/chat/completions", self.chat)
         app.router.add_post("/classify", self.classify)
+        app.router.add_post("/v1/embeddings", self.embeddings)
         return app
 
     async def health(self, _: web.Request) -> web.Response:
@@ -90,6 +91,9 @@ class Gateway:
 
     async def classify(self, request: web.Request) -> web.StreamResponse:
         return await self._ask(request, "text-classification", openai.classify_call)
+
+    async def embeddings(self, request: web.Request) -> web.StreamResponse:
+        return await self._ask(request, "sentence-similarity", openai.classify_call)
 
     def _authorise(self, request: web.Request, roles: frozenset[str]) -> KeyEntry:
         # One stat a request: a key or replica that the kernel has just published is never "not known yet".
@@ -210,7 +214,7 @@ def _refusal(error: LLMOSError, exchange: Exchange, status: int, code: str) -> w
 
 
 def _of_http(request: web.Request, error: web.HTTPException) -> LLMOSError:
-    known = "GET /health, /metrics, /v1/models; POST /v1/chat/completions, /classify."
+    known = "GET /health, /metrics, /v1/models; POST /v1/chat/completions, /v1/embeddings, /classify."
     if error.status == 404:
         return NotFoundError(f"There is no {request.method} {request.path[:200]}.", hint=f"There are: {known}")
     return InvalidInputError(f"{request.method} {request.path[:200]}: {error.reason}.", hint=f"There are: {known}")

@@ -28,7 +28,15 @@ log = logging.getLogger("llm_os.gateway")
 WATCH_EVERY = 0.2
 """Seconds between two looks at the file."""
 
-SERVED_BY = {"text-generation": "/v1/chat/completions", "text-classification": "/classify"}
+SERVED_BY = {
+    "text-generation": "/v1/chat/completions",
+    "text2text-generation": "/v1/chat/completions",
+    "text-classification": "/classify",
+    "multi-label-classification": "/classify",
+    "token-classification": "/classify",
+    "sentence-similarity": "/v1/embeddings",
+    "feature-extraction": "/v1/embeddings",
+}
 """Task of a deployment -> the endpoint that serves it."""
 
 
@@ -95,7 +103,7 @@ def find(table: RoutingTable, entry: KeyEntry, model: str, task: str) -> Route:
     ]
     if not named:
         raise missing(entry, model, [route.deployment for route in seen])
-    fitting = [route for route in named if route.task == task]
+    fitting = [route for route in named if SERVED_BY.get(route.task) == SERVED_BY[task]]
     if not fitting:
         raise _wrong_task(named[0], model)
     ready = [route for route in fitting if route.endpoints]
