@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from llm_os.client.models import Model
     from llm_os.client.quality import QualityReport
     from llm_os.client.results import TrainingResult
-    from llm_os.session import load_data, load_model, resources, set_resources
+    from llm_os.session import load_data, load_model, new_model, resources, set_resources
     from llm_os.spec.resources import Resources
 
 __all__ = [
@@ -44,6 +44,7 @@ __all__ = [
     "errors",
     "load_data",
     "load_model",
+    "new_model",
     "resources",
     "set_resources",
 ]
@@ -61,6 +62,7 @@ _HOMES = {
     "TrainingResult": "llm_os.client.results",
     "load_data": "llm_os.session",
     "load_model": "llm_os.session",
+    "new_model": "llm_os.session",
     "resources": "llm_os.session",
     "set_resources": "llm_os.session",
 }

@@ -24,6 +24,7 @@ FAMILIES: dict[str, str] = {
     "launcher": "drivers/launchers",
     "task": "tasks",
     "application": "tasks/applications",
+    "architecture": "models/architectures",
     "step": "tasks/preparation",
     "format": "tasks/datasets/formats",
 }

@@ -211,6 +211,41 @@ def _version(source: str) -> ModelVersion:
     return _known(source) or _fetched(source)
 
 
+def new_model(
+    architecture: str,
+    *,
+    data: Dataset | None = None,
+    tokenizer: Model | None = None,
+    name: str | None = None,
+    **options: Any,
+) -> Model:
+    """A model from scratch: random weights of the size you say, ready for `train`.
+
+    Args:
+        architecture: `transformer-encoder`, `transformer-decoder`, `transformer-encoder-decoder`, `lstm` or `gru`.
+        data: a tokenizer is trained on its texts; its word vectors, if it has some, are taken.
+        tokenizer: a model whose tokenizer is borrowed instead.
+        name: of the card; None: the architecture's.
+        options: `layers`, `width`, `heads`, `vocabulary`, `context`, `dropout`, `vectors`, `seed`, ...:
+            `sources/new` in docs/reference/plugins.md.
+
+    Raises:
+        NotFoundError: there is no such architecture. InvalidOptionError: sizes that do not fit each other.
+    """
+    inputs: dict[str, str] = {}
+    given: dict[str, Json] = {"architecture": architecture.replace("-", "_"), **options}
+    if data is not None:
+        start, stop = data.bounds
+        inputs["data"] = data.digest
+        given |= {"split": data.split, "start": start, "stop": stop}
+    if tokenizer is not None:
+        inputs["tokenizer"] = tokenizer.digest
+    card = slug(name or architecture)
+    spec = JobSpec(task="sources/new", options=given, inputs=inputs, name=card)
+    job = run(connect(), spec, f"Making {card}")
+    return Model(connect(), connect().transport.call("GET", f"/v1/models/{job.result['version']}", ModelVersion))
+
+
 def _known(source: str) -> ModelVersion | None:
     """A registered version of that name; None for what has to be fetched."""
     if os.sep in source or (":" in source and not source.startswith("sha256:")):

@@ -16,7 +16,7 @@ CLASSES = ("Model", "Dataset", "Job", "Deployment", "Evaluation", "TrainingResul
 
 def described() -> str:
     lines = [f"llm_os: {', '.join(llm_os.__all__)}"]
-    for name in ("set_resources", "resources", "load_data", "load_model"):
+    for name in ("set_resources", "resources", "load_data", "load_model", "new_model"):
         lines.append(f"{name}{inspect.signature(getattr(llm_os, name))}")
     for name in CLASSES:
         cls: Any = getattr(llm_os, name)

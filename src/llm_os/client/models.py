@@ -40,6 +40,11 @@ class Model:
         return self._record.ref
 
     @property
+    def digest(self) -> str:
+        """Of its files: two versions with one digest are the same model."""
+        return self._record.manifest
+
+    @property
     def task(self) -> str:
         """What it does: `feature-extraction` (no head yet), `text-classification`, `sentence-similarity`, ..."""
         return self._record.task

@@ -205,7 +205,10 @@ def load_transformer(
     import transformers
     from safetensors import SafetensorError
 
+    from llm_os.models import recurrent
+
     quiet()
+    recurrent.register()
     safe = {"local_files_only": True, "trust_remote_code": False}
     try:
         given = transformers.AutoConfig.from_pretrained(folder, **safe)
@@ -236,13 +239,31 @@ def load_transformer(
             f"The weights lack {len(missing)} of the model's parameters, such as '{missing[0]}'.",
             hint=f"They were not made for {task}; train the model for it first.",
         )
-    if (
-        tokenizer.pad_token_id is None or tokenizer.pad_token_id >= given.get_text_config().vocab_size
-    ) and tokenizer.eos_token:
-        tokenizer.pad_token = tokenizer.eos_token  # decoders come without one, or with one they have no vector for
+    if tokenizer.pad_token_id is None or tokenizer.pad_token_id >= given.get_text_config().vocab_size:
+        _pad_with_end(tokenizer)
     if model.config.pad_token_id is None:
         model.config.pad_token_id = tokenizer.pad_token_id
     return Loaded(model, tokenizer, tuple(missing))
+
+
+def load_tokenizer(folder: Path) -> Any:
+    """The tokenizer of a model folder, with a token for padding. Raises ModelError."""
+    from transformers import AutoTokenizer
+
+    quiet()
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    except (OSError, ValueError, KeyError) as error:
+        raise ModelError(f"The tokenizer cannot be loaded: {error}", hint="Copy the model again.") from error
+    if tokenizer.pad_token_id is None:
+        _pad_with_end(tokenizer)
+    return tokenizer
+
+
+def _pad_with_end(tokenizer: Any) -> None:
+    """Decoders come without a token for padding, or with one they have no vector for."""
+    if tokenizer.eos_token is not None:
+        tokenizer.pad_token = tokenizer.eos_token
 
 
 def quiet() -> None:

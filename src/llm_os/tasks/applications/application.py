@@ -135,6 +135,8 @@ def prepare(context: Context, options: TrainingOptions) -> tuple[Application, Pr
     context.report(stage="loading", step=0, total=0)
     application = check({role: given.facts for role, given in context.inputs.items()}, options)
     prepared = application.load(context, options)
+    if from_scratch(context):
+        prepared.heads = ()  # nothing is less fresh than the head
     share = options.validation or (0.1 if options.patience is not None else None)
     if prepared.valid is None and share is not None:
         train = prepared.train
@@ -185,6 +187,16 @@ def length_of(context: Context, options: TrainingOptions) -> int:
     """Tokens kept of an example."""
     most = int(str(context.inputs["model"].facts.meta.get("context_length") or 512))
     return min(options.max_length or LENGTH, most)
+
+
+def from_scratch(context: Context) -> bool:
+    """Whether the model's weights are still random (`llm_os.new_model`)."""
+    return bool(context.inputs["model"].facts.meta.get("learning_rate"))
+
+
+def own_rate(context: Context, usual: float) -> float:
+    """The highest learning rate that suits the model: what its maker says, for random weights, or the method's."""
+    return float(str(context.inputs["model"].facts.meta.get("learning_rate") or usual))
 
 
 def train(context: Context, options: TrainingOptions, prepared: Prepared, *, rate: float, method: str) -> Outcome:

@@ -22,7 +22,9 @@ class Full(Method[FullOptions]):
 
     def run(self, context: Context, options: FullOptions) -> None:
         found, prepared = application.prepare(context, options)
-        outcome = application.train(context, options, prepared, rate=rate_of(options, RATE), method="full")
+        outcome = application.train(
+            context, options, prepared, rate=rate_of(options, application.own_rate(context, RATE)), method="full"
+        )
         application.finish(context, prepared, outcome, lambda folder: found.save(prepared, folder))
 
 

@@ -1,0 +1,1 @@
+"""Architectures from scratch: one file each."""
