@@ -8,7 +8,7 @@ import threading
 import pytest
 
 from llm_os.errors import OverloadedError
-from llm_os.workers.batching import Batcher, Scores
+from llm_os.workers.batching import Batcher
 
 
 class Model:
@@ -20,7 +20,7 @@ class Model:
         self.gate.set()
         self.began = threading.Event()
 
-    def run(self, texts: list[str]) -> Scores:
+    def run(self, texts: list[str]) -> list[list[float]]:
         self.batches.append(texts)
         self.began.set()
         assert self.gate.wait(10)
@@ -29,7 +29,7 @@ class Model:
         return [[float(len(text))] for text in texts]
 
 
-async def _hold(model: Model, batcher: Batcher) -> asyncio.Task[Scores]:
+async def _hold(model: Model, batcher: Batcher) -> asyncio.Task[list[list[float]]]:
     """A batch that runs until the gate opens."""
     model.gate.clear()
     first = asyncio.create_task(batcher.scores(["first"]))

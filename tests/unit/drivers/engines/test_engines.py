@@ -48,6 +48,16 @@ def test_torch_counts_parameters_in_fp32_whatever_the_file_holds() -> None:
     assert half > 4 * 10**8
 
 
+def test_an_encoder_decoder_needs_room_for_what_it_read_and_writes() -> None:
+    engine = plugins.load("engine", "torch")
+    sizes = {"parameters": 10**6, "hidden_size": 64, "layers": 2, "heads": 2, "kv_heads": 2}
+    model = ArtifactFacts(
+        digest="sha256:" + "0" * 64, kind="model", size=1, meta={**sizes, "task": "text2text-generation"}
+    )
+    few, many = (engine.footprint(TorchOptions(max_batch=most), model, GRANTED).memory for most in (1, 33))
+    assert many - few == 32 * 2 * 512 * 2 * 2 * 64 * 4
+
+
 def test_the_fake_engine_is_there_in_tests_only_and_never_first(monkeypatch: pytest.MonkeyPatch) -> None:
     fake = plugins.load("engine", "fake")
     monkeypatch.delenv("LLM_OS_TESTING", raising=False)

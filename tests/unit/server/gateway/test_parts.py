@@ -41,6 +41,8 @@ TABLE = RoutingTable(
         a_route("chat-2", version="smollm2@1"),
         a_route("starting", replicas=0, version="smollm2@1"),
         a_route("vectors", task="feature-extraction"),
+        a_route("tags", task="token-classification"),
+        a_route("listens", task="speech-recognition"),
     ),
 )
 
@@ -48,6 +50,11 @@ TABLE = RoutingTable(
 @pytest.mark.parametrize(("model", "found"), [("chat-2", "chat-2"), ("smollm2@1", "chat")])
 def test_finds_a_route_by_deployment_or_version(model: str, found: str) -> None:
     assert routes.find(TABLE, ANY, model, "text-generation").deployment == found
+
+
+def test_one_endpoint_serves_all_tasks_of_its_kind() -> None:
+    assert routes.find(TABLE, ANY, "tags", "text-classification").deployment == "tags"
+    assert routes.find(TABLE, ANY, "vectors", "sentence-similarity").deployment == "vectors"
 
 
 def test_a_limited_key_finds_a_version_only_where_it_may() -> None:
@@ -64,7 +71,8 @@ def test_a_limited_key_finds_a_version_only_where_it_may() -> None:
     [
         ("chta", "text-generation", NotFoundError, "Did you mean 'chat'"),
         ("mood", "text-generation", InvalidInputError, "POST /classify"),
-        ("vectors", "text-generation", InvalidInputError, "no endpoint"),
+        ("vectors", "text-generation", InvalidInputError, "POST /v1/embeddings"),
+        ("listens", "text-generation", InvalidInputError, "no endpoint"),
         ("starting", "text-generation", UnavailableError, "llm-os why starting"),
     ],
 )
