@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tarfile
 import zipfile
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -119,17 +120,19 @@ print(json.dumps([model.task, [[*p.labels] for p in said], [sum(p.scores.values(
 
 
 def test_words_get_tags(home: Home, tmp_path: Path) -> None:
-    path = write(tmp_path / "news.jsonl", tagged_news(400))
+    rows = tagged_news(600)
+    counts = Counter(tag for row in rows for tag in row["tags"])
+    path = write(tmp_path / "news.jsonl", rows)
     told = home.told(f"""
 train, test = llm_os.load_data("{path}", kind="tokens", language="zh")
 model = llm_os.new_model("gru", data=train, layers=1, width=64, vocabulary=3000)
-result = model.train(train, epochs=4, early_stopping=False, validation=test)
+result = model.train(train, epochs=5, batch_size=8, early_stopping=False, validation=test)
 prediction = model.predict("本报 北京 电")
 pieces = [span.text for span in prediction.spans]
 print(json.dumps([model.task, result.history[-1]["validation_accuracy"], pieces, str(prediction)]))
 """)
     assert told[0] == "token-classification"
-    assert told[1] > 0.45  # every word a noun: 0.24
+    assert told[1] > 2 * max(counts.values()) / counts.total()  # than if every word were a noun
     assert told[2] == ["本报", "北京", "电"]
     assert told[3].count("/") == 3
 
