@@ -23,8 +23,9 @@ from llm_os.tasks.training.layers import checkpoint_gradients, freeze
 from llm_os.tasks.training.mixup import Mixup
 from llm_os.tasks.training.optimizers import make_optimizer
 from llm_os.tasks.training.options import TrainingOptions, batch_of, part_of
-from llm_os.tasks.training.precision import autocast, choose_precision
+from llm_os.tasks.training.precision import autocast, choose_precision, quick_attention
 from llm_os.tasks.training.schedules import share
+from llm_os.tasks.training.vocabulary import compact
 
 REPORT_EVERY = 0.25
 """Seconds between progress reports."""
@@ -82,6 +83,9 @@ class Loop:
         freeze(model, options.freeze)
         if options.gradient_checkpointing:
             checkpoint_gradients(model)
+        if device == "cpu":
+            quick_attention(model, max(self._lengths))
+        self._compact = compact(model, vocabulary(train, valid))
         self._optimizer = make_optimizer(model, options, rate, heads)
         self._average = Average(model, options.ema) if options.ema is not None else None
         self._mixup = Mixup(model, options.mixup, seeds.seed_of(options.seed, worker)) if options.mixup else None
@@ -108,6 +112,8 @@ class Loop:
         final = self._best or (self._average.weights if self._average else None)
         if final is not None:
             load_trained(self._model, final)
+        if self._compact is not None:
+            self._compact.expand()
         return Outcome(
             history=progress.history,
             losses=progress.losses,
@@ -132,9 +138,7 @@ class Loop:
     def _choose(self) -> str:
         if self._options.precision != "auto":
             return self._options.precision
-        first = epoch_batches(self._lengths, self._batch, self._options.seed, 0)[0]
-        batch = self._train.collate(first)
-        precision, sentence = choose_precision(self._model, lambda at: self._train.loss(self._forward(at), batch))
+        precision, sentence = choose_precision(self._device)
         self._context.message(sentence)
         return precision
 
@@ -287,9 +291,22 @@ class Loop:
         )
 
 
+def vocabulary(*parts: Examples | None) -> set[int] | None:
+    """Token ids that can reach the input embedding from any of the examples; None: any can."""
+    used: set[int] = set()
+    for examples in parts:
+        some = examples.vocabulary() if examples is not None else ()
+        if some is None:
+            return None
+        used.update(some)
+    return used
+
+
 def fingerprint(model: Any) -> float:
     """A number that changes when trained weights change (sum of absolute values, in double precision)."""
-    return math.fsum(float(p.detach().double().abs().sum()) for p in model.parameters() if p.requires_grad)
+    import torch
+
+    return math.fsum(float(p.detach().abs().sum(dtype=torch.float64)) for p in model.parameters() if p.requires_grad)
 
 
 def load_trained(model: Any, weights: Mapping[str, Any]) -> None:

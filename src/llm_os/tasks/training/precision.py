@@ -1,16 +1,20 @@
-"""Which type of matrix products is faster here: measured, not guessed."""
+"""What computes a step fastest here: the type of matrix products is measured, the form of attention is known."""
 
 from __future__ import annotations
 
 import contextlib
 import statistics
 import time
-from collections.abc import Callable
 from typing import Any
 
-ROUNDS = 4
-GAIN = 1.05
-"""bf16 must be this much faster to be worth its rounding."""
+ROUNDS = 5
+TOKENS, WIDTH = 512, 768
+"""Shape of the product that is timed: a batch of short texts times a layer of usual width; some milliseconds."""
+GAIN = 1.2
+"""Products in bf16 must be this much faster to be worth their rounding and the casts around them."""
+SHORT = 256
+"""Tokens up to which plain attention is faster than the fused kernel on processors, whose backward pass is slow for
+short texts (measured: benchmarks/training); above it its memory, which grows with the square, counts more."""
 
 
 def autocast(precision: str, device: str) -> Any:
@@ -22,22 +26,31 @@ def autocast(precision: str, device: str) -> Any:
     return contextlib.nullcontext()
 
 
-def choose_precision(model: Any, loss_at: Callable[[str], Any]) -> tuple[str, str]:
-    """(`bf16` or `fp32`, a sentence with the figures): forward and backward passes of each, interleaved, medians.
+def choose_precision(device: str = "cpu") -> tuple[str, str]:
+    """(`bf16` or `fp32`, a sentence with the figures): matrix products of each, interleaved, medians."""
+    import torch
 
-    Args:
-        loss_at: the loss of one batch computed at a precision.
-    """
-    model.train()
-    times: dict[str, list[float]] = {"fp32": [], "bf16": []}
+    pairs = {
+        name: (
+            torch.ones(TOKENS, WIDTH, dtype=dtype, device=device),
+            torch.ones(WIDTH, WIDTH, dtype=dtype, device=device),
+        )
+        for name, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16))
+    }
+    times: dict[str, list[float]] = {name: [] for name in pairs}
     for turn in range(ROUNDS + 1):
-        for precision, seen in times.items():
+        for name, (tokens, weights) in pairs.items():
             begun = time.perf_counter()
-            loss_at(precision).backward()
-            model.zero_grad(set_to_none=True)
+            torch.nn.functional.linear(tokens, weights).sum().item()
             if turn:  # the first turn warms up
-                seen.append(time.perf_counter() - begun)
+                times[name].append(time.perf_counter() - begun)
     ratio = statistics.median(times["fp32"]) / statistics.median(times["bf16"])
-    if ratio >= GAIN:
-        return "bf16", f"bf16 is {ratio:.1f} times as fast as fp32 here: using bf16."
-    return "fp32", f"bf16 is {ratio:.1f} times as fast as fp32 here: using fp32."
+    precision = "bf16" if ratio >= GAIN else "fp32"
+    return precision, f"Matrix products in bf16 are {ratio:.1f} times as fast as in fp32 here: using {precision}."
+
+
+def quick_attention(model: Any, longest: int) -> None:
+    """Plain attention on a processor where texts are short; a model that has only one form keeps it."""
+    supports = getattr(model, "set_attn_implementation", None)
+    if supports is not None and longest <= SHORT:
+        supports("eager")

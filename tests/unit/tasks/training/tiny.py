@@ -26,7 +26,7 @@ def tiny_model(folder: Path, **config: Any) -> InputFolder:
     BertTokenizerFast(vocab=str(folder / "vocab.txt")).save_pretrained(folder)
     torch.manual_seed(0)
     whole = BertConfig(
-        vocab_size=len(vocabulary),
+        vocab_size=config.pop("vocab_size", len(vocabulary)),
         hidden_size=32,
         num_hidden_layers=2,
         num_attention_heads=2,
