@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, overload
@@ -281,6 +283,37 @@ class Model:
         body = api.ExportRequest(path=str(target))
         path_of = f"/v1/artifacts/{self._record.manifest}/export"
         self._connection.transport.call("POST", path_of, api.ExportReport, body=body)
+        return target
+
+    def export_history(self, format: str, folder: str | Path) -> Path:
+        """Write how this version learnt for other tools, into a folder of its own below `folder`.
+
+        Args:
+            format: `csv` (epochs and steps), `tensorboard` (event file), `mlflow` (store of files), `png` (picture).
+            folder: such as `runs`; the files go to `runs/<card>@<number>`.
+
+        Raises:
+            InvalidOptionError: another format. NotFoundError: this version was not trained here.
+            ConflictError: the folder holds something already.
+        """
+        target = Path(folder).expanduser().absolute() / self.version
+        spec = JobSpec(
+            task="training/export",
+            options={"format": format, "name": self.version},
+            inputs={"model": self._record.manifest},
+        )
+        job = run(self._connection, spec, f"Exporting {self.version}", quiet=True)
+        body = api.ExportRequest(path=str(target))
+        path_of = f"/v1/artifacts/{job.result['artifact']}/export"
+        self._connection.transport.call("POST", path_of, api.ExportReport, body=body)
+        return target
+
+    def curves(self, path: str | Path) -> Path:
+        """Write a picture (PNG) of how this version learnt. Raises NotFoundError: it was not trained here."""
+        target = Path(path).expanduser().absolute()
+        with tempfile.TemporaryDirectory() as folder:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(self.export_history("png", folder) / "curves.png", target)
         return target
 
     @property

@@ -43,3 +43,14 @@ def test_data_with_a_source_only_prepares_it() -> None:
     done = CliRunner().invoke(cli, ["data", "reviews.csv", "--no-such-option"])
     assert done.exit_code == 2
     assert "data prepare" in done.output
+
+
+@pytest.mark.parametrize(
+    ("wanted", "said"), [("tensorbord:runs", "Did you mean 'tensorboard'?"), ("csv", "names no folder")]
+)
+def test_a_wrong_export_is_refused_before_the_training(wanted: str, said: str) -> None:
+    from llm_os.errors import InvalidOptionError
+
+    done = CliRunner().invoke(cli, ["train", "nothing", "nothing", "--export", wanted])
+    assert isinstance(done.exception, InvalidOptionError)
+    assert said in f"{done.exception.message} {done.exception.hint}"

@@ -11,8 +11,11 @@ from typing import Any, Literal
 import click
 
 from llm_os.cli.render import as_json_option, print_json
-from llm_os.errors import InvalidOptionError
+from llm_os.errors import InvalidOptionError, did_you_mean
 from llm_os.session import load_data, load_model
+
+EXPORTS = ("csv", "tensorboard", "mlflow", "png")
+"""Formats of a history; tasks/training/export.py writes them."""
 
 
 def data_options(function: Any) -> Any:
@@ -121,6 +124,9 @@ def show(
 @click.option("--method", default="auto", show_default=True, help="full, lora, ..., or auto: what fits, and why.")
 @click.option("--name", help="Card of the result.")
 @click.option("--option", "more", multiple=True, metavar="NAME=VALUE", help="Any other option of the method.")
+@click.option(
+    "--export", "exports", multiple=True, metavar="FORMAT:FOLDER", help="The history: csv, tensorboard, mlflow or png."
+)
 @as_json_option
 def train(
     model: str,
@@ -129,18 +135,33 @@ def train(
     method: str,
     name: str | None,
     more: tuple[str, ...],
+    exports: tuple[str, ...],
     as_json: bool,
     **options: Any,
 ) -> int:
     """Tune a model on data. The result is a new version."""
     extra = dict(pair(text) for text in more)
+    wanted = [_export(text) for text in exports]
     if name is not None:
         extra["name"] = name
     handle = load_model(model)
     rows, _ = prepared(source, options)
     result = handle.train(rows, epochs=epochs, method=method, **extra)
+    for form, folder in wanted:
+        written = handle.export_history(form, folder)
+        print(f"{form}: {written}", file=sys.stderr)
     print_json(dataclasses.asdict(result)) if as_json else print(result)
     return 0
+
+
+def _export(text: str) -> tuple[str, str]:
+    """(format, folder). Raises InvalidOptionError before hours of training are spent."""
+    form, colon, folder = text.partition(":")
+    if not colon or not folder:
+        raise InvalidOptionError(f"--export {text} names no folder.", hint="Write --export tensorboard:runs.")
+    if form not in EXPORTS:
+        raise InvalidOptionError(f"--export knows no format '{form}'.", hint=did_you_mean(form, EXPORTS))
+    return form, folder
 
 
 def pair(text: str) -> tuple[str, Any]:

@@ -60,10 +60,8 @@ def compact(model: Any, used: Iterable[int] | None) -> Compact | None:
     whole: Any = getattr(model, "get_input_embeddings", lambda: None)()
     if used is None or type(whole) is not torch.nn.Embedding or not whole.weight.requires_grad:
         return None
-    shared = [p for p in model.parameters() if p is whole.weight]
-    head = model.get_output_embeddings()
-    tied = head is not None and getattr(head, "weight", None) is whole.weight
+    holders = [name for name, p in model.named_parameters(remove_duplicate=False) if p is whole.weight]
     ids = set(used)
-    if tied or len(shared) != 1 or whole.max_norm is not None or len(ids) > WORTH * len(whole.weight):
+    if len(holders) != 1 or whole.max_norm is not None or len(ids) > WORTH * len(whole.weight):
         return None
     return Compact(model, ids)

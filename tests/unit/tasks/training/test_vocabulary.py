@@ -20,7 +20,7 @@ from llm_os.tasks.training.vocabulary import compact
 
 @pytest.fixture
 def model(tmp_path: Path) -> Any:
-    return load_transformer(tiny_model(tmp_path / "model").path)[0]
+    return load_transformer(tiny_model(tmp_path / "model").path, "text-classification", fresh=True).model
 
 
 def test_reads_and_learns_as_the_whole_embedding_does(model: Any) -> None:
@@ -54,6 +54,11 @@ def test_stays_whole_where_nothing_is_gained_or_something_would_change(model: An
     embedding = model.get_input_embeddings()
     assert compact(model, None) is None
     assert compact(model, range(19)) is None
+    model.also = embedding
+    assert compact(model, {2, 3}) is None
+    del model.also
+    assert compact(model, {2, 3}) is not None
+    model.set_input_embeddings(embedding)
     embedding.weight.requires_grad_(False)
     assert compact(model, {2, 3}) is None
     assert model.get_input_embeddings() is embedding
@@ -71,7 +76,8 @@ def test_a_trained_model_is_saved_with_its_whole_vocabulary(tmp_path: Path) -> N
     quick = {"epochs": 3, "batch_size": 8, "learning_rate": 5e-3, "precision": "fp32", "validation": 0.2}
     task.run(bench.context, task.Options(**quick))
     before, after = (
-        load_transformer(path)[0].get_input_embeddings().weight for path in (tmp_path / "model", bench.output)
+        load_transformer(path, "text-classification", fresh=True).model.get_input_embeddings().weight
+        for path in (tmp_path / "model", bench.output)
     )
     moved = (before != after).any(-1).nonzero().flatten().tolist()
     words = (tmp_path / "model" / "vocab.txt").read_text().split("\n")
