@@ -46,8 +46,11 @@ def test_the_method_is_chosen_and_the_history_exported(tmp_path: Path) -> None:
         table.writerows({**row, "text": f"{row['text']} {'very ' * (n // 24)}"} for n, row in enumerate(sentences(120)))
     env = {
         **os.environ,
-        **{"LLM_OS_HOME": str(tmp_path / "home"), "XDG_RUNTIME_DIR": str(tmp_path), "LLM_OS_LINGER": "3"},
-        **{"LLM_OS_MANAGEMENT_PORT": "0", "LLM_OS_GATEWAY_PORT": "0"},
+        "LLM_OS_HOME": str(tmp_path / "home"),
+        "XDG_RUNTIME_DIR": str(tmp_path),
+        "LLM_OS_LINGER": "3",
+        "LLM_OS_MANAGEMENT_PORT": "0",
+        "LLM_OS_GATEWAY_PORT": "0",
     }
     command = [sys.executable, "-c", SCRIPT, str(tmp_path)]
     done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=400, check=False)

@@ -34,6 +34,7 @@ class Progress:
     best_loss: float | None = None
     best_epoch: int = 0
     epoch_seconds: float = 0.0
+    epoch_cpu: float = 0.0
     seconds: float = 0.0
 
 

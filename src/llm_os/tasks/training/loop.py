@@ -158,6 +158,7 @@ class Loop:
         batches = epoch_batches(self._lengths, self._batch, self._options.seed, progress.epoch)
         self._model.train()
         begun, tokens, total = time.monotonic(), 0, 0.0
+        worked = time.process_time()
         while progress.position < len(batches):
             indices = batches[progress.position]
             loss = self._step(indices)
@@ -173,12 +174,15 @@ class Loop:
             asked = context.should_stop()
             if asked or now - saved >= self._options.checkpoint_every:
                 progress.epoch_seconds += now - begun
+                progress.epoch_cpu += time.process_time() - worked
                 self._save()
                 saved = begun = time.monotonic()
+                worked = time.process_time()
                 tokens = 0
                 if asked:
                     context.stop_here()
         progress.epoch_seconds += time.monotonic() - begun
+        progress.epoch_cpu += time.process_time() - worked
         return saved
 
     def _step(self, indices: list[int]) -> float:
@@ -228,6 +232,7 @@ class Loop:
             "epoch": progress.epoch + 1,
             "loss": sum(done) / len(done),
             "seconds": round(progress.epoch_seconds, 3),
+            "cpu_seconds": round(progress.epoch_cpu, 3),
             "tokens_per_second": round(sum(self._lengths) / max(progress.epoch_seconds, 1e-9), 1),
         }
         begun = time.monotonic()
@@ -236,7 +241,8 @@ class Loop:
                 entry |= self.judge(self._valid)
         progress.seconds += progress.epoch_seconds + time.monotonic() - begun
         progress.history.append(entry)
-        progress.epoch, progress.position, progress.epoch_seconds = progress.epoch + 1, 0, 0.0
+        progress.epoch, progress.position = progress.epoch + 1, 0
+        progress.epoch_seconds = progress.epoch_cpu = 0.0
         if self._valid is None:
             return False
         if progress.best_loss is None or entry["validation_loss"] < progress.best_loss:
