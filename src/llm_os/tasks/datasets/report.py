@@ -52,7 +52,7 @@ class ReportOptions(Spec):
     most: int = Field(default=300_000, ge=100)
     """Rows that languages, personal data, faults and near-duplicates are looked for in, at most; evenly chosen."""
     most_labels: int = Field(default=50_000, ge=100)
-    """Rows whose labels are judged, at most."""
+    """Rows whose labels are judged, at most, and only as many as have five million characters together."""
     examples: int = Field(default=10, ge=0, le=1000)
     """Rows that are named for each thing that is found."""
     model_name: str = "the model"
@@ -157,7 +157,7 @@ class Description:
                 check.add(seen)
             for slow in checks.sampled if number % step == 0 else ():
                 slow.add(seen)
-            if options.labels and number % judged == 0:
+            if options.labels and number % judged == 0 and not self._sheet.full:
                 self._judge(seen)
         for seen in self._others(own):
             checks.copies.add(seen)
@@ -165,7 +165,8 @@ class Description:
         compared = checks.copies.result()
         doubts = self._doubts() if options.labels else None
         length = reader.context_length if reader else None
-        looked = {"languages": step, "texts": step, "personal": step} | ({"labels": judged} if doubts else {})
+        looked = dict.fromkeys(("languages", "texts", "personal"), -(-rows // step))
+        looked |= {"labels": self._sheet.rows} if doubts else {}
         return Quality(
             **self._known(),
             rows=rows,
@@ -181,7 +182,7 @@ class Description:
             doubts=doubts,
             personal=checks.personal.result(),
             faults=checks.faults.result(),
-            sampled={check: -(-rows // one_in) for check, one_in in looked.items() if one_in > 1},
+            sampled={check: count for check, count in looked.items() if count < rows},
         )
 
     def _checks(self, own: tuple[str, ...], reader: Reader | None) -> Checks:
@@ -254,10 +255,9 @@ class Description:
         kind, row, sheet = self._kind.name, seen.row, self._sheet
         if kind == "tokens":
             tokens, tags = [str(token) for token in _list(row["tokens"])], _list(row["tags"])
-            if len(sheet.texts) < self._options.most_labels:
-                for place, tag in enumerate(tags):
-                    shown = excerpt(" ".join(tokens[place : place + 1]), self._regions)
-                    sheet.add(seen.at, labels.around(tokens, place), str(tag), f"token {place}: {shown}", seen.text)
+            for place, tag in enumerate(tags):
+                shown = excerpt(" ".join(tokens[place : place + 1]), self._regions)
+                sheet.add(seen.at, labels.around(tokens, place), str(tag), f"token {place}: {shown}", seen.text)
         elif kind in ("classification", "multi-label", "score"):
             label: Any = row.get("labels") if kind == "multi-label" else row["label"]
             sheet.add(seen.at, seen.text, label, excerpt(seen.text, self._regions, 100), seen.text)
@@ -301,6 +301,10 @@ def tokens_of(folder: Path) -> Callable[[str], int]:
     given = {"gguf_file": weights[0].name} if weights else {}
     try:
         tokenizer: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False, **given)
+    except ImportError as error:
+        raise UnsupportedModelError(
+            "The tokenizer of a GGUF file is read with gguf, which is not installed.", hint="pip install gguf"
+        ) from error
     except (OSError, ValueError) as error:
         raise UnsupportedModelError(f"The model has no tokenizer that can be read: {error}.") from error
     return lambda text: len(tokenizer(text, truncation=False, verbose=False)["input_ids"])

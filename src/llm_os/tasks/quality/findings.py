@@ -15,6 +15,8 @@ FEW = 10
 """Rows of a class below which nothing reliable is learnt or measured of it."""
 DRIFT = 0.05
 """Difference of a class's share between splits from which it is a warning."""
+TRUSTED = 0.7
+"""Share of the labels that a model must agree with, so that its doubts are a warning and not a note."""
 MANY = 0.01
 """Share of the rows from which a fault is a warning and not a note."""
 
@@ -113,10 +115,10 @@ def _labels(report: Quality) -> Iterator[Finding]:
     if doubts is not None and doubts.count:
         share = doubts.count / doubts.looked_at
         yield Finding(
-            severity="warning" if share > MANY else "note",
+            severity="warning" if share > MANY and _trusted(report) else "note",
             check="labels",
-            sentence=f"Doubtful labels: {doubts.count:,} ({100 * share:.1f} %). A model trained on others is sure of "
-            f"another one{_trust(report)}.",
+            sentence=f"Doubtful labels: {doubts.count:,} ({100 * share:.1f} %), where a model that was trained on the "
+            f"other rows is sure of another one{_trust(report)}.",
             hint="Read the first ones (`suspicious`): the most doubtful stand first.",
             rows=tuple(doubt.at for doubt in doubts.rows[:20]),
         )
@@ -219,7 +221,13 @@ def _columns(report: Quality) -> Iterator[Finding]:
 def _trust(report: Quality) -> str:
     if report.doubts is None or report.kind == "score":
         return ""
-    return f" (it agrees with {100 * report.doubts.agreement:.0f} % of all)"
+    little = "" if _trusted(report) else ", which is little to go by"
+    return f" (it agrees with {100 * report.doubts.agreement:.0f} % of all{little})"
+
+
+def _trusted(report: Quality) -> bool:
+    """Whether the model that doubts labels is right often enough to be a warning. A score's share is R², mostly low."""
+    return report.doubts is not None and (report.kind == "score" or report.doubts.agreement >= TRUSTED)
 
 
 def _rows(count: int) -> str:

@@ -23,7 +23,12 @@ if TYPE_CHECKING:
 FOLDS = 5
 FEWEST = 10
 """Rows that a class needs, so that a model can have an opinion of it."""
-FEATURES = 200_000
+FEATURES = 2**20
+"""Terms are hashed, so that memory does not grow with the vocabulary."""
+READ = 4000
+"""Characters of a text that an opinion is formed of."""
+MOST_CHARACTERS = 5_000_000
+"""Of all texts together: about 60 bytes of memory each where they are Chinese."""
 MOST_CLASSES = 50
 OUTLIER = 4.0
 """Robust standard deviations from which a score is doubtful."""
@@ -43,10 +48,19 @@ class Sheet:
     labels: list[Any] = field(default_factory=list)
     shown: list[str] = field(default_factory=list)
     unit: list[int] = field(default_factory=list)
+    rows: int = 0
+    characters: int = 0
 
-    def add(self, at: RowRef, text: Any, label: Any, shown: str, unit: str) -> None:
+    @property
+    def full(self) -> bool:
+        return self.characters >= MOST_CHARACTERS
+
+    def add(self, at: RowRef, text: str | list[str], label: Any, shown: str, unit: str) -> None:
+        read = text[:READ] if isinstance(text, str) else text
+        self.rows += not self.at or self.at[-1] != at
+        self.characters += len(read) if isinstance(read, str) else sum(map(len, read))
         self.at.append(at)
-        self.texts.append(text)
+        self.texts.append(read)
         self.labels.append(label)
         self.shown.append(shown)
         self.unit.append(hash_of(unit))
@@ -118,6 +132,7 @@ def probabilities(
     import numpy
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
+    from sklearn.multiclass import OneVsRestClassifier
 
     fold = numpy.asarray(units) % FOLDS
     chances = numpy.zeros((len(given), count))
@@ -127,7 +142,8 @@ def probabilities(
         seen = numpy.unique(given[~inside])
         if not inside.any() or len(seen) < 2:
             continue
-        model = LogisticRegression(C=4.0, max_iter=200, tol=1e-3)
+        model: Any = LogisticRegression(C=4.0, solver="liblinear", tol=1e-2)
+        model = model if len(seen) == 2 else OneVsRestClassifier(model)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)  # an opinion need not be exact
             model.fit(features[~inside], given[~inside])
@@ -137,19 +153,25 @@ def probabilities(
 
 def vectors(texts: Sequence[Any]) -> tuple[Any, str]:
     """TF-IDF, and how it was made: one or two words; 1 to 3 characters of Chinese; lists are features as they are."""
-    from sklearn.feature_extraction.text import TfidfVectorizer
+    import numpy
+    from sklearn.feature_extraction.text import HashingVectorizer, TfidfTransformer
 
-    common: dict[str, Any] = {"min_df": 2, "sublinear_tf": True, "max_features": FEATURES}
+    how: dict[str, Any]
     if isinstance(texts[0], list):
-        form, method = TfidfVectorizer(analyzer=lambda listed: listed, **common), "words around a token"
+        how, method = {"analyzer": _as_they_are}, "words around a token"
     elif sum(written_in_han(text) for text in texts) * 2 > len(texts):
-        form, method = TfidfVectorizer(analyzer="char", ngram_range=(1, 3), **common), "TF-IDF of 1 to 3 characters"
+        how, method = {"analyzer": "char", "ngram_range": (1, 3)}, "TF-IDF of 1 to 3 characters"
     else:
-        form, method = TfidfVectorizer(ngram_range=(1, 2), **common), "TF-IDF of 1 to 2 words"
-    try:
-        return form.fit_transform(texts), method
-    except ValueError:  # no term occurs twice
-        return form.set_params(min_df=1).fit_transform(texts), method
+        how, method = {"ngram_range": (1, 2)}, "TF-IDF of 1 to 2 words"
+    hashing: Any = HashingVectorizer(n_features=FEATURES, alternate_sign=False, norm=None, dtype=numpy.float32, **how)
+    counts = hashing.transform(texts)
+    twice = numpy.bincount(counts.indices, minlength=FEATURES) >= 2
+    kept = counts[:, twice] if twice.any() else counts
+    return TfidfTransformer(sublinear_tf=True).fit_transform(kept), method
+
+
+def _as_they_are(listed: list[str]) -> list[str]:
+    return listed
 
 
 def several(sheet: Sheet, most: int, progress: Progress) -> Doubts | None:

@@ -8,7 +8,9 @@ from pathlib import Path
 import numpy
 import pytest
 
-from llm_os.tasks.quality.labels import confident
+from llm_os.spec.quality import RowRef
+from llm_os.tasks.datasets.sentic_data import read, select
+from llm_os.tasks.quality.labels import MOST_CHARACTERS, READ, Sheet, confident
 
 from .bed import described, real
 
@@ -29,6 +31,24 @@ def test_planted_wrong_labels_are_found(tmp_path: Path, language: str, among_fla
     assert all(doubt.label != doubt.likely and doubt.margin < 0 for doubt in doubts.rows)
     assert [doubt.margin for doubt in doubts.rows] == sorted(doubt.margin for doubt in doubts.rows)
     assert any(sentence.startswith(f"Doubtful labels: {doubts.count:,}") for sentence in bed.sentences)
+
+
+def test_planted_wrong_labels_of_three_classes_are_found(tmp_path: Path) -> None:
+    names = ["negative", "neutral", "positive"]
+    rows = [dict(row) for row in select(read("en"), 3)[0]][::10]
+    wrong = set(random.Random(3).sample(range(len(rows)), len(rows) // 20))
+    for number in wrong:
+        rows[number]["label"] = names[(names.index(str(rows[number]["label"])) + 1 + number % 2) % 3]
+    bed = described(tmp_path, {"train": rows}, {"labels": names}, suspicious=10_000)
+    doubts = bed.quality.doubts
+    assert doubts is not None
+    first = {doubt.at.row for doubt in doubts.rows[: 2 * len(wrong)]}
+    assert len(first & wrong) >= 0.2 * len(wrong), "twice what chance would find"
+    assert {doubt.likely for doubt in doubts.rows} == set(names)
+    finding = next(finding for finding in bed.quality.findings if finding.check == "labels")
+    assert doubts.agreement < 0.7
+    assert finding.severity == "note"
+    assert "which is little to go by" in finding.sentence
 
 
 def test_a_row_is_doubtful_where_it_passes_the_bar_of_another_class() -> None:
@@ -92,3 +112,11 @@ def test_too_few_rows_for_an_opinion_give_none(tmp_path: Path) -> None:
     assert (
         described(tmp_path / "c", {"train": real("en", 100)}, {"kind": "text", "labels": None}).quality.doubts is None
     )
+
+
+def test_long_texts_are_read_in_part_and_only_so_many_of_them() -> None:
+    sheet = Sheet()
+    while not sheet.full:
+        sheet.add(RowRef(split="train", row=sheet.rows), "word " * 10_000, "x", "", "unit")
+    assert sheet.rows == -(-MOST_CHARACTERS // READ)
+    assert {len(text) for text in sheet.texts} == {READ}
