@@ -96,7 +96,7 @@ def test_two_versions_are_compared_and_evaluations_reused(place: Place) -> None:
     again = place.cli("evaluate", "tuned-6", str(place.data), "--against", "tuned-1")
     after = [job for job in place.told("jobs", "--limit", "100") if job["spec"]["task"].startswith("evaluation/")]
     assert again == said
-    assert len(after) == 2 * len(before) == 6
+    assert len(after) == len(before) + 3
     assert all(job["cached"] for job in after[:3])
 
 
@@ -159,7 +159,7 @@ def test_the_card_is_made_of_what_was_recorded(place: Place) -> None:
     assert re.search(r"Against tuned-1@1: accuracy \+0\.\d+ \(.*\), p < 0\.001 \(McNemar, exact\); certain\.", text)
     assert "held out from the data it was trained on" in text
     assert "licence of its weights is not stated" in text
-    assert sum("where domain is tweet" in line for line in facts["limits"]) == 1
+    assert sum(line.startswith("On reviews/test it is worse where domain is tweet") for line in facts["limits"]) == 1
     assert str(place.root) not in text
     base = place.cli("models", "card", "tiny")
     assert "It has not been evaluated here" in base
