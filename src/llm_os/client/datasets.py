@@ -62,6 +62,12 @@ class Dataset:
         return tuple(str(label) for label in labels) if isinstance(labels, list) else None
 
     @property
+    def steps(self) -> tuple[Mapping[str, Json], ...]:
+        """What was done to the rows, in order: `step`, `options`, `rows_in`, `rows_out` and `notes`, its counts."""
+        steps = self._facts.meta.get("steps")
+        return tuple(step for step in steps if isinstance(step, dict)) if isinstance(steps, list) else ()
+
+    @property
     def fingerprint(self) -> str:
         """`sha256:...` of the rows: equal for equal rows in equal order."""
         whole = str(self._split_facts.get("fingerprint"))

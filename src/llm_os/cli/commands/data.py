@@ -29,6 +29,13 @@ def data_options(function: Any) -> Any:
             click.option("--limit", type=int, help="At most this many rows."),
             click.option("--test-size", type=float, default=0.2, show_default=True),
             click.option("--seed", type=int, default=42, show_default=True),
+            click.option(
+                "--step",
+                "steps",
+                multiple=True,
+                metavar="NAME[:OPTION=VALUE,...]",
+                help="A preparation step; give several in order. None: clean.",
+            ),
             click.option("--redact", is_flag=True, help="Put placeholders in the place of personal data."),
         ]
     ):
@@ -38,7 +45,32 @@ def data_options(function: Any) -> Any:
 
 def prepared(source: str, options: dict[str, Any]) -> Any:
     labels: int | Literal["score"] = "score" if options["labels"] == "score" else _integer(options["labels"])
-    return load_data(source, **{**options, "labels": labels})
+    steps = [_step(text) for text in options["steps"]] or None
+    return load_data(source, **{**options, "labels": labels, "steps": steps})
+
+
+def _step(text: str) -> tuple[str, dict[str, Any]]:
+    """`clean`, `deduplicate:threshold=0.9,conflicts=drop` or `language:{"keep": ["en", "zh"]}`."""
+    name, _, rest = text.partition(":")
+    options: dict[str, Any] = {}
+    try:
+        if rest.startswith("{"):
+            return name, dict(json.loads(rest))
+        for part in rest.split(",") if rest else []:
+            option, value = part.split("=", 1)
+            options[option] = _value(value)
+    except ValueError:
+        raise InvalidOptionError(
+            f"--step {text} cannot be read.", hint="Write NAME, NAME:OPTION=VALUE,OPTION=VALUE or NAME:{JSON}."
+        ) from None
+    return name, options
+
+
+def _value(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
 
 
 def _integer(text: str) -> int:
@@ -168,10 +200,7 @@ def pair(text: str) -> tuple[str, Any]:
     name, equals, value = text.partition("=")
     if not equals:
         raise InvalidOptionError(f"--option {text} has no value.", hint="Write --option NAME=VALUE.")
-    try:
-        return name, json.loads(value)
-    except ValueError:
-        return name, value
+    return name, _value(value)
 
 
 COMMANDS = {"data": data, "train": train}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping
 from typing import Literal
 
@@ -13,6 +14,7 @@ from llm_os.spec.base import Spec
 from llm_os.spec.resources import Capacity, ResourceSpec
 from llm_os.tasks.context import Context
 from llm_os.tasks.datasets import splits
+from llm_os.tasks.datasets.ingest import SIDE
 from llm_os.tasks.datasets.kinds import KINDS
 from llm_os.tasks.datasets.spool import Spool
 from llm_os.tasks.datasets.stored import read
@@ -68,6 +70,8 @@ class Fold(Task[FoldOptions]):
                 )
             name = str(meta.get("name") or "data")
             rows = {"train": kept[~test], "test": kept[test]}
+            if (data.path / SIDE).is_dir():
+                shutil.copytree(data.path / SIDE, context.output / SIDE)
             write_dataset(
                 context,
                 name=name,

@@ -61,8 +61,10 @@ def _recorded(rows: Iterator[Row], chosen: Chosen, record: dict[str, Json], benc
     yield from counted(chosen.step.apply(counted(rows, tally, "in"), chosen.options, bench), tally, "out")
     record["rows_in"] = _number(record.get("rows_in")) + tally["in"]
     record["rows_out"] = _number(record.get("rows_out")) + tally["out"]
-    before: Any = record.get("notes") or {}
-    record["notes"] = dict(Counter(before) + bench.notes)
+    before: Any = record.get("notes")
+    notes = Counter(before)
+    notes.update(bench.notes)
+    record["notes"] = dict(notes)
 
 
 def _number(value: Json) -> int:

@@ -1,6 +1,6 @@
 """De-duplication: of texts that are equal, or nearly equal by MinHash, one row stays.
 
-Knows rows by number only: they wait on disk. In memory are 8 bytes a row, and about 600 a distinct text where nearly
+Knows rows by number only: they wait on disk. In memory are about 150 bytes a distinct text, and 600 more where nearly
 equal ones are looked for.
 """
 

@@ -34,7 +34,7 @@ class Segment(Step[SegmentOptions]):
 
         for row in rows:
             if options.column is not None:
-                found = " ".join(segmented(text) for text in texts(row)).split(" ")
+                found = " ".join(segmented(text) for text in texts(row)).split()
                 yield {**row, options.column: [*found]}
                 continue
             changed = with_texts(row, segmented)

@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar, get_origin
 
 from pydantic import Field
 
@@ -145,7 +145,7 @@ def choose(specs: Sequence[StepSpec]) -> list[Chosen]:
                 hint=did_you_mean(unknown[0], step.Options.model_fields),
             )
         try:
-            options = step.Options.model_validate(dict(spec.options))
+            options = step.Options.model_validate(_lists(step.Options, spec.options))
         except ValidationError as error:
             first = error.errors()[0]
             name = ".".join(map(str, first["loc"])) or "options"
@@ -154,6 +154,12 @@ def choose(specs: Sequence[StepSpec]) -> list[Chosen]:
             ) from error
         chosen.append(Chosen(spec.step, step, options, spec.content))
     return chosen
+
+
+def _lists(model: type[Spec], options: Mapping[str, Json]) -> dict[str, Json]:
+    """One word stands for a list of one: `keep="en"`."""
+    listed = {name for name, field in model.model_fields.items() if get_origin(field.annotation) is tuple}
+    return {name: [value] if name in listed and isinstance(value, str) else value for name, value in options.items()}
 
 
 def counted(rows: Iterator[Row], tally: Counter[str], name: str) -> Iterator[Row]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cache
 
 from pydantic import Field
@@ -11,7 +11,7 @@ from llm_os.errors import DataError, did_you_mean
 from llm_os.spec.base import Spec
 from llm_os.tasks.preparation.step import Bench, Row, Step
 from llm_os.tasks.preparation.texts import with_texts
-from llm_os.tasks.preparation.words import HAN, NEGATIONS, is_word, language_of, pieces
+from llm_os.tasks.preparation.words import NEGATIONS, is_word, language_of, pieces
 
 
 class StopWordsOptions(Spec):
@@ -44,25 +44,31 @@ class StopWords(Step[StopWordsOptions]):
             if options.negations:
                 listed -= NEGATIONS.get(language, frozenset())
             parts = pieces(text, language)
-            kept = [piece for piece in parts if piece.lower().replace("’", "'") not in listed]
+            kept = without(parts, listed)
             if not any(map(is_word, kept)):
                 bench.notes["only stop words"] += 1
                 return text
-            bench.notes["words taken out"] += len(parts) - len(kept)
-            return tidy(kept)
+            bench.notes["words taken out"] += sum(map(is_word, parts)) - sum(map(is_word, kept))
+            return "".join(kept).strip()
 
+        bench.notes.update({"words taken out": 0, "only stop words": 0})
         for row in rows:
             yield with_texts(row, filtered)
 
 
-def tidy(parts: list[str]) -> str:
-    """The pieces joined, without the doubled and trailing spaces that dropped words leave behind."""
-    found: list[str] = []
+def without(parts: Sequence[str], listed: frozenset[str]) -> list[str]:
+    """The pieces but the listed words, each of which takes a space with it."""
+    kept: list[str] = []
+    dropped = False
     for piece in parts:
-        if not (piece.isspace() and (not found or found[-1].isspace())):
-            found.append(piece)
-    text = "".join(found).strip()
-    return text if HAN.search(text) else text.replace(" .", ".").replace(" ,", ",")
+        if piece.lower().replace("’", "'") in listed:
+            dropped = True
+            continue
+        if dropped and kept and kept[-1].isspace() and not is_word(piece):
+            kept.pop()
+        kept.append(piece)
+        dropped = False
+    return kept
 
 
 def languages() -> frozenset[str]:

@@ -181,3 +181,21 @@ def test_chat_becomes_plain_text_and_is_packed(tmp_path: Path) -> None:
     assert rows_of(tmp_path, "test")[0]["text"].startswith("user: What is")
     assert meta["splits"]["train"]["rows"] < 24
     assert all("boundaries" in row for row in rows_of(tmp_path, "train"))
+
+
+def test_every_source_of_data_takes_the_model_that_its_steps_name() -> None:
+    sources = [plugins.load("task", name) for name in plugins.names("task") if name.startswith("datasets/")]
+    taking = [source for source in sources if "steps" in source.Options.model_fields]
+    assert len(taking) >= 3
+    assert all("tokenizer" in source.optional_inputs for source in taking)
+
+
+def test_a_fold_keeps_what_the_steps_left_and_recorded(tmp_path: Path) -> None:
+    steps = [{"step": "clean"}, {"step": "encode", "options": {"min_count": 1}}]
+    meta = table(tmp_path / "one", REVIEWS, steps=steps)
+    facts = ArtifactFacts(digest="sha256:" + "1" * 64, kind="dataset", size=1, meta=meta)
+    given = {"data": InputFolder(tmp_path / "one" / "output", facts)}
+    fold = work(tmp_path / "two", "datasets/fold", given, folds=4)
+    assert fold["steps"] == meta["steps"]
+    assert (tmp_path / "two" / "output" / SIDE / "tokenizer.json").exists()
+    assert all(row["input_ids"] for row in rows_of(tmp_path / "two", "test"))

@@ -22,7 +22,7 @@ def test_a_mixed_file_is_told_apart(tmp_path: Path) -> None:
 
 
 def test_drop_takes_out_what_it_names_only(tmp_path: Path) -> None:
-    rows = Stepping.at(tmp_path).run("language", texts(FRENCH, "ok"), drop=["fr"], column=None)
+    rows = Stepping.at(tmp_path).run("language", texts(FRENCH, "ok"), drop="fr", column=None)
     assert rows == texts("ok")
 
 

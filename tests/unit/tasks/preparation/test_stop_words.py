@@ -16,6 +16,7 @@ from .stepping import Stepping, real, texts
     [
         ("en", "It is not one of the films I wanted to watch.", "not films watch."),
         ("en", "I didn’t watch the film, it was dull.", "didn’t watch film, dull."),
+        ("en", "I enjoy it.  They did (too)!", "enjoy. ()!"),
         ("zh", "这部电影的音乐不好听", "这部电影音乐不好听"),
         ("zh", "电影 的 音乐 不 好听", "电影 音乐 不 好听"),
         ("unknown", "The music of the film", "music film"),
