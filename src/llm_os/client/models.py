@@ -18,7 +18,7 @@ from llm_os.client.gateway import Gateway
 from llm_os.client.jobs import Job, run, submit
 from llm_os.client.quality import Description
 from llm_os.client.results import TrainingResult, training_result
-from llm_os.errors import EmptyDataError, InvalidInputError, InvalidOptionError, UnsupportedModelError
+from llm_os.errors import EmptyDataError, InvalidInputError, InvalidOptionError, NotFoundError, UnsupportedModelError
 from llm_os.spec import api
 from llm_os.spec.base import Json, slug
 from llm_os.spec.deployments import DeploymentSpec
@@ -135,8 +135,8 @@ class Model:
         Args:
             data: what `load_data` returned, or a slice of it.
             epochs: the most that are run; early stopping may end sooner.
-            method: `full` trains every weight, `lora` an adapter; `auto` takes the first that fits into the memory
-                granted, and says why.
+            method: `full` trains every weight, `lora`, `dora` and `qlora` an adapter; `auto` takes the first that
+                fits into the memory granted, and says why.
             validation: rows to judge by; a share of `data`, a data set, or None: a tenth is held out.
             early_stopping: `auto`, True, False, or the epochs to wait for a better one.
             background: return a `Job` at once; it outlives this script.
@@ -215,7 +215,7 @@ class Model:
         spec = JobSpec(
             task=f"evaluation/{method or method_for(self.task, data.kind)}",
             options={**_rows_of(data), **options},
-            inputs={"model": self._record.manifest, "data": data.digest},
+            inputs={"model": self._whole().manifest, "data": data.digest},
         )
         job = run(self._connection, spec, f"Evaluating {self.version}")
         return evaluation(job, self.version, self._connection)
@@ -274,8 +274,38 @@ class Model:
         """
         engine = options.pop("engine", None)
         name = _checked_name(name, "a deployment") or slug(self._record.card)
-        spec = DeploymentSpec(name=name, model=self.version, engine=engine, options=options)
+        spec = DeploymentSpec(name=name, model=self._whole().ref, engine=engine, options=options)
         return deploy(self._connection, spec, keep=keep)
+
+    def merge(self, base: Model | None = None) -> Model:
+        """Put this adapter into the weights of its base; the handle then stands for the merged version.
+
+        Args:
+            base: the model it was trained on; None: the one recorded when it was trained here.
+
+        Raises:
+            UnsupportedModelError: this version is no adapter. NotFoundError: nobody knows its base.
+        """
+        if self._record.format != "adapter":
+            raise UnsupportedModelError(f"{self.version} is no adapter.", hint="Use it as it is.")
+        self._record = self._whole(base)
+        self._replica = None
+        return self
+
+    def _whole(self, base: Model | None = None) -> ModelVersion:
+        """This version as whole weights: an adapter is merged, at the first time; the rest stays."""
+        if self._record.format != "adapter":
+            return self._record
+        digest = base._record.manifest if base is not None else self._record.meta.get("base")
+        if not isinstance(digest, str):
+            raise NotFoundError(f"It is not recorded on what {self.version} was trained.", hint="Give base=model.")
+        spec = JobSpec(
+            task="adapters/merge",
+            inputs={"model": self._record.manifest, "base": digest},
+            name=slug(f"{self._record.card}-merged"),
+        )
+        job = run(self._connection, spec, f"Merging {self.version}")
+        return self._connection.transport.call("GET", f"/v1/models/{job.result['version']}", ModelVersion)
 
     def save(self, path: str | Path) -> Path:
         """Copy the files of this version into a new folder. Raises ConflictError if it holds anything."""
@@ -323,7 +353,9 @@ class Model:
         return self._record.card.removesuffix(f"-{slug(str(trained))}") if trained else self._record.card
 
     def _floats(self) -> ModelVersion:
-        """This version with weights that can be trained: GGUF is converted, at the first time; the rest stays."""
+        """This version with weights that can be trained: GGUF is converted and an adapter merged, at the first time."""
+        if self._record.format == "adapter":
+            return self._whole()
         if self._record.format != "gguf":
             return self._record
         spec = JobSpec(
@@ -342,8 +374,8 @@ class Model:
     def _private(self) -> Gateway:
         """A replica of this session's own, started on demand and kept warm by use."""
         name = slug(f"private-{self._record.card}-{self._record.number}")[:50] + self._connection.session[-6:]
-        spec = DeploymentSpec(name=slug(name), model=self.version, idle_after=self._connection.idle_after)
         if self._replica is None or self._replica.state != "ready":
+            spec = DeploymentSpec(name=slug(name), model=self._whole().ref, idle_after=self._connection.idle_after)
             self._replica = deploy(self._connection, spec, private=True)
         return Gateway(self._replica.url, self._replica.key, self._replica.name)
 

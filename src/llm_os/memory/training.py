@@ -11,6 +11,10 @@ BASE = 600 * 2**20
 ACTIVATIONS = 34
 """Values kept per token, layer and hidden unit for the backward pass (Korthikanti et al. 2022, section 4.1: 34 s b h
 bytes in half precision; here taken as values of 2 bytes plus fp32 copies, so 34 x 4 bytes is an upper bound)."""
+SLICE = 512
+"""Target tokens of a language model that go through its head at once."""
+LOGIT = 14
+"""Bytes of a logit while its loss is computed: in half precision, in fp32, its softmax and its gradient."""
 BEST_COPY = 4
 """Bytes per trained parameter for the best weights that early stopping keeps."""
 
@@ -37,6 +41,11 @@ def estimate(
     trained = parameters if trainable is None else trainable
     state = int(weight_bytes * parameters) + (4 + state_bytes + BEST_COPY) * trained
     return BASE + state + batch_size * per_sequence(hidden, layers, length)
+
+
+def slice_of_logits(vocabulary: int) -> int:
+    """Bytes of the logits of a slice of targets of a language model: at most one slice is held at a time."""
+    return SLICE * vocabulary * LOGIT
 
 
 def per_sequence(hidden: int, layers: int, length: int, *, again: bool = False) -> int:

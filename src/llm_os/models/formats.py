@@ -14,6 +14,15 @@ from llm_os.spec.base import Json
 PICKLED = {".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".joblib", ".model_state"}
 PRECISIONS = {"F32": "fp32", "F16": "fp16", "BF16": "bf16", "F64": "fp64", "I8": "int8", "U8": "int8"}
 FLOATS = {"F64", "F32", "F16", "BF16", "I8", "U8"}
+ADAPTER = "adapter_model.safetensors"
+ADAPTER_TASKS = {
+    "CAUSAL_LM": "text-generation",
+    "SEQ_CLS": "text-classification",
+    "TOKEN_CLS": "token-classification",
+    "SEQ_2_SEQ_LM": "text2text-generation",
+    "FEATURE_EXTRACTION": "feature-extraction",
+}
+"""peft's names of tasks -> ours."""
 MOST_HEADER = 100 * 2**20
 MOST_STRING = 64 * 2**20
 MOST_ITEMS = 10_000_000
@@ -71,6 +80,8 @@ def _single_file(path: Path) -> dict[str, Json]:
 
 
 def _transformers_folder(folder: Path, tensors: list[str]) -> dict[str, Json]:
+    if ADAPTER in tensors:
+        return _adapter(folder)
     config = _json(folder, "config.json")
     if not ((folder / "tokenizer.json").exists() or (folder / "vocab.txt").exists()):
         raise ModelError(
@@ -106,6 +117,24 @@ def _chat_template(folder: Path) -> bool:
     if (folder / "chat_template.jinja").exists():
         return True
     return (folder / "tokenizer_config.json").exists() and "chat_template" in _json(folder, "tokenizer_config.json")
+
+
+def _adapter(folder: Path) -> dict[str, Json]:
+    """Facts of an adapter in peft's form: it runs only together with its base."""
+    config = _json(folder, "adapter_config.json")
+    count, dtypes = read_safetensors(folder / ADAPTER)
+    return {
+        "format": "adapter",
+        "precision": PRECISIONS.get(sorted(dtypes)[0], "fp32") if len(dtypes) == 1 else "mixed",
+        "task": ADAPTER_TASKS.get(str(config.get("task_type")), "unknown"),
+        "architecture": str(config.get("peft_type", "unknown")),
+        "parameters": count,
+        "labels": None,
+        "context_length": 0,
+        "hidden_size": 0,
+        "layers": 0,
+        "chat_template": _chat_template(folder),
+    }
 
 
 TASKS = (

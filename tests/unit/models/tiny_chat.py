@@ -50,6 +50,7 @@ def tiny_llama(tokenizer: Any, **config: Any) -> Any:
         "intermediate_size": 64,
         "max_position_embeddings": 256,
         "tie_word_embeddings": True,
+        "initializer_range": 0.2,  # a frozen base of smaller weights leaves an adapter nothing to learn with
         "bos_token_id": tokenizer.bos_token_id,
         "eos_token_id": tokenizer.eos_token_id,
         "pad_token_id": tokenizer.pad_token_id,

@@ -25,7 +25,7 @@ from llm_os.tasks.training.examples import Examples
 from llm_os.tasks.training.loop import Loop, Outcome
 from llm_os.tasks.training.options import LENGTH, TrainingOptions
 
-SPECIAL = ("label_smoothing", "class_weights", "mixup")
+SPECIAL = ("label_smoothing", "class_weights", "mixup", "packing", "beta")
 """Options of a training that have a meaning for some kinds of data only."""
 
 

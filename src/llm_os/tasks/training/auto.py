@@ -9,6 +9,7 @@ from typing import Any
 from pydantic import Field, create_model
 
 from llm_os import plugins
+from llm_os.errors import InvalidOptionError
 from llm_os.spec.artifacts import ArtifactFacts
 from llm_os.spec.jobs import Choice
 from llm_os.spec.resources import Capacity, ResourceSpec
@@ -104,7 +105,12 @@ def _candidates(
         choice = task.choose(definite, inputs, granted)
         if choice is not None:
             definite = task.Options.model_validate(choice.options)
-        size = task.resources(definite, inputs, granted)
+        try:
+            size = task.resources(definite, inputs, granted)
+        except InvalidOptionError:
+            if name == _methods()[0]:
+                raise
+            continue  # a smaller method may not know what this data needs
         need = size.accelerator_memory if size.accelerator_memory is not None else size.memory
         yield Candidate(name, definite.model_dump(mode="json", exclude_unset=True), need)
 

@@ -92,6 +92,11 @@ def save(
     context.checkpoint(progress.step, folder)
 
 
+def precision_of(folder: Path) -> str:
+    """The precision that a checkpoint's training computes at."""
+    return str(json.loads((folder / "state.json").read_text(encoding="utf-8"))["progress"]["precision"])
+
+
 def restore(
     folder: Path, identity: Mapping[str, str], model: Any, optimizer: Any
 ) -> tuple[Progress, dict[str, dict[str, Any]]]:

@@ -49,6 +49,10 @@ class Examples(ABC):
         """Token ids that can reach the input embedding, every one of them; None: any can."""
         return None
 
+    def begin(self, forward: Forward, batch_size: int) -> None:  # noqa: B027 - most need nothing
+        """Called once before the first step, without gradients, with the model as it is at the start (also when a
+        training goes on from a checkpoint); for what the loss compares with."""
+
     def strata(self) -> Sequence[Hashable] | None:
         """What must be in proportion when some are held out; None: nothing."""
         return None

@@ -97,10 +97,11 @@ class Loop:
         """Raises NothingLearntError, or `Stopped` when the kernel asked it to end (its checkpoint is whole then)."""
         before = fingerprint(self._model)
         found = self._context.latest_checkpoint()
+        self._progress.precision = self._choose() if found is None else checkpoints.precision_of(found.folder)
+        self._begin()
         if found is not None:
             self._resume(found)
         else:
-            self._progress.precision = self._choose()
             seeds.seed_all(self._options.seed, self._worker)
         stopped = False
         saved = time.monotonic()
@@ -124,6 +125,16 @@ class Loop:
             seconds=progress.seconds,
         )
 
+    def _begin(self) -> None:
+        """Let the examples look at the model at the start."""
+        import torch
+
+        self._model.eval()
+        with torch.inference_mode():
+            for examples in (self._train, self._valid):
+                if examples is not None:
+                    examples.begin(self._forward(self._progress.precision), self._batch)
+
     def _resume(self, found: Checkpoint) -> None:
         self._progress, more = checkpoints.restore(found.folder, self._identity, self._model, self._optimizer)
         self._best = more.get("best")
@@ -146,7 +157,7 @@ class Loop:
         """The model on the loop's device, at a precision; tensors are moved there."""
 
         def forward(**tensors: Any) -> Any:
-            moved = {name: value.to(self._device) for name, value in tensors.items()}
+            moved = {name: v.to(self._device) if hasattr(v, "to") else v for name, v in tensors.items()}
             with autocast(precision, self._device):
                 return self._model(**moved)
 

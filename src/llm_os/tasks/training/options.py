@@ -72,6 +72,10 @@ class TrainingOptions(Spec):
     """What a class counts in the loss: `balanced` is the inverse of its frequency, or give a number for each label."""
     mixup: float = Field(default=0.0, ge=0, le=10)
     """Blend each text with another one: parameter of the beta distribution, such as 0.2; 0: not."""
+    packing: bool | None = None
+    """Language models: put several texts into one row, where they do not see each other; none: texts yes, chats no."""
+    beta: float | None = Field(default=None, gt=0)
+    """Preference data: how much departing from the model at the start costs; none: 0.1."""
     checkpoint_every: float = Field(default=120.0, ge=0)
     """Seconds between checkpoints; 0: after every step."""
     threads: int | None = Field(default=None, ge=1)

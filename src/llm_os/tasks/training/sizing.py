@@ -46,7 +46,11 @@ class Size:
             weight_bytes=weight_bytes,
         )
         length = options.max_length or LENGTH
-        return cls(still, memory.per_sequence(hidden, layers, length, again=options.gradient_checkpointing))
+        text = memory.per_sequence(hidden, layers, length, again=options.gradient_checkpointing)
+        kind = application.kind_of(inputs["data"])
+        if kind in {"text", "chat", "preference"}:
+            still += memory.slice_of_logits(int(str(inputs["model"].meta.get("vocabulary") or 0)))
+        return cls(still, 2 * text if kind == "preference" else text)  # a pair is two texts
 
     def peak(self, texts: int) -> int:
         """Bytes with so many texts at once."""

@@ -1,0 +1,1 @@
+"""What is done with adapters that were trained and saved alone."""

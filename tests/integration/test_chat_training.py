@@ -1,0 +1,76 @@
+"""A chat model is tuned on real instructions through the real kernel, and what was made can be talked to."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytestmark = [pytest.mark.net, pytest.mark.slow, pytest.mark.timeout(900), pytest.mark.xdist_group("heavy")]
+
+TUNES = """
+import json, sys
+import llm_os, openai
+model = llm_os.load_model("smollm2")
+train_data, test_data = llm_os.load_data(sys.argv[1], limit=48)
+options = dict(epochs=2, batch_size=4, max_length=128, validation=test_data, early_stopping=2)
+result = model.train(train_data, method="lora", merge=False, **options)
+adapter, parent = model.version, model.lineage.parent
+text = model.generate("What is the capital of France?", max_tokens=24)
+stream = list(model.generate("What is the capital of France?", max_tokens=24, stream=True))
+again = model.merge()
+deployment = again.deploy("assistant")
+client = openai.OpenAI(base_url=deployment.url, api_key=deployment.key)
+messages = [{"role": "user", "content": "What is the capital of France?"}]
+answer = client.chat.completions.create(model="assistant", messages=messages, max_tokens=24, temperature=0)
+print(json.dumps({
+    "history": [dict(epoch) for epoch in result.history], "adapter": adapter, "parent": parent, "text": text,
+    "stream": stream, "merged": again.version, "answer": answer.choices[0].message.content,
+    "usage": answer.usage.completion_tokens, "task": again.task, "format": again.describe()["format"],
+}))
+"""
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Iterator[dict[str, str]]:
+    env = {
+        **os.environ,
+        "LLM_OS_HOME": str(tmp_path / "home"),
+        "LLM_OS_MANAGEMENT_PORT": "0",
+        "LLM_OS_GATEWAY_PORT": "0",
+        "XDG_RUNTIME_DIR": str(tmp_path),
+        "LLM_OS_LINGER": "3",
+    }
+    try:
+        yield env
+    finally:
+        subprocess.run([sys.executable, "-m", "llm_os.cli.main", "down"], env=env, capture_output=True, check=False)
+
+
+def test_instructions_are_learnt_and_the_result_is_chatted_with(
+    home: dict[str, str], demo_data: Callable[[str], Path]
+) -> None:
+    command = [sys.executable, "-c", TUNES, str(demo_data("alpaca_en_demo"))]
+    done = subprocess.run(command, env=home, capture_output=True, text=True, timeout=800, check=False)
+    assert done.returncode == 0, done.stderr
+    seen: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
+    held_out = [epoch["validation_loss"] for epoch in seen["history"]]
+    assert held_out[1] < held_out[0]
+    assert seen["adapter"] == "smollm2-alpaca-en-demo@1"
+    assert seen["parent"] == "smollm2-float@1"
+    assert (seen["merged"], seen["task"], seen["format"]) == (
+        "smollm2-alpaca-en-demo-merged@1",
+        "text-generation",
+        "safetensors",
+    )
+    assert "Paris" in seen["text"]
+    assert "".join(seen["stream"]) == seen["text"]
+    assert len(seen["stream"]) > 2
+    assert seen["answer"] == seen["text"]
+    assert 0 < seen["usage"] <= 24
