@@ -134,7 +134,7 @@ def resources() -> Resources:
 
 
 def load_data(
-    source: str | Path,
+    source: Any,
     *,
     language: str = "en",
     labels: int | Literal["score"] = 2,
@@ -143,7 +143,7 @@ def load_data(
     text: str | None = None,
     label: str | None = None,
     limit: int | None = None,
-    test: str | Path | None = None,
+    test: Any = None,
     steps: sources.Steps | None = None,
     redact: bool = False,
     **options: Any,
@@ -151,16 +151,20 @@ def load_data(
     """Prepare data and return (training, test). The same call gives the same rows, at once the second time.
 
     Args:
-        source: `sentic_data`, or a file: csv, tsv, json, jsonl, parquet, arrow.
+        source: `sentic_data`; a file (csv, tsv, json, jsonl, parquet, arrow; also packed: gz, bz2, xz, zst); a folder
+            (texts in a folder for each class, data files in splits, what `datasets` saved); `hub:owner/name`; the
+            address of a database, with `query=`; a pandas or polars frame; rows (dictionaries, or texts with labels).
         language: `en` or `zh` (built-in data); other codes describe own data.
         labels: number of classes, or "score" for numbers. Own files: 2 means "as many as there are".
         test_size: share of the rows that is kept for the test. seed: of the split.
         text, label: column names of an own file. limit: at most this many rows.
-        test: a file of test rows; then `source` is the training file, and texts that are in both are refused.
+        test: test rows of the same sort (a file, a frame, rows, a query); then `source` is all for training, and
+            texts that are in both are refused.
         steps: preparation steps in order: `"clean"`, or `("clean", {"html": False})`. None: cleaning; `[]`: nothing.
         redact: put `[EMAIL]`, `[PHONE]`, ... in the place of personal data; what was found is counted.
         options: further options of the source: `kind`, `split`, `group`, `time`, `near_duplicates`, `leaks`,
-            `bad_rows`, `other`; docs/reference/plugins.md lists them.
+            `bad_rows`, `other`, `query`, `train_split`, `test_split`, `config`, `revision`;
+            docs/reference/plugins.md lists them.
 
     Raises:
         NotFoundError, DataError and its kinds: what is wrong, where, and what to do.
@@ -169,9 +173,10 @@ def load_data(
     common: dict[str, Json] = {"test_size": test_size, "seed": seed, "limit": limit, "language": language}
     given, inputs = sources.with_model(sources.listed(steps, redact=redact), _version)
     common |= {"labels": labels, "steps": given, **sources.options_of(options)}
-    spec = sources.job_for(source, common, {"text": text, "label": label}, test)
-    spec = spec.model_copy(update={"inputs": {**spec.inputs, **inputs}})
-    job = run(connect(), spec, f"Preparing {Path(str(source)).name}")
+    columns = {"text": text, "label": label}
+    with sources.job_for(source, common, columns, test, connect().home) as found:
+        spec = found.spec.model_copy(update={"inputs": {**found.spec.inputs, **inputs}})
+        job = run(connect(), spec, f"Preparing {found.title}")
     path_of = f"/v1/artifacts/{job.result['artifact']}"
     facts = connect().transport.call("GET", path_of, ArtifactFacts)
     return Dataset(connect(), facts, "train"), Dataset(connect(), facts, "test")

@@ -29,7 +29,7 @@ class WithoutKernel:
     session = "session"
 
     def __init__(self, root: Path, models: dict[str, Path]) -> None:
-        self._root = root
+        self._root = self.home = root
         self._models = {name: (folder, _digest(name)) for name, folder in models.items()}
         self._made: dict[str, InputFolder] = {}
         self.jobs: list[JobSpec] = []

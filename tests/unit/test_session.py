@@ -70,13 +70,18 @@ def test_a_mistyped_model_is_answered_with_ones_own_and_the_catalogues(
         llm_os.load_model(typed)
 
 
-def test_columns_are_for_files() -> None:
-    with pytest.raises(InvalidInputError, match="Leave `text` out"):
-        sources.job_for("sentic_data", {}, {"text": "tweet", "label": None}, None)
+def test_columns_are_for_files(tmp_path: Path) -> None:
+    columns = {"text": "tweet", "label": None}
+    with (
+        pytest.raises(InvalidInputError, match="Leave `text` out"),
+        sources.job_for("sentic_data", {}, columns, None, tmp_path),
+    ):
+        pass
 
 
-def test_a_mistyped_data_set_is_told_from_a_missing_file(tmp_path: Path) -> None:
-    with pytest.raises(NotFoundError, match="Did you mean 'sentic_data'"):
-        sources.job_for("sentic_dat", {}, {}, None)
-    with pytest.raises(NotFoundError, match="There is no file"):
-        sources.job_for(tmp_path / "none.csv", {}, {}, None)
+@pytest.mark.parametrize(
+    ("name", "words"), [("sentic_dat", "Did you mean 'sentic_data'"), ("none.csv", "There is no file")]
+)
+def test_a_mistyped_data_set_is_told_from_a_missing_file(tmp_path: Path, name: str, words: str) -> None:
+    with pytest.raises(NotFoundError, match=words), sources.job_for(name, {}, {}, None, tmp_path):
+        pass

@@ -1,13 +1,16 @@
-"""From what `load_data` was given to the job that prepares it; reads nothing but names and hashes of files."""
+"""From what `load_data` was given to the job that prepares it; reads hashes of files, and rows in memory."""
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from llm_os.client import addresses, rows, uploads
 from llm_os.errors import InvalidInputError, NotFoundError, did_you_mean
 from llm_os.spec.base import Json
 from llm_os.spec.jobs import JobSpec
@@ -19,36 +22,92 @@ Steps = Sequence[str | tuple[str, Mapping[str, Any]] | Mapping[str, Any]]
 """Preparation steps: a name, a name with options, or `{"step": name, "options": {...}}`."""
 
 
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """The job that prepares a source, and what it is called while it runs."""
+
+    spec: JobSpec
+    title: str
+
+
+@contextlib.contextmanager
 def job_for(
-    source: str | Path, options: Mapping[str, Json], columns: Mapping[str, str | None], test: str | Path | None
-) -> JobSpec:
-    """The job that prepares `source`.
+    source: Any, options: Mapping[str, Json], columns: Mapping[str, str | None], test: Any, home: Path
+) -> Iterator[Prepared]:
+    """The job that prepares `source`; what it reads is there as long as the block runs.
 
     Args:
-        options: what every source knows (`tasks/datasets/options.py`). columns: named by role: `text`, `label`.
-        test: a file of test rows.
+        source: see `load_data`. options: what every source knows (`tasks/datasets/options.py`).
+        columns: named by role: `text`, `label`.
+        test: test rows: a file, a frame or rows, or a second query. home: where rows in memory are put for the job.
 
     Raises:
-        NotFoundError: no such file or data set.
+        NotFoundError: no such file or data set. InvalidInputError: what does not go together.
     """
-    name = str(source)
-    if name in BUILT_IN:
-        if test is not None:
-            raise InvalidInputError(f"{name} brings its own test rows.", hint="Leave `test` out.")
-        named = [role for role, column in columns.items() if column is not None]
-        if named:
-            raise InvalidInputError(f"{name} has its own columns.", hint=f"Leave `{named[0]}` out; it is for files.")
-        return JobSpec(task=f"datasets/{name}", options=dict(options))
-    path = existing(name)
-    given: dict[str, Json] = {**options, **columns, "path": str(path), "content": sha256(path)}
-    if given.get("labels") == 2:
-        given["labels"] = None  # the default: as many classes as there are
-    if given.get("language") == "en":
-        given["language"] = "unknown"  # the default too: nobody said
+    with contextlib.ExitStack() as stack:
+        name = str(source) if isinstance(source, str | Path) else ""
+        if name in BUILT_IN:
+            _no_test(name, test)
+            named = [role for role, column in columns.items() if column is not None]
+            if named:
+                raise InvalidInputError(
+                    f"{name} has its own columns.", hint=f"Leave `{named[0]}` out; it is for files."
+                )
+            yield Prepared(JobSpec(task=f"datasets/{name}", options=dict(options)), name)
+            return
+        given: dict[str, Json] = {**options, **columns}
+        if given.get("labels") == 2:
+            given["labels"] = None  # the default: as many classes as there are
+        if given.get("language") == "en":
+            given["language"] = "unknown"  # the default too: nobody said
+        if name.startswith("hub:"):
+            _no_test(name, test)
+            yield Prepared(JobSpec(task="datasets/hub", options={**given, "source": name}), name)
+        elif addresses.is_address(name):
+            yield Prepared(_sql(stack, home, name, given, test), "the query")
+        elif name and existing(name).is_dir():
+            _no_test(name, test)
+            folder = existing(name)
+            given |= {"path": str(folder), "content": folder_sha256(folder)}
+            yield Prepared(JobSpec(task="datasets/folder", options=given), folder.name)
+        else:
+            given |= _table(stack, home, source, "path", "content", given)
+            if test is not None:
+                given |= _table(stack, home, test, "test", "test_content", given)
+            given.setdefault("name", None if name else "rows")
+            yield Prepared(JobSpec(task="datasets/table", options=given), str(given.get("called") or Path(name).name))
+
+
+def _no_test(name: str, test: Any) -> None:
     if test is not None:
-        beside = existing(str(test))
-        given |= {"test": str(beside), "test_content": sha256(beside)}
-    return JobSpec(task="datasets/table", options=given)
+        raise InvalidInputError(f"{name} brings its own test rows.", hint="Leave `test` out.")
+
+
+def _table(
+    stack: contextlib.ExitStack, home: Path, source: Any, path: str, content: str, given: Mapping[str, Json]
+) -> dict[str, Json]:
+    """Options that name a file: the user's, or one of the rows that were given."""
+    if isinstance(source, str | Path):
+        file = existing(str(source))
+        return {path: str(file), content: sha256(file)}
+    called = rows.title_of(source)
+    found = rows.rows_of(source, skip=given.get("bad_rows") == "skip")
+    place, digest = stack.enter_context(uploads.rows(home, found))
+    return {path: str(place), content: digest, **({"called": called} if path == "path" else {})}
+
+
+def _sql(stack: contextlib.ExitStack, home: Path, name: str, given: dict[str, Json], test: Any) -> JobSpec:
+    """A query's job. An address that holds a password goes through a file that only the user can read."""
+    if not given.get("query"):
+        raise InvalidInputError(
+            "A database needs a query.", hint="load_data(address, query='SELECT text, label FROM reviews')."
+        )
+    if test is not None and not isinstance(test, str):
+        raise InvalidInputError("The test of a query is a query.", hint="Give `test='SELECT ...'`.")
+    address = addresses.absolute(name)
+    shown = addresses.shown(address)
+    secret = None if shown == address else str(stack.enter_context(uploads.secret(home, address)))
+    return JobSpec(task="datasets/sql", options={**given, "address": shown, "secret": secret, "test": test})
 
 
 def listed(steps: Steps | None, *, redact: bool = False) -> list[Json] | None:
@@ -151,6 +210,16 @@ def sha256(path: Path) -> str | None:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise NotFoundError(f"'{path}' cannot be read: {error.strerror}.", hint="Check its permissions.") from error
+
+
+def folder_sha256(folder: Path) -> str:
+    """Over names and contents of its files, hidden ones left out; as `tasks/datasets/folder.py` checks it."""
+    whole = hashlib.sha256()
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder)
+        if path.is_file() and not any(part.startswith((".", "__MACOSX")) for part in name.parts):
+            whole.update(f"{name.as_posix()}\x00{sha256(path)}\n".encode())
+    return whole.hexdigest()
 
 
 def options_of(extra: Mapping[str, Any]) -> dict[str, Json]:

@@ -28,6 +28,11 @@ def data_options(function: Any) -> Any:
             click.option("--label", help="Column of the label (own files)."),
             click.option("--limit", type=int, help="At most this many rows."),
             click.option("--test-size", type=float, default=0.2, show_default=True),
+            click.option("--test", help="Test rows of the same sort: a file, or a second query."),
+            click.option("--query", help="What to read from a database: SELECT ..."),
+            click.option(
+                "--bad-rows", type=click.Choice(["refuse", "skip"]), help="Name a bad row, or count and skip."
+            ),
             click.option("--seed", type=int, default=42, show_default=True),
             click.option(
                 "--step",
@@ -46,7 +51,8 @@ def data_options(function: Any) -> Any:
 def prepared(source: str, options: dict[str, Any]) -> Any:
     labels: int | Literal["score"] = "score" if options["labels"] == "score" else _integer(options["labels"])
     steps = [_step(text) for text in options["steps"]] or None
-    return load_data(source, **{**options, "labels": labels, "steps": steps})
+    given = {name: value for name, value in options.items() if value is not None}
+    return load_data(source, **{**given, "labels": labels, "steps": steps})
 
 
 def _step(text: str) -> tuple[str, dict[str, Any]]:
@@ -121,7 +127,6 @@ def prepare(source: str, as_json: bool, **options: Any) -> int:
 @click.option("--split", type=click.Choice(["all", "train", "test"]), default="all", show_default=True)
 @click.option("--model", help="Count lengths in the tokens of this model too.")
 @click.option("--leaks", type=click.Choice(["refuse", "drop", "keep"]), default="keep", show_default=True)
-@click.option("--test", type=click.Path(exists=True), help="File of test rows; SOURCE is the training file then.")
 @click.option("--pictures", type=click.Path(path_type=Path), metavar="FOLDER", help="Write PNG pictures there.")
 @click.option(
     "--fail-on", type=click.Choice(["error", "warning"]), help="Exit with 1 where something that grave is found."

@@ -340,9 +340,11 @@ class Ingest:
     def _placed(self, error: DataError, where: str) -> DataError:
         """The same error with the row in its words: `has no label` becomes `Row 7 of 'a.csv' has no label.`"""
         message = self._shown(error.message, 1000)
-        if not message[:1].isupper():
+        if where in message:
+            pass  # the source said it already
+        elif not message[:1].isupper():
             message = f"{where} {message}." if message.startswith("has ") else f"{where}: {message}."
-        elif where not in message:
+        else:
             message = f"{where}: {message}"
         return type(error)(message, hint=error.hint, details=dict(error.details))
 

@@ -374,6 +374,11 @@ def words(row: Mapping[str, Any], column: str) -> str:
         return ""
     if isinstance(value, dict | list):
         raise DataError(f"column '{column}' holds a {type(value).__name__}, not a text", hint="Is it the right column?")
+    if isinstance(value, bytes):
+        try:
+            return value.decode().strip()
+        except UnicodeDecodeError:
+            raise DataError(f"column '{column}' holds bytes that are not UTF-8", hint="Is it a text?") from None
     return str(value).strip()
 
 

@@ -40,3 +40,30 @@ class DataOptions(Spec):
     """A row that cannot be read: an error that names it, or it is counted and left out."""
     language: str = Field(default="unknown", min_length=2, max_length=16)
     """`en`, `zh` or another ISO 639-1 code; `unknown`."""
+
+
+class OwnDataOptions(DataOptions):
+    """What all sources of the user's own data know besides."""
+
+    name: str | None = None
+    """What the data set is called; none: as its source."""
+    text: str | None = None
+    """Column of the texts (messages, tokens, prompts); none: the one with a usual name."""
+    label: str | None = None
+    """Column of the labels (tags, scores); none: the one with a usual name."""
+    other: str | None = None
+    """Column of the second text of pairs; none: the one with a usual name."""
+
+    @property
+    def asked(self) -> dict[str, str | None]:
+        """Columns that the user named, by role."""
+        return {"text": self.text, "label": self.label, "other": self.other}
+
+
+class SplitNames(OwnDataOptions):
+    """Of sources whose makers divided them already."""
+
+    train_split: str | None = None
+    """Name of the makers' split to train on; none: `train`, or the only one."""
+    test_split: str | None = None
+    """Name of the makers' split to test on; none: `test`, or else `validation`."""

@@ -15,12 +15,12 @@ from llm_os.spec.resources import Capacity, ResourceSpec
 from llm_os.tasks.context import Context
 from llm_os.tasks.datasets.format import format_of
 from llm_os.tasks.datasets.ingest import Ingest, Source, SourceRow
-from llm_os.tasks.datasets.options import DataOptions
+from llm_os.tasks.datasets.options import OwnDataOptions
 from llm_os.tasks.preparation.step import choose
 from llm_os.tasks.task import Task
 
 
-class TableOptions(DataOptions):
+class TableOptions(OwnDataOptions):
     path: str = Field(min_length=1, examples=["/data/reviews.csv"])
     """Absolute path of the file."""
     content: str | None = None
@@ -29,14 +29,8 @@ class TableOptions(DataOptions):
     """Absolute path of a file of test rows; none: some rows of `path` are kept for the test."""
     test_content: str | None = None
     """sha256 of the test file."""
-    name: str | None = None
-    """What the data set is called; none: as the file."""
-    text: str | None = None
-    """Column of the texts (messages, tokens, prompts); none: the one with a usual name."""
-    label: str | None = None
-    """Column of the labels (tags, scores); none: the one with a usual name."""
-    other: str | None = None
-    """Column of the second text of pairs; none: the one with a usual name."""
+    called: str | None = None
+    """What messages call it; none: the name of the file."""
 
 
 class Table(Task[TableOptions]):
@@ -51,23 +45,24 @@ class Table(Task[TableOptions]):
 
     def run(self, context: Context, options: TableOptions) -> None:
         path = Path(options.path)
+        title = options.called or f"'{path.name}'"
         given = None if options.test is None else "train"
-        rows = read(path, options.content, given)
-        facts: dict[str, Json] = {"kind": "file", "name": path.name, "sha256": options.content}
+        rows = read(path, options.content, given, title)
+        kind = "file" if options.called is None else "rows"
+        facts: dict[str, Json] = {"kind": kind, "name": options.called or path.name, "sha256": options.content}
         if options.test is not None:
             test = Path(options.test)
-            rows = _both(rows, read(test, options.test_content, "test"))
-            facts["test"] = {"name": test.name, "sha256": options.test_content}
-        asked = {"text": options.text, "label": options.label, "other": options.other}
-        source = Source(options.name or slug(path.stem), f"'{path.name}'", rows, facts, asked)
-        Ingest(context, options, source).run()
+            called = f"'{test.name}'" if options.called is None else "the test rows"
+            rows = _both(rows, read(test, options.test_content, "test", called))
+            facts["test"] = {"name": called.strip("'"), "sha256": options.test_content}
+        Ingest(context, options, Source(options.name or slug(path.stem), title, rows, facts, options.asked)).run()
 
 
-def read(path: Path, content: str | None, given: str | None) -> Iterator[SourceRow]:
+def read(path: Path, content: str | None, given: str | None, title: str) -> Iterator[SourceRow]:
     """Rows of a file. What can be seen without reading them is raised at once."""
     found = format_of(path)
     _unchanged(path, content)
-    return (SourceRow(f"Row {number} of '{path.name}'", row, given) for number, row in found.rows(path))
+    return (SourceRow(f"Row {number} of {title}", row, given) for number, row in found.rows(path))
 
 
 def _both(one: Iterator[SourceRow], other: Iterator[SourceRow]) -> Iterator[SourceRow]:

@@ -7,10 +7,15 @@ from pathlib import Path
 
 from llm_os.errors import DataError
 from llm_os.tasks.datasets.format import Format, Numbered
+from llm_os.tasks.datasets.schema import naming
+
+BATCH = 1024
+"""Rows that are in memory together."""
 
 
 class Arrow(Format):
     endings = (".arrow", ".feather", ".ipc")
+    begins = (b"ARROW1", b"\xff\xff\xff\xff")
 
     def rows(self, path: Path) -> Iterator[Numbered]:
         import pyarrow
@@ -23,10 +28,12 @@ class Arrow(Format):
                 file.seek(0)
                 reader = ipc.open_file(file) if whole else ipc.open_stream(file)
                 batches = (reader.get_batch(i) for i in range(reader.num_record_batches)) if whole else reader
+                name = naming(reader.schema, path)
                 for batch in batches:
-                    for row in batch.to_pylist():
-                        number += 1
-                        yield number, row
+                    for start in range(0, batch.num_rows, BATCH):
+                        for row in batch.slice(start, BATCH).to_pylist():
+                            number += 1
+                            yield number, name(row)
         except (pyarrow.ArrowException, OSError, ValueError) as error:
             raise DataError(
                 f"'{path.name}' cannot be read as Arrow after row {number}: {str(error).splitlines()[0]}.",

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from llm_os.errors import DataError
 from llm_os.tasks.datasets.format import Format, Numbered
+from llm_os.tasks.datasets.schema import naming
 
 BATCH = 4096
 """Rows that are in memory together."""
@@ -14,7 +15,7 @@ BATCH = 4096
 
 class Parquet(Format):
     endings = (".parquet", ".pq")
-    begins = b"PAR1"
+    begins = (b"PAR1",)
 
     def rows(self, path: Path) -> Iterator[Numbered]:
         import pyarrow
@@ -23,10 +24,11 @@ class Parquet(Format):
         number = 0
         try:
             with parquet.ParquetFile(path) as file:
+                name = naming(file.schema_arrow, path)
                 for batch in file.iter_batches(batch_size=BATCH):
                     for row in batch.to_pylist():
                         number += 1
-                        yield number, row
+                        yield number, name(row)
         except (pyarrow.ArrowException, OSError, ValueError) as error:
             raise DataError(
                 f"'{path.name}' cannot be read as parquet after row {number}: {str(error).splitlines()[0]}.",

@@ -1,4 +1,4 @@
-"""Comma- and tab-separated values with a header row, in UTF-8."""
+"""Comma- and tab-separated values with a header row, in UTF-8; a `.txt` file without tabs is one text a line."""
 
 from __future__ import annotations
 
@@ -7,11 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from llm_os.errors import DataError
-from llm_os.tasks.datasets.format import Format, Numbered
-from llm_os.tasks.datasets.lines import decoded
+from llm_os.tasks.datasets.format import Format, Numbered, endings
+from llm_os.tasks.datasets.lines import LONGEST, Lines
+from llm_os.tasks.datasets.packed import opened
 
-LONGEST = 10 * 2**20
-"""Characters of a field: longer ones are a file that is not what its name says."""
 SEPARATORS = {".csv": ",", ".tsv": "\t", ".txt": "\t"}
 
 
@@ -19,34 +18,68 @@ class Separated(Format):
     endings = (".csv", ".tsv", ".txt")
 
     def rows(self, path: Path) -> Iterator[Numbered]:
-        csv.field_size_limit(LONGEST)
-        with path.open("rb") as file:
-            reader = csv.reader(decoded(file, path.name), delimiter=SEPARATORS[path.suffix.lower()], strict=True)
+        ending, _ = endings(path)
+        if ending == ".txt":
+            with opened(path) as file:
+                if b"\t" not in file.readline(LONGEST):
+                    return _texts(path)
+        return _records(path, SEPARATORS[ending])
+
+
+def _texts(path: Path) -> Iterator[Numbered]:
+    with opened(path) as file:
+        lines = Lines(file, path.name)
+        for line in lines:
+            error = lines.error(lines.number, lines.number)
+            if error is not None or line.strip():
+                yield lines.number, error or {"text": line.strip()}
+
+
+def _records(path: Path, separator: str) -> Iterator[Numbered]:
+    csv.field_size_limit(LONGEST)
+    with opened(path) as file:
+        lines = Lines(file, path.name)
+        reader = csv.reader(lines, delimiter=separator, strict=True)
+        header = _header(path, reader, lines)
+        while True:
+            start = reader.line_num + 1
             try:
-                header = [name.strip() for name in next(reader)]
-                check_header(path, header)
-                start = reader.line_num + 1
-                for fields in reader:
-                    if fields and len(fields) != len(header):
-                        yield (
-                            start,
-                            DataError(
-                                f"Row {start} of '{path.name}' has {len(fields)} fields, the header has {len(header)}.",
-                                hint="Put quotes around texts that hold the separator or a line break.",
-                                details={"row": start, "fields": len(fields), "expected": len(header)},
-                            ),
-                        )
-                    elif fields:
-                        yield start, dict(zip(header, fields, strict=True))
-                    start = reader.line_num + 1
+                fields = next(reader)
+            except StopIteration:
+                return
             except csv.Error as error:
-                hint = "A quote is not closed, or a field is too long. Look at the row."
-                raise DataError(
-                    f"Row {reader.line_num} of '{path.name}' cannot be read: {error}.", hint=hint
-                ) from error
+                wrong = DataError(
+                    f"Row {start} of '{path.name}' cannot be read: {error}.",
+                    hint="A quote is not closed, or a field is too long. Look at the row.",
+                )
+                if reader.line_num > start or "unexpected end" in str(error):
+                    raise wrong from error  # nobody knows where the next row begins
+                yield start, wrong
+                continue
+            bad = lines.error(start, reader.line_num)
+            if bad is not None:
+                yield start, bad
+            elif fields and len(fields) != len(header):
+                yield (
+                    start,
+                    DataError(
+                        f"Row {start} of '{path.name}' has {len(fields)} fields, the header has {len(header)}.",
+                        hint="Put quotes around texts that hold the separator or a line break.",
+                        details={"row": start, "fields": len(fields), "expected": len(header)},
+                    ),
+                )
+            elif fields:
+                yield start, dict(zip(header, fields, strict=True))
 
 
-def check_header(path: Path, header: list[str]) -> None:
+def _header(path: Path, reader: Iterator[list[str]], lines: Lines) -> list[str]:
+    try:
+        header = [name.strip() for name in next(reader)]
+    except csv.Error as error:
+        raise DataError(f"The header of '{path.name}' cannot be read: {error}.") from error
+    bad = lines.error(1, lines.number)
+    if bad is not None:
+        raise bad
     twice = sorted({name for name in header if header.count(name) > 1})
     if "" in header:
         raise DataError(
@@ -54,6 +87,7 @@ def check_header(path: Path, header: list[str]) -> None:
         )
     if twice:
         raise DataError(f"'{path.name}' has two columns named '{twice[0]}'.", hint="Rename one of them.")
+    return header
 
 
 PLUGIN = Separated()
