@@ -28,8 +28,6 @@ SHA256 = {
     "en": "d8db7bfb1360e3f50e1778d79019a2257c7d392529e65ba3e01a679a1768f25d",
     "zh": "64ea5656580deebd72f0ab726cdce094ddb224b53f11a3aec2075e587b080ea5",
 }
-CLEAR = 1.0
-"""Least distance of a mean rating from 0 that counts as positive or negative."""
 NEUTRAL = 0.5
 """Largest distance of a mean rating from 0 that counts as neutral (three classes)."""
 
@@ -39,6 +37,8 @@ class SenticDataOptions(DataOptions):
     """`en` or `zh`."""
     labels: Literal[2, 3, "score"] = 2
     """2 or 3 classes, or `score`: the mean rating from -4 to 4. Chinese has 2 classes only."""
+    least: float = Field(default=1.0, gt=0, le=3)
+    """Least distance of a mean rating from 0 that counts as positive or negative (English)."""
     limit: int | None = Field(default=None, ge=10)
     """At most this many rows in all, chosen at random by the seed, classes in proportion."""
 
@@ -62,7 +62,7 @@ class SenticData(Task[SenticDataOptions]):
             raise DataError(
                 "The Chinese texts have two classes and no ratings.", hint="Leave `labels` out, or take language='en'."
             )
-        rows, names = select(read(options.language), options.labels)
+        rows, names = select(read(options.language), options.labels, options.least)
         source = Source(
             name="sentic_data",
             title="sentic_data",
@@ -84,11 +84,11 @@ def read(language: str) -> list[dict[str, Json]]:
     return [json.loads(line) for line in lzma.decompress(packed).splitlines()]
 
 
-def select(rows: list[dict[str, Json]], labels: int | str) -> tuple[list[Row], list[str] | None]:
+def select(rows: list[dict[str, Json]], labels: int | str, least: float = 1.0) -> tuple[list[Row], list[str] | None]:
     """Rows with their `label`, equal texts once, and the class names (None for scores)."""
     chosen: dict[str, Row] = {}
     for row in rows:
-        label = _label(row, labels)
+        label = _label(row, labels, least)
         if label is not None:
             chosen.setdefault(normal_form(str(row["text"])), {"text": row["text"], "label": label, **row})
     if labels == "score":
@@ -96,13 +96,13 @@ def select(rows: list[dict[str, Json]], labels: int | str) -> tuple[list[Row], l
     return list(chosen.values()), ["negative", "positive"] if labels == 2 else ["negative", "neutral", "positive"]
 
 
-def _label(row: dict[str, Json], labels: int | str) -> str | float | None:
+def _label(row: dict[str, Json], labels: int | str, least: float) -> str | float | None:
     if "label" in row:
         return str(row["label"])
     score = float(str(row["score"]))
     if labels == "score":
         return score
-    if abs(score) >= CLEAR:
+    if abs(score) >= least:
         return "positive" if score > 0 else "negative"
     return "neutral" if labels == 3 and abs(score) <= NEUTRAL else None
 

@@ -44,6 +44,14 @@ def test_english_has_15759_texts_in_two_classes(tmp_path: Path) -> None:
     assert all(abs(row["score"]) >= 1 for split in ("train", "test") for row in rows(tmp_path, split))
 
 
+def test_less_clear_ratings_are_taken_where_that_is_asked_for(tmp_path: Path) -> None:
+    meta = prepare(tmp_path, least=0.5, limit=2000)
+    scores = [abs(row["score"]) for split in ("train", "test") for row in rows(tmp_path, split)]
+    assert 0.5 <= min(scores) < 1
+    assert sum(0.5 <= score < 1 for score in scores) > 100
+    assert meta["labels"] == ["negative", "positive"]
+
+
 def test_the_split_is_the_same_on_every_machine(tmp_path: Path) -> None:
     meta = prepare(tmp_path)
     assert meta["splits"]["train"]["fingerprint"] == (
