@@ -119,7 +119,7 @@ async def test_openvino_knows_the_capital_of_france_and_refuses_what_its_context
 
 
 async def test_a_model_that_the_engine_cannot_serve_ends_it_with_the_reason(sample_model: Sample) -> None:
-    async with started(plugins.load("engine", "torch"), sample_model("transformer")) as served:
+    async with started(plugins.load("engine", "torch"), sample_model("smollm2")) as served:
         assert await served.ended() == EXIT_USER_ERROR
         (report,) = served.reports()
         assert (report.kind, report.values["code"]) == ("error", "unsupported_model")

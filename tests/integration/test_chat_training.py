@@ -62,10 +62,10 @@ def test_instructions_are_learnt_and_the_result_is_chatted_with(
     seen: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
     held_out = [epoch["validation_loss"] for epoch in seen["history"]]
     assert held_out[1] < held_out[0]
-    assert seen["adapter"] == "smollm2-alpaca-en-demo@1"
+    assert seen["adapter"] == "smollm2-alpaca_en_demo@1"
     assert seen["parent"] == "smollm2-float@1"
     assert (seen["merged"], seen["task"], seen["format"]) == (
-        "smollm2-alpaca-en-demo-merged@1",
+        "smollm2-alpaca_en_demo-merged@1",
         "text-generation",
         "safetensors",
     )

@@ -173,7 +173,7 @@ MISUSES: list[tuple[str, str, dict[str, str]]] = [
     ),
     (
         'llm_os.set_resources(memory="900MiB"); d, _ = llm_os.load_data("sentic_data", limit=100); '
-        'llm_os.load_model("transformer").train(d, batch_size=64)',
+        'llm_os.load_model("transformer").train(d, batch_size=64, method="full")',
         "needs ",
         {},
     ),

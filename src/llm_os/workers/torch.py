@@ -12,6 +12,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
+from llm_os.errors import UnsupportedModelError
+from llm_os.models.formats import inspect
 from llm_os.models.generate import Generation, Sampling
 from llm_os.models.load import ChatModel, Classifier, load_chat, load_classifier
 from llm_os.spec.attempts import AttemptSpec, ServeCall
@@ -201,6 +203,11 @@ def load(call: ServeCall, spec: AttemptSpec) -> Backend:
 
     torch.set_num_threads(max(1, spec.threads))
     options: dict[str, Any] = dict(call.options)
+    if (form := inspect(Path(call.model.path))["format"]) != "safetensors":
+        raise UnsupportedModelError(
+            f"PyTorch serves models in safetensors, not in {form}.",
+            hint="Leave the engine out, or train from it: that turns it into float weights (card NAME-float).",
+        )
     if call.task == "text-generation":
         return load_chat_backend(Path(call.model.path), options)
     dtype, most = str(options.get("dtype", "auto")), int(options.get("max_batch", 32))

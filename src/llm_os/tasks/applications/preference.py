@@ -16,7 +16,7 @@ from llm_os.errors import EmptyDataError
 from llm_os.spec.artifacts import ArtifactFacts
 from llm_os.tasks.applications import conversations
 from llm_os.tasks.applications.application import Application, Prepared, length_of, training_rows, validation_rows
-from llm_os.tasks.applications.language_model import Document, LanguageExamples, check_chat
+from llm_os.tasks.applications.documents import Document, LanguageExamples, check_chat
 from llm_os.tasks.context import Context
 from llm_os.tasks.training.batches import sorted_batches
 from llm_os.tasks.training.examples import Batch, Examples, Forward

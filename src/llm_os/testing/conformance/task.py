@@ -41,9 +41,10 @@ SLOW = 0.5
 
 
 def example_facts(role: str) -> tuple[ArtifactFacts, ...]:
-    """Facts of inputs as tasks meet them: models of every kind for `model`, reports for `a` and `b`, else data sets."""
+    """Facts of inputs as tasks meet them: models of every kind for `model` and `base`, reports for `a` and `b`, else
+    data sets."""
     digest = "sha256:" + "0" * 64
-    if role == "model":
+    if role in {"model", "base"}:
         kinds = (
             ("feature-extraction", None),
             ("text-classification", ["negative", "positive"]),
@@ -52,7 +53,7 @@ def example_facts(role: str) -> tuple[ArtifactFacts, ...]:
             ("text2text-generation", None),
         )
         metas: list[dict[str, Any]] = [_model(kind, labels, "safetensors") for kind, labels in kinds]
-        metas += [_model("text-generation", None, form) for form in ("safetensors", "gguf")]
+        metas += [_model("text-generation", None, form) for form in ("safetensors", "gguf", "adapter")]
         return tuple(ArtifactFacts(digest=digest, kind="model", size=90 * 2**20, meta=meta) for meta in metas)
     if role in {"a", "b"}:
         meta = {"report": "classification", "rows": digest, "count": 800, "split": "test", "data": {"name": "x"}}

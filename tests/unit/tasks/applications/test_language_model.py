@@ -17,7 +17,8 @@ from tiny_chat import tiny_gpt2, tiny_llama, tiny_tokenizer
 from llm_os.errors import DataError, EmptyDataError, InvalidOptionError, UnsupportedModelError
 from llm_os.spec.resources import Capacity
 from llm_os.tasks.applications.conversations import encode
-from llm_os.tasks.applications.language_model import Document, LanguageExamples, conversations_of, pack, texts_of
+from llm_os.tasks.applications.documents import Document, LanguageExamples
+from llm_os.tasks.applications.language_model import conversations_of, pack, texts_of
 from llm_os.tasks.training.scoring import Scorer
 
 TALK = [
