@@ -127,7 +127,7 @@ NAMES: list[tuple[str, bytes, type[LLMOSError], str]] = [
 ]
 
 
-@pytest.mark.parametrize(("name", "content", "kind", "words"), NAMES)
+@pytest.mark.parametrize(("name", "content", "kind", "words"), NAMES, ids=range(len(NAMES)))
 def test_a_file_that_is_not_what_its_name_says_is_named(
     tmp_path: Path, name: str, content: bytes, kind: type[LLMOSError], words: str
 ) -> None:
