@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
 import subprocess
 import sys
@@ -17,6 +18,9 @@ from llm_os.models import sources
 
 DEMO = ("llamafactory==0.9.5", "1702c0bfb864e80577a59521d2edcacd2aab05ec6aee06188fcba335a589681f")
 """A source archive with small files of instructions and preferences (Apache-2.0), and its sha256."""
+
+os.environ.setdefault("LLM_OS_SPARE_FOR", "0")
+"""Hundreds of short kernels would each load torch once more; what is kept ready has tests of its own."""
 
 CACHE = Path.home() / ".cache" / "llm-os-tests"
 

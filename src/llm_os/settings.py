@@ -44,6 +44,8 @@ class Settings(BaseSettings):
     """Seconds between sweeps for orphans."""
     private_idle_after: Duration = 60.0
     """Seconds without a request after which the replica behind `predict` and `generate` ends."""
+    spare_for: Duration = 300.0
+    """Seconds after the last training or evaluation for which a process with its libraries is kept ready; 0: none."""
     log_level: str = "INFO"
     """Level of the kernel's log in `logs/`."""
     testing: bool = False

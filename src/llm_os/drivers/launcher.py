@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from llm_os.drivers.device import Probe
+from llm_os.spec.attempts import AttemptSpec
 from llm_os.spec.processes import Handle, ProcessStatus
 
 
@@ -44,6 +45,13 @@ class Launcher(ABC):
     @abstractmethod
     async def recover(self, handle: Handle, folder: Path) -> ProcessStatus:
         """Re-attach after a restart of the kernel. Never raises; `lost` when its process is gone without an exit."""
+
+    async def prepare(self, like: AttemptSpec | None) -> None:  # noqa: B027 - a launcher may know no such thing
+        """Keep a process ready that has loaded `like.preload`, for the next attempt that fits it; None: keep none.
+
+        Returns when a process that is no longer wanted is dead, so its memory is free. Never raises: without it, the
+        next attempt starts as usual.
+        """
 
     @abstractmethod
     async def logs(self, attempt: str, folder: Path, offset: int, limit: int) -> bytes:

@@ -14,6 +14,8 @@ from llm_os.spec.processes import Handle
 
 MARK = "LLM_OS_ATTEMPT_FOLDER"
 """The stub puts it into the environment of what it runs, so children that leave the session are found, too."""
+ATTEMPT = ".attempt"
+"""In the folder of a spare that was given an attempt: a link to it. Environments cannot be changed from within."""
 _KILL_PATIENCE = 2.0
 """Seconds after SIGKILL; longer lives only what hangs in the system (a driver, a dead network disk)."""
 
@@ -23,7 +25,11 @@ def folder_of(pid: int) -> Path | None:
     prefix = MARK.encode() + b"="
     for entry in read_environment(pid).split(b"\0"):
         if entry.startswith(prefix):
-            return Path(os.fsdecode(entry.removeprefix(prefix)))
+            folder = Path(os.fsdecode(entry.removeprefix(prefix)))
+            try:
+                return Path(os.readlink(folder / ATTEMPT))
+            except OSError:
+                return folder
     return None
 
 

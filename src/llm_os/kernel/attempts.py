@@ -69,7 +69,8 @@ def task_spec(state: State, attempt: Attempt, job: Job, resources: ResourceSpec)
         output=str(state.files.output(attempt.id)),
         checkpoints=str(state.files.checkpoints(job.id)),
     )
-    return _spec(state, attempt, process, {}).model_copy(update={"task": call})
+    preload = state.plugins.task(job.spec.task).preload
+    return _spec(state, attempt, process, {}).model_copy(update={"task": call, "preload": preload})
 
 
 def serve_spec(
@@ -125,7 +126,7 @@ def _spec(state: State, attempt: Attempt, process: ProcessSpec, names: Mapping[s
         owner=attempt.owner,
         token=attempt.token,
         argv=tuple(filled(part) for part in process.argv),
-        env={"TOKENIZERS_PARALLELISM": "false", **{name: filled(value) for name, value in process.env.items()}},
+        env={"TOKENIZERS_PARALLELISM": "true", **{name: filled(value) for name, value in process.env.items()}},
         threads=attempt.placement.threads,
         devices=attempt.placement.devices,
         cwd=str(folder),

@@ -33,6 +33,7 @@ from llm_os.kernel.planner import Planner
 from llm_os.kernel.ports import Artifacts, Clock, Files, Machine, Plugins, Random
 from llm_os.kernel.routing import routing_table
 from llm_os.kernel.sessions import Sessions
+from llm_os.kernel.spares import Spares
 from llm_os.kernel.state import State
 from llm_os.settings import Settings
 from llm_os.spec.attempts import AttemptSpec
@@ -108,6 +109,7 @@ class Kernel(Calls):
         self._planner = Planner(state, jobs, deployments)
         self._observer = Observer(state, jobs, deployments)
         self._effects = Effects(state)
+        self._spares = Spares(state)
         self._leadership = Leadership(database)
         self._gateway = gateway
         self._admin_sha256 = admin_sha256
@@ -160,6 +162,7 @@ class Kernel(Calls):
             if not ended:
                 await self._state.pulse.wait(self._pause())
         await self._effects.settle()
+        await self._state.launcher.prepare(None)
         with self._state.database.transaction() as tx:
             left = len(rows.live_attempts(tx))
             rows.add_event(tx, self._state.clock.now(), EventKind.KERNEL_STOPPED, "kernel", f"Left {left} running.")
@@ -196,6 +199,7 @@ class Kernel(Calls):
             sessions = rows.open_sessions(tx)
             table = routing_table(tx, 0, self._admin_sha256)
             work = bool(rows.any_work(tx))
+        await self._spares.tick({attempt.id for attempt in live}, self._free_memory)
         self._act(live, ingest)
         self._clean({attempt.id for attempt in live})
         self._write_routes(table)
@@ -255,7 +259,9 @@ class Kernel(Calls):
         with state.database.reading() as tx:
             if attempt.owner_kind == "job":
                 job = self._jobs.get(tx, attempt.owner)
-                return task_spec(state, attempt, job.job, job.resources)
+                spec = task_spec(state, attempt, job.job, job.resources)
+                self._spares.started(spec)
+                return spec
             if attempt.owner_kind == "replica":
                 row = self._deployments.get(tx, attempt.owner)
                 version = self._model(tx, row.deployment.version)
@@ -263,6 +269,11 @@ class Kernel(Calls):
                 return serve_spec(state, attempt, row.deployment, version.manifest, engine, row.resources)
             port = rows.get_meta(tx, "gateway_port")
         return gateway_spec(state, attempt, self._gateway or (), port or state.settings.gateway_port)
+
+    def _free_memory(self) -> int:
+        """Bytes that are granted and held by nobody."""
+        with self._state.database.reading() as tx:
+            return self._state.grant().memory - sum(holding.memory for holding in self._state.holdings(tx))
 
     def _supervise_gateway(self, tx: Connection) -> bool:
         if self._gateway is None or self._state.stopping:

@@ -60,6 +60,8 @@ class AttemptSpec(Record):
     stop: StopPolicy = StopPolicy()
     task: TaskCall | None = None
     serve: ServeCall | None = None
+    preload: tuple[str, ...] = ()
+    """Modules that the process may have loaded before it was given this attempt (`workers.spare`)."""
 
 
 class Report(Record):

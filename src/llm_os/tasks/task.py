@@ -30,6 +30,7 @@ class Task(ABC, Generic[OptionsT]):
         optional_inputs: roles that may be given.
         output: kind of the artifact it makes (`model`, `dataset`, `report`), or None.
         cacheable: same task, options and inputs give the same output; an earlier result may be reused.
+        preload: modules whose loading takes seconds; a process may be kept ready that has loaded them.
     """
 
     Options: ClassVar[type[Spec]]
@@ -37,6 +38,7 @@ class Task(ABC, Generic[OptionsT]):
     optional_inputs: ClassVar[tuple[str, ...]] = ()
     output: ClassVar[str | None] = None
     cacheable: ClassVar[bool] = False
+    preload: ClassVar[tuple[str, ...]] = ()
 
     @abstractmethod
     def resources(self, options: OptionsT, inputs: Mapping[str, ArtifactFacts], granted: Capacity) -> ResourceSpec:

@@ -49,6 +49,7 @@ class SimulatedTask:
     Options = WorkOptions
     inputs: tuple[str, ...] = ()
     optional_inputs: tuple[str, ...] = ()
+    preload: tuple[str, ...] = ()
 
     def __init__(self, output: str | None, cacheable: bool) -> None:
         self.output = output

@@ -8,6 +8,9 @@ Promises: one stub at most runs an attempt, ever (an exclusive lock, and `proces
 program dies with its stub. When `exit.json` appears, no process of the attempt that descends from the stub is alive.
 
 On standard output it says one line to the launcher: `running`, `already` (run or sealed before) or `failed: why`.
+
+`stub.py --spare <spare folder>` starts the program of that folder, which loads libraries and waits (`workers.spare`),
+and then itself waits for a line on standard input: the attempt folder that both shall serve. End of input ends both.
 """
 
 from __future__ import annotations
@@ -30,6 +33,8 @@ LOCK_PATIENCE = 10.0
 """Seconds to wait for a lock whose holder has neither started nor sealed the attempt yet."""
 EXIT_BYTES = 4096
 """Room reserved for `exit.json` before the program may fill the disk."""
+ATTEMPT = ".attempt"
+"""In the folder of a spare: a link to the attempt that its processes, which carry the spare's mark, belong to."""
 ALLOWED = frozenset(
     (
         *("PATH", "HOME", "LANG", "LANGUAGE", "TZ", "TMPDIR", "USER", "LOGNAME", "SHELL", "TERM", "LD_LIBRARY_PATH"),
@@ -57,6 +62,7 @@ def environment(base: Mapping[str, str], spec: Mapping[str, Any], folder: str) -
         OMP_NUM_THREADS=threads,
         MKL_NUM_THREADS=threads,
         OPENBLAS_NUM_THREADS=threads,
+        RAYON_NUM_THREADS=threads,  # tokenizers
         CUDA_DEVICE_ORDER="PCI_BUS_ID",  # the order of NVML, whose indices the ledger uses
         CUDA_VISIBLE_DEVICES=",".join(str(index) for index in spec["devices"]),
     )
@@ -138,6 +144,8 @@ class Run:
         self.child = 0
         """Process id and group of the program, 0 before it was started."""
         self.asked = False
+        self._feed: int | None = None
+        """Where a program that waits is told what it shall become."""
         self._libc = ctypes.CDLL(None, use_errno=True)
         self._prctl(PR_SET_CHILD_SUBREAPER, 1)
         for number in (signal.SIGINT, signal.SIGHUP):
@@ -155,14 +163,21 @@ class Run:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self.child, signal.SIGTERM)
 
-    def start(self, argv: list[str], env: Mapping[str, str], cwd: str, log: int) -> None:
-        """Start it in a process group of its own. Raises OSError when it cannot be executed."""
+    def start(self, argv: list[str], env: Mapping[str, str], cwd: str, log: int, *, waits: bool = False) -> None:
+        """Start it in a process group of its own. Raises OSError when it cannot be executed.
+
+        Args:
+            waits: it reads on its standard input what it shall become.
+        """
         read_end, write_end = os.pipe()  # closed by a successful exec
+        given, feed = os.pipe() if waits else (os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC), None)
         parent = os.getpid()
         child = os.fork()
         if child == 0:
-            self._become(argv, env, cwd, log, parent, write_end)
+            self._become(argv, env, cwd, (given, log, log), parent, write_end)
         os.close(write_end)
+        os.close(given)
+        self._feed = feed
         with open(read_end, "rb") as pipe:
             failure = pipe.read()
         if failure:
@@ -173,8 +188,38 @@ class Run:
         if self.asked:
             self._forward()
 
+    def give(self, folder: str, env: Mapping[str, str], cwd: str) -> bool:
+        """Let the program that waits become that of an attempt. False: none waits, so one is to be started."""
+        feed, self._feed = self._feed, None
+        if feed is None:
+            return False
+        ended, _ = os.waitpid(self.child, os.WNOHANG)
+        try:
+            if not ended:
+                with open(feed, "wb") as pipe:
+                    pipe.write(json.dumps({"folder": folder, "env": dict(env), "cwd": cwd}).encode() + b"\n")
+                return True
+        except BrokenPipeError:
+            self.end()
+        self.child = 0
+        return False
+
+    def end(self) -> None:
+        """End what was started and is not needed."""
+        if self.child:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.child, signal.SIGKILL)
+            self._end_descendants()
+            self.child = 0
+
     def _become(
-        self, argv: list[str], env: Mapping[str, str], cwd: str, log: int, parent: int, failures: int
+        self,
+        argv: list[str],
+        env: Mapping[str, str],
+        cwd: str,
+        streams: tuple[int, int, int],
+        parent: int,
+        failures: int,
     ) -> NoReturn:
         where = cwd
         try:
@@ -184,10 +229,8 @@ class Run:
                 os._exit(127)
             for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGPIPE):
                 signal.signal(number, signal.SIG_DFL)
-            null = os.open(os.devnull, os.O_RDONLY)
-            os.dup2(null, 0)
-            os.dup2(log, 1)
-            os.dup2(log, 2)
+            for target, stream in enumerate(streams):
+                os.dup2(stream, target)
             os.chdir(cwd)
             where = argv[0]
             os.execvpe(argv[0], argv, dict(env))  # noqa: S606 - no shell is wanted
@@ -205,6 +248,7 @@ class Run:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.child, signal.SIGKILL)
         self._end_descendants()
+        self.child = 0
         return status
 
     def _end_descendants(self) -> None:
@@ -251,10 +295,39 @@ def _say(answer: str) -> None:
     os.dup2(null, 1)
 
 
-def run(folder: str) -> int:
-    """Run the attempt of `folder`; the stub's own exit status says only whether `exit.json` was written."""
+def keep(folder: str) -> int:
+    """Run the program of a spare folder until it is told on standard input which attempt it shall run, and that."""
+    _lead_session()
+    lock = os.open(os.path.join(folder, "lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    fcntl.flock(lock, fcntl.LOCK_EX)  # the folder is in use
+    with open(os.path.join(folder, "spec.json"), "rb") as file:
+        spec = json.load(file)
+    log = os.open(os.path.join(folder, "log"), os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+    program = Run()
+    program.start(list(spec["argv"]), environment(os.environ, spec, folder), folder, log, waits=True)
+    try:
+        line = sys.stdin.buffer.readline()
+        if not line.endswith(b"\n"):  # whoever held it is gone, or has no use for it
+            return 0
+        attempt = os.fsdecode(line[:-1])
+        os.symlink(attempt, os.path.join(folder, ATTEMPT))
+        return run(attempt, program)
+    finally:
+        program.end()
+
+
+def _lead_session() -> None:
     if os.getsid(0) != os.getpid():
         os.setsid()
+
+
+def run(folder: str, program: Run | None = None) -> int:
+    """Run the attempt of `folder`; the stub's own exit status says only whether `exit.json` was written.
+
+    Args:
+        program: one that waits for what it shall become.
+    """
+    _lead_session()
     lock = take_lock(folder)
     if lock is None:
         _say("already")
@@ -265,13 +338,15 @@ def run(folder: str) -> int:
             spec = json.load(file)
         reserve(exit_path)
         log = os.open(os.path.join(folder, "log"), os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
-        program = Run()
+        program = program or Run()
         write_whole(os.path.join(folder, "process.json"), identity(spec["attempt"]))
     except OSError as error:  # nothing was started and process.json is not there: a later start may try again
         _say(f"failed: {error}")
         return 1
     try:
-        program.start(list(spec["argv"]), environment(os.environ, spec, folder), spec["cwd"], log)
+        env = environment(os.environ, spec, folder)
+        if not program.give(folder, env, spec["cwd"]):
+            program.start(list(spec["argv"]), env, spec["cwd"], log)
     except OSError as error:
         record = {"code": None, "signal": None, "at": time.time(), "started": False, "message": str(error)}
         write_whole(exit_path, record)
@@ -283,4 +358,5 @@ def run(folder: str) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(run(os.path.abspath(sys.argv[1])))
+    what = keep if sys.argv[1] == "--spare" else run
+    sys.exit(what(os.path.abspath(sys.argv[-1])))

@@ -111,6 +111,7 @@ def test_gives_the_program_a_clean_environment() -> None:
         "LLM_OS_HOME": "/h",
         "OMP_NUM_THREADS": "2",
         "OPENBLAS_NUM_THREADS": "2",
+        "RAYON_NUM_THREADS": "2",
         "MKL_NUM_THREADS": "9",
         "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
         "CUDA_VISIBLE_DEVICES": "1,3",

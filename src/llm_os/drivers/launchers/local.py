@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import select
 import signal
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -19,13 +21,16 @@ from llm_os.drivers.device import Available, Probe, Unavailable
 from llm_os.drivers.folders import is_locked, read_exit, read_handle, seal, write_exit
 from llm_os.drivers.identity import Process, read_process, same_process
 from llm_os.drivers.launcher import Launcher
-from llm_os.drivers.members import MARK, alive_or_reap, end_all, kill, marked, members, reap, resident_memory, snapshot
+from llm_os.drivers.members import alive_or_reap, end_all, kill, marked, members, reap, resident_memory, snapshot
+from llm_os.drivers.spare import Spare
+from llm_os.drivers.stubs import spawn
 from llm_os.errors import DiskFullError, UnavailableError
 from llm_os.settings import Settings
-from llm_os.spec.attempts import Exit
+from llm_os.spec.attempts import AttemptSpec, Exit
 from llm_os.spec.processes import Handle, ProcessPhase, ProcessStatus
 
-STUB = Path(__file__).parents[2] / "workers" / "stub.py"
+log = logging.getLogger(__name__)
+
 START_PATIENCE = 60.0
 """Seconds a stub may take to answer; it takes 0.03 on an idle machine."""
 STUB_PATIENCE = 5.0
@@ -52,6 +57,10 @@ class LocalLauncher(Launcher):
         """Stubs this object started and has not buried: process id -> start time."""
         self._table: dict[int, Process] = {}
         self._table_at = -MEMORY_AGE
+        self._spares = settings.run.resolve() / "spares"
+        self._spare: Spare | None = None
+        self._changing = threading.Lock()
+        """Held while the spare is taken or replaced."""
 
     def probe(self) -> Probe:
         if not sys.platform.startswith("linux"):
@@ -90,6 +99,9 @@ class LocalLauncher(Launcher):
         await asyncio.to_thread(_finish, folder, handle, reason)
         return await self.inspect(attempt, folder)
 
+    async def prepare(self, like: AttemptSpec | None) -> None:
+        await asyncio.to_thread(self._prepare, like)
+
     async def logs(self, attempt: str, folder: Path, offset: int, limit: int) -> bytes:
         return await asyncio.to_thread(_read, folder / "log", offset, limit)
 
@@ -101,7 +113,7 @@ class LocalLauncher(Launcher):
 
     def _run_stub(self, attempt: str, folder: Path) -> None:
         """Start a stub and wait for its answer. Raises UnavailableError, DiskFullError: nothing runs."""
-        pid, answer = _spawn(folder)
+        pid, answer = self._take(folder) or spawn(folder)
         with open(answer, "rb", buffering=0) as pipe:
             if select.select([pipe], [], [], START_PATIENCE)[0]:
                 said = pipe.read(4096).decode(errors="replace").strip()
@@ -119,6 +131,28 @@ class LocalLauncher(Launcher):
         error = DiskFullError if "No space left on device" in reason else UnavailableError
         hint = None if error is DiskFullError else f"The program and its folder are named in {folder / 'spec.json'}."
         raise error(f"The attempt {attempt} could not be started: {reason}.", hint=hint)
+
+    def _prepare(self, like: AttemptSpec | None) -> None:
+        with self._changing:
+            if self._spare is not None:
+                self._spare.end()
+                self._spare = None
+            if like is None:
+                return
+            try:
+                self._spare = Spare.begin(self._spares, like)
+            except (OSError, UnavailableError) as error:
+                log.warning("No process is kept ready: %s", error)
+
+    def _take(self, folder: Path) -> tuple[int, int] | None:
+        """Let the spare run what lies in `folder`: its stub and the descriptor it answers on; None: it cannot."""
+        with self._changing:
+            spare = self._spare
+            if spare is None or not spare.fits(AttemptSpec.model_validate_json((folder / "spec.json").read_bytes())):
+                return None
+            self._spare = None
+        answer = spare.give(folder)
+        return None if answer is None else (spare.pid, answer)
 
     def _reap(self) -> None:
         for pid, start_time in tuple(self._stubs.items()):
@@ -210,33 +244,6 @@ def _finish(folder: Path, handle: Handle | None, reason: str) -> None:
     if stub_was_there and not left and read_exit(folder) is None:
         message = f"Ended by force: {reason}"
         write_exit(folder, Exit(code=None, signal=int(signal.SIGKILL), at=time.time(), message=message))
-
-
-def _spawn(folder: Path) -> tuple[int, int]:
-    """A stub in a session of its own: its process id and the descriptor it answers on. Raises UnavailableError."""
-    read_end, write_end = os.pipe()
-    try:
-        pid = os.posix_spawn(
-            sys.executable,
-            [sys.executable, "-I", "-S", str(STUB), str(folder)],
-            {**os.environ, MARK: str(folder)},
-            file_actions=[
-                (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
-                (os.POSIX_SPAWN_DUP2, write_end, 1),
-                (os.POSIX_SPAWN_OPEN, 2, str(folder / "log"), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600),
-            ],
-            setsid=True,
-            setsigmask=[],
-            setsigdef=[signal.SIGTERM, signal.SIGINT, signal.SIGHUP],
-        )
-    except OSError as error:
-        os.close(read_end)
-        raise UnavailableError(
-            f"No process could be started in {folder}: {error}.", hint="Does the folder exist, and is it writable?"
-        ) from error
-    finally:
-        os.close(write_end)
-    return pid, read_end
 
 
 def _read(path: Path, offset: int, limit: int) -> bytes:

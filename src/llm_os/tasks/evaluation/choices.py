@@ -13,6 +13,7 @@ from llm_os.spec.resources import Capacity, ResourceSpec
 from llm_os.tasks.context import Context
 from llm_os.tasks.evaluation import language
 from llm_os.tasks.evaluation.judging import EvaluationOptions, Judgement, expect, publish
+from llm_os.tasks.libraries import TRANSFORMERS
 from llm_os.tasks.task import Task
 from llm_os.tasks.training.batches import read_rows
 
@@ -28,6 +29,7 @@ class Choices(Task[ChoicesOptions]):
     Options = ChoicesOptions
     inputs = ("model", "data")
     output = "report"
+    preload = TRANSFORMERS
     cacheable = True
 
     def resources(

@@ -13,6 +13,7 @@ from llm_os.spec.resources import Capacity, ResourceSpec
 from llm_os.tasks.applications.labels import labels_of
 from llm_os.tasks.context import Context
 from llm_os.tasks.evaluation.judging import EvaluationOptions, Judgement, publish, sized
+from llm_os.tasks.libraries import TRANSFORMERS
 from llm_os.tasks.task import Task
 from llm_os.tasks.training.batches import read_rows
 
@@ -24,6 +25,7 @@ class Classification(Task[EvaluationOptions]):
     Options = EvaluationOptions
     inputs = ("model", "data")
     output = "report"
+    preload = TRANSFORMERS
     cacheable = True
 
     def resources(

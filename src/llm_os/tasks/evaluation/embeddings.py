@@ -13,6 +13,7 @@ from llm_os.spec.resources import Capacity, ResourceSpec
 from llm_os.tasks.context import Context
 from llm_os.tasks.evaluation import nearness
 from llm_os.tasks.evaluation.judging import EvaluationOptions, Judgement, expect, publish, sized
+from llm_os.tasks.libraries import TRANSFORMERS
 from llm_os.tasks.task import Task
 from llm_os.tasks.training.batches import read_rows
 
@@ -26,6 +27,7 @@ class Embeddings(Task[EmbeddingsOptions]):
     Options = EmbeddingsOptions
     inputs = ("model", "data")
     output = "report"
+    preload = TRANSFORMERS
     cacheable = True
 
     def resources(

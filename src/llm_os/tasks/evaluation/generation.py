@@ -14,6 +14,7 @@ from llm_os.spec.resources import Capacity, ResourceSpec
 from llm_os.tasks.context import Context
 from llm_os.tasks.evaluation import language, texts
 from llm_os.tasks.evaluation.judging import EvaluationOptions, Judgement, expect, publish
+from llm_os.tasks.libraries import TRANSFORMERS
 from llm_os.tasks.task import Task
 from llm_os.tasks.training.batches import read_rows
 
@@ -35,6 +36,7 @@ class Generation(Task[GenerationOptions]):
     Options = GenerationOptions
     inputs = ("model", "data")
     output = "report"
+    preload = TRANSFORMERS
     cacheable = True
 
     def resources(

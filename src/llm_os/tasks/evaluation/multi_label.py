@@ -10,6 +10,7 @@ from llm_os.spec.resources import Capacity, ResourceSpec
 from llm_os.tasks.context import Context
 from llm_os.tasks.evaluation import labels
 from llm_os.tasks.evaluation.judging import EvaluationOptions, expect, publish, sized
+from llm_os.tasks.libraries import TRANSFORMERS
 from llm_os.tasks.task import Task
 from llm_os.tasks.training.batches import read_rows
 
@@ -23,6 +24,7 @@ class MultiLabel(Task[MultiLabelOptions]):
     Options = MultiLabelOptions
     inputs = ("model", "data")
     output = "report"
+    preload = TRANSFORMERS
     cacheable = True
 
     def resources(

@@ -14,6 +14,7 @@ from llm_os.spec.resources import Capacity, ResourceSpec
 from llm_os.tasks.context import Context
 from llm_os.tasks.evaluation import language
 from llm_os.tasks.evaluation.judging import EvaluationOptions, Judgement, expect, publish
+from llm_os.tasks.libraries import TRANSFORMERS
 from llm_os.tasks.task import Task
 from llm_os.tasks.training.batches import read_rows
 
@@ -29,6 +30,7 @@ class Perplexity(Task[PerplexityOptions]):
     Options = PerplexityOptions
     inputs = ("model", "data")
     output = "report"
+    preload = TRANSFORMERS
     cacheable = True
 
     def resources(

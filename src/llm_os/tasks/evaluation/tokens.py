@@ -9,6 +9,7 @@ from llm_os.spec.resources import Capacity, ResourceSpec
 from llm_os.tasks.context import Context
 from llm_os.tasks.evaluation import spans
 from llm_os.tasks.evaluation.judging import EvaluationOptions, expect, publish, sized
+from llm_os.tasks.libraries import TRANSFORMERS
 from llm_os.tasks.task import Task
 from llm_os.tasks.training.batches import read_rows
 
@@ -17,6 +18,7 @@ class Tokens(Task[EvaluationOptions]):
     Options = EvaluationOptions
     inputs = ("model", "data")
     output = "report"
+    preload = TRANSFORMERS
     cacheable = True
 
     def resources(

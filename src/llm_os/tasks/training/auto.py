@@ -15,6 +15,7 @@ from llm_os.spec.jobs import Choice
 from llm_os.spec.resources import Capacity, ResourceSpec
 from llm_os.spec.units import format_bytes
 from llm_os.tasks.context import Context
+from llm_os.tasks.libraries import TRANSFORMERS
 from llm_os.tasks.task import Task
 from llm_os.tasks.training import sizing
 from llm_os.tasks.training.options import TrainingOptions
@@ -56,6 +57,7 @@ class Auto(Task[TrainingOptions]):
     inputs = ("model", "data")
     optional_inputs = ("validation",)
     output = "model"
+    preload = TRANSFORMERS
 
     def choose(self, options: TrainingOptions, inputs: Mapping[str, ArtifactFacts], granted: Capacity) -> Choice:
         """The first method that has all the options given and fits into what is granted; else the smallest."""

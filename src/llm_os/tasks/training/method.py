@@ -13,6 +13,7 @@ from llm_os.spec.jobs import Choice
 from llm_os.spec.resources import Capacity, ResourceSpec
 from llm_os.spec.units import format_bytes
 from llm_os.tasks.applications import application
+from llm_os.tasks.libraries import TRANSFORMERS
 from llm_os.tasks.task import Task
 from llm_os.tasks.training import sizing
 from llm_os.tasks.training.options import TrainingOptions, batch_of, part_of
@@ -33,6 +34,7 @@ class Method(Task[OptionsT]):
     inputs = ("model", "data")
     optional_inputs = ("validation",)
     output = "model"
+    preload = TRANSFORMERS
 
     def trainable(self, options: OptionsT, inputs: Mapping[str, ArtifactFacts]) -> int | None:
         """About how many weights are trained; None: all."""

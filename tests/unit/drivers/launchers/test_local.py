@@ -82,7 +82,7 @@ async def test_says_that_the_disk_is_full(settings: Settings, monkeypatch: pytes
     folder.mkdir(parents=True)
     stub = settings.home / "stub.py"
     stub.write_text('print("failed: [Errno 28] No space left on device")')
-    monkeypatch.setattr("llm_os.drivers.launchers.local.STUB", stub)
+    monkeypatch.setattr("llm_os.drivers.stubs.STUB", stub)
     with pytest.raises(DiskFullError):
         await LocalLauncher(settings).start("full", folder)
 
@@ -92,6 +92,6 @@ async def test_a_stub_that_dies_at_once_is_not_a_start(settings: Settings, monke
     folder.mkdir(parents=True)
     stub = settings.home / "stub.py"
     stub.write_text("raise SystemExit(1)")
-    monkeypatch.setattr("llm_os.drivers.launchers.local.STUB", stub)
+    monkeypatch.setattr("llm_os.drivers.stubs.STUB", stub)
     with pytest.raises(UnavailableError, match="its stub ended"):
         await LocalLauncher(settings).start("dies", folder)

@@ -1,0 +1,203 @@
+"""A process that is kept ready: it becomes the worker of the attempt that fits, and of no other, and never stays."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+import time
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from llm_os.drivers.identity import processes, read_process
+from llm_os.drivers.launchers.local import LocalLauncher
+from llm_os.drivers.members import folder_of
+from llm_os.settings import Settings
+from llm_os.spec.attempts import EXIT_OK, AttemptSpec, TaskCall
+from llm_os.spec.processes import ProcessPhase, ProcessStatus
+
+
+@pytest.fixture
+async def launcher(tmp_path: Path) -> AsyncIterator[LocalLauncher]:
+    made = LocalLauncher(Settings(home=tmp_path))
+    yield made
+    await made.prepare(None)
+
+
+def lay_out(home: Path, name: str, **more: Any) -> AttemptSpec:
+    """An attempt that makes a small data set."""
+    folder = Settings(home=home).attempts.resolve() / name
+    (folder / "output").mkdir(parents=True)
+    call = TaskCall(
+        task="datasets/sentic_data",
+        options={"limit": 60},
+        inputs={},
+        output=str(folder / "output"),
+        checkpoints=str(home / "checkpoints"),
+    )
+    given: dict[str, Any] = {
+        "attempt": name,
+        "owner": "job-1",
+        "token": 1,
+        "argv": (sys.executable, "-m", "llm_os.workers.task", str(folder)),
+        "env": {"A_NAME": "a value"},
+        "threads": 1,
+        "cwd": str(folder),
+        "task": call,
+        "preload": ("no_such_module_anywhere", "colorsys"),
+    }
+    spec = AttemptSpec(**{**given, **more})
+    (folder / "spec.json").write_text(spec.model_dump_json(), encoding="utf-8")
+    return spec
+
+
+async def until(happened: Callable[[], bool]) -> None:
+    async with asyncio.timeout(30):
+        while not happened():  # noqa: ASYNC110 - other processes set no event
+            await asyncio.sleep(0.02)
+
+
+async def ended(launcher: LocalLauncher, spec: AttemptSpec) -> ProcessStatus:
+    folder = Path(spec.cwd)
+    await until(lambda: (folder / "exit.json").exists())
+    return await launcher.inspect(spec.attempt, folder)
+
+
+def of_home(home: Path) -> list[int]:
+    """Processes that carry the mark of a folder of this home."""
+    marked = [(process.pid, folder_of(process.pid)) for process in processes()]
+    return [pid for pid, folder in marked if folder is not None and folder.is_relative_to(home.resolve())]
+
+
+def spare_of(launcher: LocalLauncher) -> int:
+    assert launcher._spare is not None
+    return launcher._spare.pid
+
+
+async def test_runs_the_attempt_it_fits_to_its_end(launcher: LocalLauncher, tmp_path: Path) -> None:
+    await launcher.prepare(lay_out(tmp_path, "first"))
+    pid = spare_of(launcher)
+    second = lay_out(tmp_path, "second")
+    handle = await launcher.start("second", Path(second.cwd))
+    assert handle.pid == pid
+    assert launcher._spare is None
+    status = await ended(launcher, second)
+    assert (status.phase, status.exit_code) == (ProcessPhase.EXITED, EXIT_OK), Path(second.cwd, "log").read_text()
+    assert Path(second.cwd, "output", "artifact.json").exists()
+    assert not Path(lay_out(tmp_path, "third").cwd, "exit.json").exists()
+    await until(lambda: of_home(tmp_path) == [])
+
+
+async def test_writes_to_folder_and_log_of_the_attempt(launcher: LocalLauncher, tmp_path: Path) -> None:
+    await launcher.prepare(lay_out(tmp_path, "first"))
+    spec = lay_out(tmp_path, "second", preload=("no_such_module_anywhere", "colorsys"))
+    broken = spec.model_copy(update={"task": spec.task and spec.task.model_copy(update={"task": "datasets/nothing"})})
+    Path(spec.cwd, "spec.json").write_text(broken.model_dump_json(), encoding="utf-8")
+    await launcher.start("second", Path(spec.cwd))
+    assert (await ended(launcher, spec)).exit_code not in {None, EXIT_OK}
+    assert "datasets/nothing" in Path(spec.cwd, "log").read_text()
+    assert "datasets/nothing" in Path(spec.cwd, "reports.jsonl").read_text()
+
+
+@pytest.mark.parametrize(
+    "other", [{"threads": 2}, {"env": {"A_NAME": "another"}}, {"preload": ("colorsys",)}, {"devices": (0,)}]
+)
+async def test_is_left_alone_by_an_attempt_that_is_unlike(
+    launcher: LocalLauncher, tmp_path: Path, other: dict[str, Any]
+) -> None:
+    await launcher.prepare(lay_out(tmp_path, "first"))
+    pid = spare_of(launcher)
+    spec = lay_out(tmp_path, "second", **other)
+    handle = await launcher.start("second", Path(spec.cwd))
+    assert handle.pid != pid
+    assert (await ended(launcher, spec)).exit_code == EXIT_OK
+    assert spare_of(launcher) == pid
+
+
+async def test_none_is_kept_for_attempts_that_load_nothing(launcher: LocalLauncher, tmp_path: Path) -> None:
+    await launcher.prepare(lay_out(tmp_path, "first", preload=()))
+    assert launcher._spare is None
+    await launcher.prepare(lay_out(tmp_path, "engine", argv=("sleep", "1")))
+    assert launcher._spare is None
+
+
+async def test_a_dead_one_is_no_harm(launcher: LocalLauncher, tmp_path: Path) -> None:
+    for number, kill_the_program in enumerate((True, False)):
+        await launcher.prepare(lay_out(tmp_path, f"first-{number}"))
+        stub = spare_of(launcher)
+        program = next(p for p in await programs(stub))
+        os.kill(program if kill_the_program else stub, signal.SIGKILL)
+        await until(lambda pid=program: gone(pid))  # type: ignore[misc]
+        spec = lay_out(tmp_path, f"second-{number}")
+        await launcher.start(spec.attempt, Path(spec.cwd))
+        assert (await ended(launcher, spec)).exit_code == EXIT_OK
+
+
+async def programs(stub: int) -> list[int]:
+    def found() -> list[int]:
+        return [process.pid for process in processes() if process.parent == stub]
+
+    await until(lambda: bool(found()))
+    return found()
+
+
+def gone(pid: int) -> bool:
+    process = read_process(pid)
+    return process is None or not process.alive
+
+
+async def test_goes_when_it_is_not_wanted(launcher: LocalLauncher, tmp_path: Path) -> None:
+    await launcher.prepare(lay_out(tmp_path, "first"))
+    both = [spare_of(launcher), *await programs(spare_of(launcher))]
+    await launcher.prepare(None)
+    assert gone(both[0])
+    await until(lambda: gone(both[1]))
+    await launcher.prepare(lay_out(tmp_path, "second"))
+    assert len(list((tmp_path / "run" / "spares").iterdir())) == 1
+
+
+async def test_goes_with_whoever_kept_it_however_that_ended(tmp_path: Path) -> None:
+    spec = lay_out(tmp_path, "first")
+    script = (
+        "import asyncio, sys, time; from pathlib import Path; from llm_os.drivers.launchers.local import LocalLauncher;"
+        "from llm_os.settings import Settings; from llm_os.spec.attempts import AttemptSpec;"
+        f"like = AttemptSpec.model_validate_json(Path({spec.cwd!r}, 'spec.json').read_bytes());"
+        f"asyncio.run(LocalLauncher(Settings(home={str(tmp_path)!r})).prepare(like)); print('up', flush=True);"
+        "time.sleep(60)"
+    )
+    keeper = await asyncio.create_subprocess_exec(sys.executable, "-c", script, stdout=asyncio.subprocess.PIPE)
+    assert keeper.stdout is not None
+    assert await keeper.stdout.readline() == b"up\n"
+    await until(lambda: len(of_home(tmp_path)) >= 2)
+    keeper.kill()
+    await keeper.wait()
+    await until(lambda: of_home(tmp_path) == [])
+
+
+async def test_an_attempt_that_took_it_ends_like_any_other(launcher: LocalLauncher, tmp_path: Path) -> None:
+    """The kernel finds and ends it, also when its stub is killed: the mark leads to the attempt."""
+    for number in range(2):
+        await launcher.prepare(lay_out(tmp_path, f"first-{number}"))
+        stub = spare_of(launcher)
+        (program,) = await programs(stub)
+        os.kill(program, signal.SIGSTOP)  # it will not get anywhere by itself
+        spec = lay_out(tmp_path, f"second-{number}")
+        folder = Path(spec.cwd)
+        await launcher.start(spec.attempt, folder)
+        assert [status.attempt for status in await launcher.list()] == [spec.attempt]
+        if number:
+            os.kill(stub, signal.SIGKILL)
+            await until(lambda pid=stub: gone(pid))  # type: ignore[misc]
+            expected = ProcessPhase.LOST
+        else:
+            expected = ProcessPhase.EXITED
+        before = time.monotonic()
+        status = await launcher.stop(spec.attempt, folder, 0.1, "enough")
+        assert status.phase is expected
+        assert time.monotonic() - before < 20
+        await until(lambda pid=program: gone(pid))  # type: ignore[misc]
+        assert await launcher.list() == ()
