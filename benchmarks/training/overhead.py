@@ -6,7 +6,7 @@ A job goes through a real kernel of its own. Outside the steps is all but the st
 the worker its imports, loading, tokens, held-out rows, checkpoints and saving. The share of a job of ten minutes on
 two cores (1,200 CPU seconds) follows from it, since only held-out rows and checkpoints grow with a longer job.
 The first step is counted twice. Of a process that starts with nothing loaded: in CPU seconds with one thread, beside
-those of `import torch` alone. And as a user waits for it: seconds from the call of `train` to the end of the first step,
+those of `import torch` alone. And as a user waits for it: seconds from the call of `train` to the first step's end,
 through a kernel, of the first training (nothing is kept ready yet) and of the next ones (a process is kept ready).
 """
 

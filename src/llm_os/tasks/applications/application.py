@@ -25,6 +25,8 @@ from llm_os.tasks.training.examples import Examples
 from llm_os.tasks.training.loop import Loop, Outcome
 from llm_os.tasks.training.options import LENGTH, TrainingOptions
 
+HELD, MOST_HELD = 0.1, 1000
+"""What early stopping holds out: this share of the rows, and no more rows than that."""
 SPECIAL = ("label_smoothing", "class_weights", "mixup", "packing", "beta")
 """Options of a training that have a meaning for some kinds of data only."""
 
@@ -137,9 +139,9 @@ def prepare(context: Context, options: TrainingOptions) -> tuple[Application, Pr
     prepared = application.load(context, options)
     if from_scratch(context):
         prepared.heads = ()  # nothing is less fresh than the head
-    share = options.validation or (0.1 if options.patience is not None else None)
+    train = prepared.train
+    share = options.validation or (min(HELD, MOST_HELD / len(train)) if options.patience is not None else None)
     if prepared.valid is None and share is not None:
-        train = prepared.train
         kept, held = hold_out(len(train), share, options.seed, train.strata())
         if not kept or not held:
             raise EmptyDataError(

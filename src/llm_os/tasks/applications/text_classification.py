@@ -20,6 +20,7 @@ from llm_os.tasks.applications.application import (
 )
 from llm_os.tasks.applications.class_weights import class_weights
 from llm_os.tasks.applications.labels import labels_of
+from llm_os.tasks.applications.probabilities import COLUMN, probabilities
 from llm_os.tasks.context import Context
 from llm_os.tasks.training.examples import Batch, Forward, TokenExamples
 from llm_os.tasks.training.options import TrainingOptions
@@ -32,6 +33,7 @@ class Labelled(TokenExamples):
         targets: class ids or numbers. classes: how many; 0: a regression.
         smoothing: share of certainty that is spread over the other classes.
         weights: what each class counts; None: all alike.
+        soft: for each text the probability of each class, which is learnt in the place of its class; None: the class.
     """
 
     def __init__(
@@ -42,34 +44,45 @@ class Labelled(TokenExamples):
         classes: int,
         smoothing: float,
         weights: Sequence[float] | None = None,
+        soft: Sequence[Sequence[float]] | None = None,
     ) -> None:
         super().__init__(tokens, pad)
-        self.targets = targets
+        self.targets, self.soft = targets, soft
         self._classes, self._smoothing, self._weights = classes, smoothing, weights
 
     def part(self, indices: Sequence[int]) -> Self:
         tokens, targets = [self.tokens[i] for i in indices], [self.targets[i] for i in indices]
-        return type(self)(tokens, targets, self.pad, self._classes, self._smoothing, self._weights)
+        soft = None if self.soft is None else [self.soft[i] for i in indices]
+        return type(self)(tokens, targets, self.pad, self._classes, self._smoothing, self._weights, soft)
 
     def weight(self, indices: Sequence[int]) -> float:
-        if self._weights is None:
+        weights = self._weights
+        if weights is None:
             return float(len(indices))
-        return sum(self._weights[int(self.targets[i])] for i in indices)
+        if self.soft is not None:
+            return sum(weight * p for i in indices for weight, p in zip(weights, self.soft[i], strict=True))
+        return sum(weights[int(self.targets[i])] for i in indices)
 
     def collate(self, indices: Sequence[int]) -> Batch:
         import torch
 
-        targets = torch.tensor([self.targets[i] for i in indices], dtype=torch.float32)
-        return {**super().collate(indices), "targets": targets}
+        batch = {"targets": torch.tensor([self.targets[i] for i in indices], dtype=torch.float32)}
+        if self.soft is not None:
+            batch["soft"] = torch.tensor([self.soft[i] for i in indices], dtype=torch.float32)
+        return {**super().collate(indices), **batch}
 
     def loss(self, forward: Forward, batch: Batch) -> Any:
         return self._mean(self._logits(forward, batch), batch)
 
     def measure(self, forward: Forward, batch: Batch) -> dict[str, tuple[float, float]]:
+        import torch
+
         logits = self._logits(forward, batch)
         count = counted = float(len(logits))
         targets = batch["targets"].to(logits.device).long()
-        if self._weights is not None:
+        if self._weights is not None and "soft" in batch:
+            counted = float((batch["soft"] @ torch.tensor(self._weights)).sum())
+        elif self._weights is not None:
             counted = sum(self._weights[target] for target in targets.tolist())
         figures = {"loss": (float(self._mean(logits, batch)) * counted, counted)}
         if self._classes:
@@ -92,6 +105,11 @@ class Labelled(TokenExamples):
         if not self._classes:
             return torch.nn.functional.mse_loss(logits.squeeze(-1), targets)
         weights = None if self._weights is None else torch.tensor(self._weights, device=logits.device)
+        if "soft" in batch:
+            soft, smoothing = batch["soft"].to(logits.device), self._smoothing
+            soft = (1 - smoothing) * soft + smoothing / self._classes
+            losses = -(soft * logits.log_softmax(-1) * (1.0 if weights is None else weights)).sum(-1)
+            return losses.sum() / (len(losses) if weights is None else (batch["soft"].to(weights) @ weights).sum())
         return torch.nn.functional.cross_entropy(logits, targets.long(), weights, label_smoothing=self._smoothing)
 
 
@@ -159,6 +177,9 @@ def encode(
             raise DataError(f"Row {number} has the label '{label}'.", hint=f"The classes are: {', '.join(ids)}.")
     texts = [str(row["text"]) for row in rows]
     tokens = tokenizer(texts, truncation=True, max_length=length, padding=False)["input_ids"]
+    soft = None
+    if labels is not None and options.soft_labels and any(row.get(COLUMN) is not None for row in rows):
+        soft = [probabilities(row, labels, f"Row {number}") for number, row in enumerate(rows)]
     weights = class_weights(options.class_weights, list(ids), targets if seen is None else seen)
     return Labelled(
         [list(one) for one in tokens],
@@ -167,6 +188,7 @@ def encode(
         len(ids),
         options.label_smoothing,
         weights,
+        soft,
     )
 
 

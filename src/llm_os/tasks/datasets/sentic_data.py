@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import lzma
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
@@ -28,6 +29,8 @@ SHA256 = {
     "en": "d8db7bfb1360e3f50e1778d79019a2257c7d392529e65ba3e01a679a1768f25d",
     "zh": "64ea5656580deebd72f0ab726cdce094ddb224b53f11a3aec2075e587b080ea5",
 }
+SLOPE = 1.5
+"""Of the logistic function that turns a mean rating to the probability of `positive`: 0.82 at 1.0, 0.95 at 2.0."""
 NEUTRAL = 0.5
 """Largest distance of a mean rating from 0 that counts as neutral (three classes)."""
 
@@ -90,10 +93,17 @@ def select(rows: list[dict[str, Json]], labels: int | str, least: float = 1.0) -
     for row in rows:
         label = _label(row, labels, least)
         if label is not None:
-            chosen.setdefault(normal_form(str(row["text"])), {"text": row["text"], "label": label, **row})
+            more = _probabilities(float(str(row["score"]))) if labels == 2 and "score" in row else {}
+            chosen.setdefault(normal_form(str(row["text"])), {"text": row["text"], "label": label, **row, **more})
     if labels == "score":
         return list(chosen.values()), None
     return list(chosen.values()), ["negative", "positive"] if labels == 2 else ["negative", "neutral", "positive"]
+
+
+def _probabilities(score: float) -> dict[str, Json]:
+    """How sure a text of this mean rating is one or the other."""
+    positive = 1 / (1 + math.exp(-SLOPE * score))
+    return {"probabilities": {"negative": round(1 - positive, 4), "positive": round(positive, 4)}}
 
 
 def _label(row: dict[str, Json], labels: int | str, least: float) -> str | float | None:

@@ -24,7 +24,7 @@ class TrainingOptions(Spec):
     early_stopping: bool | Annotated[int, Field(ge=0)] | Literal["auto"] = "auto"
     """End when the validation loss was no better for this many epochs; `auto` is 1 from 3 epochs on, false is never."""
     validation: float | None = Field(default=None, gt=0, lt=0.9)
-    """Share of the training rows that is held out for early stopping; none: a tenth when it is on."""
+    """Share of the training rows that is held out for early stopping; none: a tenth (1,000 rows at most) when it is on."""
     split: str = "train"
     """Split of the data set that is trained on."""
     start: int = Field(default=0, ge=0)
@@ -68,6 +68,8 @@ class TrainingOptions(Spec):
     """Decay of a moving average of the weights, such as 0.999, which is then judged and saved; none: the weights."""
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
     """Share of certainty that is spread over the other classes."""
+    soft_labels: bool = True
+    """Learn how sure each label is, where rows say it (column `probabilities`); false: the label alone."""
     class_weights: Literal["balanced"] | dict[str, PositiveFloat] | None = None
     """What a class counts in the loss: `balanced` is the inverse of its frequency, or give a number for each label."""
     mixup: float = Field(default=0.0, ge=0, le=10)

@@ -55,7 +55,7 @@ def test_less_clear_ratings_are_taken_where_that_is_asked_for(tmp_path: Path) ->
 def test_the_split_is_the_same_on_every_machine(tmp_path: Path) -> None:
     meta = prepare(tmp_path)
     assert meta["splits"]["train"]["fingerprint"] == (
-        "sha256:0cebd88ea34414f3dd50f985e091713f27bbb0910d59f8608f5103ddf1b40bd6"
+        "sha256:903c951cb6af5f2e7a206e8991fdb6d74a921ba5ea0c4d556b9cf42b33a740bd"
     )
     assert meta["splits"]["test"]["fingerprint"] == (
         "sha256:a0fad54e84262ca814117f18b295e57ab2080e7a92461dd094a808ac7085750b"
