@@ -24,7 +24,7 @@ class TrainingOptions(Spec):
     early_stopping: bool | Annotated[int, Field(ge=0)] | Literal["auto"] = "auto"
     """End when the validation loss was no better for this many epochs; `auto` is 1 from 3 epochs on, false is never."""
     validation: float | None = Field(default=None, gt=0, lt=0.9)
-    """Share of the training rows that is held out for early stopping; none: a tenth (1,000 rows at most) when it is on."""
+    """Share of the training rows held out for early stopping; none: a tenth (1,000 rows at most) when that is on."""
     split: str = "train"
     """Split of the data set that is trained on."""
     start: int = Field(default=0, ge=0)
