@@ -142,7 +142,8 @@ def perform(context: Context, call: TaskCall, log: Path, load: Callable[[str, st
     except (Exception, SystemExit) as error:  # noqa: BLE001 - the border: whatever it is becomes a report
         code = fail(context, explain(error, log))  # first: it makes room for the traceback on a full disk
         with contextlib.suppress(OSError):
-            traceback.print_exception(error)
+            # A user's mistake is told in a sentence; where the code was then is of no use to anybody.
+            print(error) if isinstance(error, InvalidInputError) else traceback.print_exception(error)
         return code
     return EXIT_OK
 

@@ -181,6 +181,13 @@ def test_an_internal_error_names_the_log_that_holds_the_traceback(
     assert "KeyError: 'weights'" in capsys.readouterr().err
 
 
+def test_a_mistake_of_a_user_is_one_sentence_in_the_log(bench: Bench, capsys: pytest.CaptureFixture[str]) -> None:
+    bench.run(fails(DataError("Row 3 has no label.", hint="Fill it in.")))
+    seen = capsys.readouterr()
+    assert seen.out == "Row 3 has no label. Fill it in.\n"
+    assert seen.err == ""
+
+
 def test_a_failed_task_leaves_no_output_behind(bench: Bench) -> None:
     def script(context: Context, options: Options) -> None:
         finishes(context, options)
