@@ -19,7 +19,7 @@ pytestmark = [pytest.mark.net, pytest.mark.slow, pytest.mark.timeout(900), pytes
 
 HERE = Path(__file__).parent
 FOLDER = HERE.parent.parent / "docs" / "tutorials"
-RUN = ("own-csv",)
+RUN = ("own-csv", "chinese-reviews")
 """Pages that are small enough to run as they stand."""
 
 
