@@ -69,19 +69,27 @@ class WithoutKernel:
         context = Context(
             inputs=inputs, output=folders[0], checkpoints=folders[1], scratch=folders[2], on_report=self._report
         )
+        self._result: dict[str, Any] = {}
         plugin.run(context, options)
         self.jobs.append(spec)
         meta = json.loads((folders[0] / "artifact.json").read_text())["meta"]
         digest = _digest(spec.model_dump_json())
         self._made[digest] = InputFolder(folders[0], ArtifactFacts(digest=digest, kind="dataset", size=1, meta=meta))
         self._last = Job(
-            id="job", spec=spec, state=JobState.SUCCEEDED, session=None, result={"artifact": digest}, created_at=0.0
+            id="job",
+            spec=spec,
+            state=JobState.SUCCEEDED,
+            session=None,
+            result={**self._result, "artifact": digest},
+            created_at=0.0,
         )
         return self._last
 
     def _report(self, report: Report) -> None:
         if report.kind == "message":
             self.messages.append(str(report.values["text"]))
+        elif report.kind == "result":
+            self._result.update(report.values)
 
     def _input(self, digest: str) -> InputFolder:
         if digest in self._made:

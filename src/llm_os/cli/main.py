@@ -25,6 +25,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "samples": ("models", "List or fetch the models of the catalogue."),
     "data": ("data", "Prepare data, and show how good it is."),
     "train": ("data", "Tune a model on data."),
+    "merge": ("models", "Put an adapter into the weights of its base."),
     "evaluate": ("evaluate", "Judge a model on data, or compare two."),
     "predict": ("serve", "Classify texts."),
     "run": ("serve", "Chat with a model, or ask it once."),

@@ -277,32 +277,37 @@ class Model:
         spec = DeploymentSpec(name=name, model=self._whole().ref, engine=engine, options=options)
         return deploy(self._connection, spec, keep=keep)
 
-    def merge(self, base: Model | None = None) -> Model:
+    def merge(self, base: Model | None = None, name: str | None = None) -> Model:
         """Put this adapter into the weights of its base; the handle then stands for the merged version.
 
         Args:
             base: the model it was trained on; None: the one recorded when it was trained here.
+            name: card of the result; None: the adapter's card with `-merged`.
 
         Raises:
             UnsupportedModelError: this version is no adapter. NotFoundError: nobody knows its base.
+            InvalidOptionError: nothing can have that name.
         """
+        card = _checked_name(name, "the card of a model")
         if self._record.format != "adapter":
             raise UnsupportedModelError(f"{self.version} is no adapter.", hint="Use it as it is.")
-        self._record = self._whole(base)
+        self._record = self._whole(base, card)
         self._replica = None
         return self
 
-    def _whole(self, base: Model | None = None) -> ModelVersion:
+    def _whole(self, base: Model | None = None, card: str | None = None) -> ModelVersion:
         """This version as whole weights: an adapter is merged, at the first time; the rest stays."""
         if self._record.format != "adapter":
             return self._record
         digest = base._record.manifest if base is not None else self._record.meta.get("base")
         if not isinstance(digest, str):
-            raise NotFoundError(f"It is not recorded on what {self.version} was trained.", hint="Give base=model.")
+            raise NotFoundError(
+                f"It is not recorded on what {self.version} was trained.", hint="Give base=model (--base MODEL)."
+            )
         spec = JobSpec(
             task="adapters/merge",
             inputs={"model": self._record.manifest, "base": digest},
-            name=slug(f"{self._record.card}-merged"),
+            name=card or slug(f"{self._record.card}-merged"),
         )
         job = run(self._connection, spec, f"Merging {self.version}")
         return self._connection.transport.call("GET", f"/v1/models/{job.result['version']}", ModelVersion)

@@ -8,7 +8,8 @@ from click.testing import CliRunner
 from llm_os.cli.main import VERBS, cli
 
 PROMISED = (
-    "up down status doctor ps logs events why jobs cancel models samples data train evaluate predict run deploy stop"
+    "up down status doctor ps logs events why jobs cancel models samples data train merge evaluate predict run deploy "
+    "stop"
 )
 
 

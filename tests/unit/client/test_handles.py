@@ -208,3 +208,25 @@ def test_a_deployment_that_has_ended_says_so(state: str, raised: type[Exception]
     pieces = deployment.chat("Hello", stream=True)
     with pytest.raises(raised):
         list(pieces)
+
+
+# -- adapters ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("name", "card"), [(None, "encoder-merged"), ("mood", "mood")])
+def test_a_merged_adapter_has_the_name_that_was_asked_for(name: str | None, card: str) -> None:
+    done = ended({"version": f"{card}@1"})
+    answers = {"POST /v1/jobs": done, f"GET /v1/models/{card}@1": version(card)} | reports(done)
+    kernel = FakeKernel(answers)
+    record = version(base="sha256:" + "b" * 64).model_copy(update={"format": "adapter"})
+    handle = Model(kernel, record)  # type: ignore[arg-type]
+    assert handle.merge(name=name).version == f"{card}@1"
+    (sent,) = [body for asked, body in kernel.asked if asked == "POST /v1/jobs"]
+    assert (sent["spec"]["task"], sent["spec"]["name"]) == ("adapters/merge", card)
+
+
+def test_a_name_that_no_card_can_have_is_refused_before_the_merging() -> None:
+    kernel = FakeKernel()
+    with pytest.raises(InvalidOptionError, match="'My Model' cannot be the name"):
+        model(kernel).merge(name="My Model")
+    assert kernel.asked == []

@@ -1,4 +1,4 @@
-"""models, samples: model versions, and the catalogue."""
+"""models, samples, merge: model versions, the catalogue, and an adapter that becomes a model of its own."""
 
 from __future__ import annotations
 
@@ -103,4 +103,21 @@ def samples(action: str, names: tuple[str, ...], as_json: bool) -> int:
     return 0
 
 
-COMMANDS = {"models": models, "samples": samples}
+@click.command(epilog="Example: llm-os merge smollm2-chats --name assistant")
+@click.argument("model")
+@click.option("--base", metavar="MODEL", help="What it was trained on, where that is not recorded.")
+@click.option("--name", help="Card of the result; the adapter's with -merged if left out.")
+@as_json_option
+def merge(model: str, base: str | None, name: str | None, as_json: bool) -> int:
+    """Put an adapter into the weights of its base. The result is a new version; the adapter stays."""
+    adapter = load_model(model)
+    ref = adapter.version
+    whole = adapter.merge(load_model(base) if base is not None else None, name)
+    if as_json:
+        print_json({"adapter": ref, "version": whole.version, "digest": whole.digest})
+    else:
+        print(f"{ref} was merged: {whole.version}.")
+    return 0
+
+
+COMMANDS = {"models": models, "samples": samples, "merge": merge}

@@ -35,6 +35,9 @@ MAGIC = {
 }
 OFFICE = {"xl/": "an Excel workbook", "word/": "a Word document", "content.xml": "an OpenDocument file"}
 """Parts of a zip archive -> what it really is."""
+MARKUP = {b"<!doctype": "a web page", b"<html": "a web page", b"<?xml": "an XML file"}
+"""What a download that failed begins with, in small letters."""
+TABLES = (".csv", ".tsv")
 UTF_16 = (b"\xff\xfe", b"\xfe\xff")
 
 
@@ -68,6 +71,12 @@ def endings(path: Path) -> tuple[str, str]:
     """(ending of the format, ending of the packing or nothing), lower case: `a.CSV.gz` -> `.csv`, `.gz`."""
     last = path.suffix.lower()
     return (Path(path.stem).suffix.lower(), last) if last in PACKED else (last, "")
+
+
+def renamed(path: Path, ending: str) -> str:
+    """The name of the file with another ending, still packed where it was: `a.b.csv.gz` -> `a.b.tsv.gz`."""
+    packing = path.suffix if endings(path)[1] else ""
+    return Path(path.name.removesuffix(packing)).with_suffix(ending).name + packing
 
 
 def format_of(path: Path) -> Format:
@@ -115,6 +124,15 @@ def _look(path: Path, start: bytes, found: Format, ending: str, packed: bool) ->
             f"'{path.name}' is no {ending.lstrip('.')} file, whatever its name says.",
             hint="Was it cut off, or renamed? Copy it again.",
         )
+    text = start.removeprefix(b"\xef\xbb\xbf").lstrip().lower()
+    for beginning, what in MARKUP.items():
+        if text.startswith(beginning) and ending != ".txt":
+            raise DataError(
+                f"'{path.name}' is {what}, whatever its name says.", hint="Was it downloaded from the right address?"
+            )
+    if ending in TABLES and text.startswith((b'{"', b"[{")):
+        name = renamed(path, ".json" if text.startswith(b"[") else ".jsonl")
+        raise DataError(f"'{path.name}' is JSON, whatever its name says.", hint=f"Rename it to '{name}'.")
     if start.startswith(UTF_16):
         raise EncodingError(
             f"'{path.name}' is UTF-16, not UTF-8.",

@@ -19,6 +19,7 @@ from llm_os.spec.base import Json
 from llm_os.tasks.context import Context
 from llm_os.tasks.datasets import splits
 from llm_os.tasks.datasets.kinds import KINDS, Kind, guess
+from llm_os.tasks.datasets.labels import Writing, doubtful
 from llm_os.tasks.datasets.options import DataOptions
 from llm_os.tasks.datasets.preparing import Preparation, all_records
 from llm_os.tasks.datasets.spool import Spool
@@ -87,6 +88,8 @@ class Ingest:
         self._filled: dict[str, bool] = {}
         self._tally: Counter[str] = Counter()
         self._classes: Counter[str] = Counter()
+        self._writing = Writing()
+        self._first_bad: DataError | None = None
         self._table = splits.Table(options.seed)
         self._preparation: Preparation | None = None
 
@@ -97,7 +100,7 @@ class Ingest:
             preparation = self._preparation
             self._mostly_empty(len(spool))
             if preparation is None or not len(spool):
-                raise EmptyDataError(f"{source.title} has no row with a text.", hint="It needs at least a few rows.")
+                raise self._nothing()
             kind = preparation.kind
             labels = self._labels(kind, len(spool))
             kept = splits.chosen(self._table, options.limit)
@@ -165,11 +168,15 @@ class Ingest:
                 if isinstance(raw, DataError):
                     raise raw
                 row = self._one(raw)
+                if row is not None and self._kind is KINDS["classification"]:
+                    self._writing.check(raw[self._columns["label"]], where)
             except DataError as error:
-                if self._options.bad_rows == "skip" and self._kind is not None:
+                placed = self._placed(error, where)
+                if self._options.bad_rows == "skip" and (isinstance(raw, DataError) or self._kind is not None):
                     self._tally["bad rows"] += 1
+                    self._first_bad = self._first_bad or placed
                     continue
-                raise self._placed(error, where) from error
+                raise placed from error
             if row is None:
                 self._tally["rows without a text"] += 1
             else:
@@ -239,6 +246,9 @@ class Ingest:
                 f"labels={wanted}, but there are {len(names)} classes: {', '.join(names[:10])}.",
                 hint="Leave labels out.",
             )
+        odd = doubtful(names) if kind.name == "classification" else None
+        if odd is not None:
+            self._context.message(odd)
         return names
 
     def _divide(self, spool: Spool, kind: Kind, kept: numpy.ndarray) -> tuple[numpy.ndarray, numpy.ndarray]:
@@ -363,6 +373,15 @@ class Ingest:
                 details={"column": column, "columns": list(row)},
             )
         return str(row[column])
+
+    def _nothing(self) -> EmptyDataError:
+        title, bad = self._source.title, self._tally["bad rows"]
+        if self._first_bad is None:
+            return EmptyDataError(f"{title} has no row with a text.", hint="It needs at least a few rows.")
+        return EmptyDataError(
+            f"No row of {title} is left: {bad:,} are bad. The first one: {self._first_bad.message}",
+            hint=self._first_bad.hint,
+        )
 
     def _mostly_empty(self, rows: int) -> None:
         """Raises where most texts are empty, which is another mistake than an empty file."""

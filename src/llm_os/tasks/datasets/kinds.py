@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 
 from llm_os.errors import ColumnNotFoundError, DataError, did_you_mean
 from llm_os.spec.base import Json
+from llm_os.tasks.datasets.labels import NO_LABEL, written
 
 Row = dict[str, Json]
 
@@ -72,6 +73,9 @@ class Classification(Kind):
             return None
         if not label:
             raise DataError("has no label", hint="Fill it in, or remove the row.")
+        if label in NO_LABEL:
+            raise DataError(f"has the label '{label}', which means none", hint="Fill it in, or remove the row.")
+        label = written(row[columns["label"]], label)
         return {"text": text, "label": label}
 
     def names(self, row: Mapping[str, Json]) -> Sequence[str]:

@@ -66,7 +66,7 @@ def not_utf8(where: str, byte: int, **details: int) -> EncodingError:
     """The error of a place that is not UTF-8; `byte` counts from the beginning of the file."""
     return EncodingError(
         f"{where} is not UTF-8 (byte {byte}).",
-        hint="Save the file as UTF-8, for example: iconv -f latin1 -t utf-8 in.csv > out.csv",
+        hint="Save the file as UTF-8, for example: iconv -f latin1 -t utf-8 in.csv > out.csv (Chinese: -f gb18030)",
         details={**details, "byte": byte},
     )
 

@@ -7,11 +7,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from llm_os.errors import DataError
-from llm_os.tasks.datasets.format import Format, Numbered, endings
+from llm_os.tasks.datasets.format import Format, Numbered, endings, renamed
 from llm_os.tasks.datasets.lines import LONGEST, Lines
 from llm_os.tasks.datasets.packed import opened
 
 SEPARATORS = {".csv": ",", ".tsv": "\t", ".txt": "\t"}
+NAMES = {",": "commas", "\t": "tabs", ";": "semicolons", "|": "bars"}
 
 
 class Separated(Format):
@@ -41,6 +42,7 @@ def _records(path: Path, separator: str) -> Iterator[Numbered]:
         lines = Lines(file, path.name)
         reader = csv.reader(lines, delimiter=separator, strict=True)
         header = _header(path, reader, lines)
+        _separated(path, header, separator)
         while True:
             start = reader.line_num + 1
             try:
@@ -88,6 +90,21 @@ def _header(path: Path, reader: Iterator[list[str]], lines: Lines) -> list[str]:
     if twice:
         raise DataError(f"'{path.name}' has two columns named '{twice[0]}'.", hint="Rename one of them.")
     return header
+
+
+def _separated(path: Path, header: list[str], separator: str) -> None:
+    """Raises DataError for a header that is one column because its columns are parted by something else."""
+    found = next((other for other in NAMES if other != separator and other in header[0]), None)
+    if len(header) > 1 or found is None:
+        return
+    ending = next((ending for ending, known in SEPARATORS.items() if known == found), None)
+    raise DataError(
+        f"'{path.name}' has {NAMES[found]} between its columns, not {NAMES[separator]}.",
+        hint=f"Rename it to '{renamed(path, ending)}'."
+        if ending
+        else f"Save it with commas, or load_data(pandas.read_csv(path, sep='{found}')).",
+        details={"separator": found},
+    )
 
 
 PLUGIN = Separated()
