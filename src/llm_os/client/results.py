@@ -35,8 +35,9 @@ class TrainingResult:
         accuracy = last.get("validation_accuracy")
         held = f", accuracy on held-out rows {accuracy:.4f}" if isinstance(accuracy, float) else ""
         early = " (stopped early)" if self.stopped_early else ""
+        epochs = "1 epoch" if self.epochs_run == 1 else f"{self.epochs_run} epochs"
         return (
-            f"{self.version}: {self.epochs_run} epochs{early}, best {self.best_epoch}, "
+            f"{self.version}: {epochs}{early}, best {self.best_epoch}, "
             f"loss {last.get('loss', float('nan')):.4f}{held}, {format_duration(self.seconds)}"
         )
 

@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from llm_os import plugins
 from llm_os.errors import DataError, EmptyDataError, InvalidOptionError, UnsupportedModelError
@@ -25,6 +25,9 @@ from llm_os.tasks.training.examples import Examples
 from llm_os.tasks.training.loop import Loop, Outcome
 from llm_os.tasks.training.options import LENGTH, TrainingOptions
 
+if TYPE_CHECKING:
+    from llm_os.models.load import Loaded
+
 HELD, MOST_HELD = 0.1, 1000
 """What early stopping holds out: this share of the rows, and no more rows than that."""
 SPECIAL = ("label_smoothing", "class_weights", "mixup", "packing", "beta")
@@ -36,7 +39,7 @@ class Prepared:
     """Everything a training starts from.
 
     Attributes:
-        heads: what names of freshly made parameters begin with; they learn faster.
+        heads: what names of parameters begin with that learn faster (`heads_of`).
         facts: joins the facts of the version that is made (`labels`, ...).
     """
 
@@ -194,6 +197,15 @@ def length_of(context: Context, options: TrainingOptions) -> int:
 def from_scratch(context: Context) -> bool:
     """Whether the model's weights are still random (`llm_os.new_model`)."""
     return bool(context.inputs["model"].facts.meta.get("learning_rate"))
+
+
+def heads_of(loaded: Loaded) -> tuple[str, ...]:
+    """What learns faster in a classifier: what is fresh in it and, below a fresh layer, the pooler.
+
+    An encoder of sentences brings a pooler along that its own training never used (it took the mean of the tokens).
+    """
+    poolers = [name for name, _ in loaded.model.named_parameters() if ".pooler." in name] if loaded.fresh else []
+    return (*loaded.fresh, *(name for name in poolers if name not in loaded.fresh))
 
 
 def own_rate(context: Context, usual: float) -> float:

@@ -13,6 +13,7 @@ from llm_os.tasks.applications.application import (
     Prepared,
     expect_safetensors,
     expect_same_labels,
+    heads_of,
     length_of,
     names_of_classes,
     training_rows,
@@ -146,7 +147,7 @@ class TextClassification(Application):
             expect_same_labels(context, labels)
             valid = encode(rows, tokenizer, labels, length, options, train.targets)
         named: Json = [*labels] if labels else None
-        return Prepared(model, tokenizer, train, valid, heads=loaded.fresh, facts={"labels": named})
+        return Prepared(model, tokenizer, train, valid, heads=heads_of(loaded), facts={"labels": named})
 
 
 def encode(

@@ -14,10 +14,11 @@ from datetime import datetime
 from itertools import chain
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from llm_os.errors import ColumnNotFoundError, DataError, EmptyDataError, LeakError, SingleClassError
+from llm_os.errors import ColumnNotFoundError, DataError, EmptyDataError, SingleClassError
 from llm_os.spec.base import Json
 from llm_os.tasks.context import Context
 from llm_os.tasks.datasets import splits
+from llm_os.tasks.datasets.dividing import Division
 from llm_os.tasks.datasets.kinds import KINDS, Kind, guess
 from llm_os.tasks.datasets.labels import Writing, doubtful
 from llm_os.tasks.datasets.options import DataOptions
@@ -28,18 +29,12 @@ from llm_os.tasks.preparation.personal import excerpt, regions_of
 from llm_os.tasks.preparation.step import GIVEN, GROUP, Bench
 
 if TYPE_CHECKING:
-    import numpy
+    pass
 
 REPORT_EVERY = 20_000
 MOST_CLASSES = 1000
-MOST_FOR_NEAR = 300_000
-"""Texts that are compared with each other by default, at most: beyond it the signatures would not fit in memory."""
-TEMPLATE = 0.1
-"""Share of the rows from which a group of nearly equal texts is taken for what the data is like, not for copies."""
 SIDE = "encoding"
 """Folder of a data set in which steps leave a vocabulary, vectors and the like."""
-NAMED = 3
-"""Examples that an error shows."""
 
 
 class SourceRow(NamedTuple):
@@ -104,7 +99,10 @@ class Ingest:
             kind = preparation.kind
             labels = self._labels(kind, len(spool))
             kept = splits.chosen(self._table, options.limit)
-            train, test = self._divide(spool, kind, kept)
+            context.report(stage="dividing", step=0, total=0)
+            division = Division(options, self._table, lambda number: kind.content(spool[number]), context.message)
+            train, test = division.run(kept)
+            self._tally.update(division.tally)
             context.report(stage="writing", step=0, total=0)
             divided = {"train": train, "test": test}
             meta = write_dataset(
@@ -250,78 +248,6 @@ class Ingest:
         if odd is not None:
             self._context.message(odd)
         return names
-
-    def _divide(self, spool: Spool, kind: Kind, kept: numpy.ndarray) -> tuple[numpy.ndarray, numpy.ndarray]:
-        """(training rows, test rows) as indices."""
-        import numpy
-
-        options, table = self._options, self._table
-        self._context.report(stage="dividing", step=0, total=0)
-        unit = self._units(spool, kind, kept)
-        given = numpy.asarray(table.given)[kept]
-        if (given >= 0).all():
-            test = given == 1
-        elif options.split == "time":
-            test = splits.newest(table, kept, options.test_size)
-        else:
-            if options.split == "grouped":
-                unit = splits.joined(unit, numpy.asarray(table.group)[kept])
-            test = splits.divide(table, kept, unit, options.test_size, stratified=options.split == "stratified")
-        if not test.any() or test.all():
-            raise EmptyDataError(
-                f"test_size={options.test_size} of {len(kept)} rows leaves one side empty.",
-                hint="Give more rows, or another test_size.",
-            )
-        drop = self._leaks(spool, kind, kept, unit, test)
-        return kept[~test & ~drop], kept[test]
-
-    def _units(self, spool: Spool, kind: Kind, kept: numpy.ndarray) -> numpy.ndarray:
-        """Rows that must stay together. Texts that are nearly all alike (templates) are told apart by equality only."""
-        import numpy
-
-        def text(number: int) -> str:
-            return kind.content(spool[number])
-
-        equal = splits.units(self._table, kept, text, None)
-        threshold = self._options.near_duplicates
-        if threshold is None or threshold >= 1:
-            return equal
-        if len(kept) > MOST_FOR_NEAR:
-            self._context.message(f"{len(kept):,} texts are too many to compare all: only equal ones stay together.")
-            return equal
-        near = splits.units(self._table, kept, text, threshold)
-        largest = int(numpy.bincount(near).max())
-        if largest > max(TEMPLATE * len(kept), int(numpy.bincount(equal).max())):
-            self._context.message(f"{largest:,} texts are alike, as from a template: only equal ones stay together.")
-            return equal
-        return near
-
-    def _leaks(
-        self, spool: Spool, kind: Kind, kept: numpy.ndarray, unit: numpy.ndarray, test: numpy.ndarray
-    ) -> numpy.ndarray:
-        """True for each training row that must go. Raises LeakError where texts are on both sides of a given split."""
-        import numpy
-
-        both = numpy.intersect1d(unit[test], unit[~test])
-        inside = numpy.isin(unit, both)
-        count = int((inside & ~test).sum())
-        if not count or self._options.leaks == "keep":
-            self._tally.update({"leaks that were kept": count} if count else {})
-            return numpy.zeros(len(kept), dtype=bool)
-        if self._options.leaks == "drop":
-            self._tally["training rows like a test row"] += count
-            return inside & ~test
-        shown = []
-        for one in both[:NAMED]:
-            members = kept[unit == one]
-            sides = test[unit == one]
-            texts = [self._shown(kind.content(spool[int(i)])) for i in (members[~sides][0], members[sides][0])]
-            shown.append(f"'{texts[0]}' (training) and '{texts[1]}' (test)")
-        raise LeakError(
-            f"{count} training rows have an equal or nearly equal text in the test: {'; '.join(shown)}.",
-            hint="leaks='drop' takes them out of the training rows; leaks='keep' leaves them in.",
-            details={"rows": count, "examples": list(shown)},
-        )
 
     def _bench(self) -> Bench:
         tokenizer = self._context.inputs.get("tokenizer")

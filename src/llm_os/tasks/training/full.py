@@ -10,6 +10,8 @@ from llm_os.tasks.training.options import TrainingOptions
 
 RATE = 5e-5
 """Highest learning rate that `auto` means; see benchmarks/quality for what was tried."""
+SMALL, SMALL_RATE = 50_000_000, 1e-4
+"""And that of a classifier of so few parameters at most."""
 
 
 class FullOptions(TrainingOptions):
@@ -22,10 +24,16 @@ class Full(Method[FullOptions]):
 
     def run(self, context: Context, options: FullOptions) -> None:
         found, prepared = application.prepare(context, options)
-        outcome = application.train(
-            context, options, prepared, rate=rate_of(options, application.own_rate(context, RATE)), method="full"
-        )
+        rate = rate_of(options, application.own_rate(context, usual_rate(context)))
+        outcome = application.train(context, options, prepared, rate=rate, method="full")
         application.finish(context, prepared, outcome, lambda folder: found.save(prepared, folder))
+
+
+def usual_rate(context: Context) -> float:
+    """What `auto` means for this model and data."""
+    size, _, _ = application.counts(context.inputs["model"].facts.meta)
+    classifies = application.kind_of(context.inputs["data"].facts) in {"classification", "score"}
+    return SMALL_RATE if classifies and size <= SMALL else RATE
 
 
 PLUGIN = Full()

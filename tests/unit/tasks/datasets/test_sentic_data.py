@@ -58,7 +58,7 @@ def test_the_split_is_the_same_on_every_machine(tmp_path: Path) -> None:
         "sha256:903c951cb6af5f2e7a206e8991fdb6d74a921ba5ea0c4d556b9cf42b33a740bd"
     )
     assert meta["splits"]["test"]["fingerprint"] == (
-        "sha256:a0fad54e84262ca814117f18b295e57ab2080e7a92461dd094a808ac7085750b"
+        "sha256:e40516c9e689d9fefad3c5a3b4f426100af10073313838710ccef99bc268ddc4"
     )
 
 

@@ -59,7 +59,7 @@ def test_learns_what_can_be_learnt_and_the_saved_model_knows_it(
         inputs,
         method,
         epochs=12,
-        learning_rate=3e-3 if method == "full" else 1e-2,
+        learning_rate=3e-3 if method == "full" else 5e-3,
         early_stopping=False,
     )
     figures = evaluate(tmp_path / "judge", bench, inputs["data"])
