@@ -53,8 +53,11 @@ class Division:
         import numpy
 
         options, table = self._options, self._table
-        unit = self._units(kept)
         given = numpy.asarray(table.given)[kept]
+        fixed = given == 0
+        if fixed.any() and (given < 0).any():
+            return self._beside(kept[fixed], *self.run(kept[~fixed]))
+        unit = self._units(kept)
         if (given >= 0).all():
             test = given == 1
         elif options.split == "time":
@@ -70,6 +73,18 @@ class Division:
             )
         drop = self._leaks(kept, unit, test)
         return kept[~test & ~drop], kept[test]
+
+    def _beside(
+        self, fixed: numpy.ndarray, train: numpy.ndarray, test: numpy.ndarray
+    ) -> tuple[numpy.ndarray, numpy.ndarray]:
+        """A division of the other rows, and those that are for training only unless the test has their like."""
+        import numpy
+
+        rows = numpy.concatenate([test, fixed])
+        unit = self._units(rows)
+        like = numpy.isin(unit[len(test) :], unit[: len(test)])
+        self.tally.update({"training rows like a test row": int(like.sum())} if like.any() else {})
+        return numpy.sort(numpy.concatenate([train, fixed[~like]])), test
 
     def _units(self, kept: numpy.ndarray) -> numpy.ndarray:
         """Rows that must stay together. Texts that are nearly all alike (templates) are told apart by equality only."""

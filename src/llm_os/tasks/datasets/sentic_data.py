@@ -7,6 +7,7 @@ import json
 import lzma
 import math
 from collections.abc import Mapping
+from itertools import chain
 from pathlib import Path
 from typing import Literal
 
@@ -42,6 +43,8 @@ class SenticDataOptions(DataOptions):
     """2 or 3 classes, or `score`: the mean rating from -4 to 4. Chinese has 2 classes only."""
     least: float = Field(default=1.0, gt=0, le=3)
     """Least distance of a mean rating from 0 that counts as positive or negative (English)."""
+    weak: float | None = Field(default=None, gt=0, le=3)
+    """Train, but do not test, on less clear ratings too, from this distance on (English, two classes)."""
     limit: int | None = Field(default=None, ge=10)
     """At most this many rows in all, chosen at random by the seed, classes in proportion."""
 
@@ -66,10 +69,14 @@ class SenticData(Task[SenticDataOptions]):
                 "The Chinese texts have two classes and no ratings.", hint="Leave `labels` out, or take language='en'."
             )
         rows, names = select(read(options.language), options.labels, options.least)
+        weak = weaker(rows, options)
         source = Source(
             name="sentic_data",
             title="sentic_data",
-            rows=(SourceRow(f"Row {number}", row) for number, row in enumerate(rows, 1)),
+            rows=chain(
+                (SourceRow(f"Row {number}", row) for number, row in enumerate(rows, 1)),
+                (SourceRow(f"Row {number}", row, "train") for number, row in enumerate(weak, len(rows) + 1)),
+            ),
             facts={"kind": "package data", "sha256": SHA256[options.language], "license": "MIT"},
             labels=names,
             stratum=(lambda row: str(row.get("domain"))) if names is None else None,
@@ -104,6 +111,20 @@ def _probabilities(score: float) -> dict[str, Json]:
     """How sure a text of this mean rating is one or the other."""
     positive = 1 / (1 + math.exp(-SLOPE * score))
     return {"probabilities": {"negative": round(1 - positive, 4), "positive": round(positive, 4)}}
+
+
+def weaker(rows: list[Row], options: SenticDataOptions) -> list[Row]:
+    """Rows that `weak` adds to `rows`. Raises DataError where it means nothing."""
+    if options.weak is None:
+        return []
+    if (options.language, options.labels) != ("en", 2) or options.weak >= options.least:
+        raise DataError(
+            f"weak={options.weak} adds no rows.",
+            hint=f"It is for English texts in two classes, and below least={options.least}.",
+        )
+    known = {normal_form(str(row["text"])) for row in rows}
+    more, _ = select(read(options.language), options.labels, options.weak)
+    return [row for row in more if normal_form(str(row["text"])) not in known]
 
 
 def _label(row: dict[str, Json], labels: int | str, least: float) -> str | float | None:

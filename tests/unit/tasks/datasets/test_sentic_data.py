@@ -52,6 +52,25 @@ def test_less_clear_ratings_are_taken_where_that_is_asked_for(tmp_path: Path) ->
     assert meta["labels"] == ["negative", "positive"]
 
 
+def test_weak_ratings_are_for_training_only_and_leave_the_test_as_it_is(tmp_path: Path) -> None:
+    plain, more = prepare(tmp_path / "plain"), prepare(tmp_path / "more", weak=0.2)
+    assert more["splits"]["test"] == plain["splits"]["test"]
+    before, after = (rows(tmp_path / name, "train") for name in ("plain", "more"))
+    added = [row for row in after if abs(row["score"]) < 1]
+    assert {row["id"] for row in before} == {row["id"] for row in after} - {row["id"] for row in added}
+    assert 5_000 < len(added) == len(after) - len(before)
+    assert min(abs(row["score"]) for row in added) >= 0.2
+    assert more["left_out"]["training rows like a test row"] >= 1
+    forms = {normal_form(row["text"]) for row in rows(tmp_path / "more", "test")}
+    assert not forms & {normal_form(row["text"]) for row in added}
+
+
+@pytest.mark.parametrize("options", [{"labels": 3}, {"language": "zh"}, {"labels": "score"}, {"least": 0.5}])
+def test_weak_is_refused_where_it_adds_nothing(tmp_path: Path, options: dict[str, Any]) -> None:
+    with pytest.raises(DataError, match=r"weak=0\.6 adds no rows"):
+        prepare(tmp_path, weak=0.6, **options)
+
+
 def test_the_split_is_the_same_on_every_machine(tmp_path: Path) -> None:
     meta = prepare(tmp_path)
     assert meta["splits"]["train"]["fingerprint"] == (
