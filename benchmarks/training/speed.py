@@ -1,7 +1,7 @@
 """Speed of training: our task against transformers.Trainer with its defaults and against a fixed strong loop.
 
     python benchmarks/training/speed.py --rows 3000 --rounds 5
-    python benchmarks/training/speed.py --variants ours,ours-fused,ours-whole --rounds 5      # what each gain is worth
+    python benchmarks/training/speed.py --variants ours,ours-fused,ours-mixed --rounds 5      # what each gain is worth
 
 Each run is a process of its own; rounds are interleaved; ratios are of medians. On a machine that others use too, CPU
 seconds with one thread (`--threads 1`) are the figure that holds; wall seconds stand beside them.
@@ -39,8 +39,6 @@ def ours(cache: Path, rows: int, test: int, threads: int, without: str) -> Spent
 
     if without == "fused":  # the fused kernel of attention
         loop.quick_attention = lambda *_: None  # type: ignore[assignment]
-    elif without == "whole":  # every row of the embedding
-        loop.compact = lambda *_: None  # type: ignore[assignment]
     elif without == "mixed":  # batches of mixed lengths
         loop.epoch_batches = mixed_batches
     spent: Spent = {}

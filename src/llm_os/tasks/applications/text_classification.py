@@ -93,9 +93,6 @@ class Labelled(TokenExamples):
     def strata(self) -> Sequence[Hashable] | None:
         return self.targets if self._classes else None
 
-    def vocabulary(self) -> set[int]:
-        return {self.pad, *(token for ids in self.tokens for token in ids)}
-
     def _logits(self, forward: Forward, batch: Batch) -> Any:
         return forward(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits.float()
 

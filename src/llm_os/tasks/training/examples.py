@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any, Self
 
 Batch = Mapping[str, Any]
@@ -44,10 +44,6 @@ class Examples(ABC):
         """Figures of a batch without gradients: name -> (sum, over how many); `loss` must be one of them."""
         count = float(len(batch["input_ids"]))
         return {"loss": (float(self.loss(forward, batch)) * count, count)}
-
-    def vocabulary(self) -> Iterable[int] | None:
-        """Token ids that can reach the input embedding, every one of them; None: any can."""
-        return None
 
     def begin(self, forward: Forward, batch_size: int) -> None:  # noqa: B027 - most need nothing
         """Called once before the first step, without gradients, with the model as it is at the start (also when a

@@ -25,13 +25,13 @@ from llm_os.tasks.training.optimizers import make_optimizer
 from llm_os.tasks.training.options import TrainingOptions, batch_of, part_of
 from llm_os.tasks.training.precision import autocast, choose_precision, quick_attention
 from llm_os.tasks.training.schedules import share
-from llm_os.tasks.training.vocabulary import compact
 
 REPORT_EVERY = 0.25
 """Seconds between progress reports."""
-HORIZON = 3
-"""Epochs over which the rate falls when early stopping may end the training: it seldom needs more, and a rate that
-still is high when it ends has not settled (measured: benchmarks/quality)."""
+HORIZON = 4
+"""Epochs over which the rate falls when early stopping may end the training: it seldom needs more. Unless a patience
+was asked for, it does not end before: what was no better while the rate was high often is when it has fallen (measured:
+benchmarks/quality)."""
 SAME = 1e-7
 """Losses that differ by less than this have not moved."""
 
@@ -80,12 +80,13 @@ class Loop:
         self._lengths = train.lengths
         self._steps = math.ceil(len(train) / self._batch)
         self._rate = rate
+        bounded = valid is not None and options.patience is not None
+        self._horizon = min(options.epochs, HORIZON) if bounded else options.epochs
         freeze(model, options.freeze)
         if options.gradient_checkpointing:
             checkpoint_gradients(model)
         if device == "cpu":
             quick_attention(model, max(self._lengths))
-        self._compact = compact(model, vocabulary(train, valid))
         self._optimizer = make_optimizer(model, options, rate, heads)
         self._average = Average(model, options.ema) if options.ema is not None else None
         self._mixup = Mixup(model, options.mixup, seeds.seed_of(options.seed, worker)) if options.mixup else None
@@ -113,8 +114,6 @@ class Loop:
         final = self._best or (self._average.weights if self._average else None)
         if final is not None:
             load_trained(self._model, final)
-        if self._compact is not None:
-            self._compact.expand()
         return Outcome(
             history=progress.history,
             losses=progress.losses,
@@ -231,9 +230,7 @@ class Loop:
 
     def _schedule(self, step: int) -> float:
         """Share of the highest rate at `step`."""
-        epochs = self._options.epochs
-        horizon = min(epochs, HORIZON) if self._valid is not None and self._options.patience else epochs
-        return share(self._options.schedule, step, horizon * self._steps, self._options.warmup)
+        return share(self._options.schedule, step, self._horizon * self._steps, self._options.warmup)
 
     def _close_epoch(self) -> bool:
         """Judge the epoch that just ended; True when the training shall end early."""
@@ -261,6 +258,8 @@ class Loop:
             self._best = self._weights()
         patience = self._options.patience
         if patience is None or progress.epoch - progress.best_epoch < patience:
+            return False
+        if self._options.early_stopping == "auto" and progress.epoch < self._horizon:
             return False
         if progress.epoch < self._options.epochs:
             self._context.message(
@@ -306,17 +305,6 @@ class Loop:
             tokens_per_second=round(speed, 1),
             eta=round(left, 1),
         )
-
-
-def vocabulary(*parts: Examples | None) -> set[int] | None:
-    """Token ids that can reach the input embedding from any of the examples; None: any can."""
-    used: set[int] = set()
-    for examples in parts:
-        some = examples.vocabulary() if examples is not None else ()
-        if some is None:
-            return None
-        used.update(some)
-    return used
 
 
 def fingerprint(model: Any) -> float:

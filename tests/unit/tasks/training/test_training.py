@@ -134,6 +134,18 @@ def test_stops_early_and_keeps_the_best_weights(tmp_path: Path, inputs: dict[str
     assert losses[result["best_epoch"] - 1] == min(losses)
 
 
+@pytest.mark.parametrize(("asked", "epochs"), [("auto", 4), (1, 2), (2, 3)])
+def test_by_itself_it_stops_when_the_rate_has_fallen_and_as_asked_where_that_is_said(
+    tmp_path: Path, inputs: dict[str, Any], monkeypatch: pytest.MonkeyPatch, asked: str | int, epochs: int
+) -> None:
+    from llm_os.tasks.training import loop
+
+    losses = iter(range(1, 100))
+    monkeypatch.setattr(loop.Loop, "judge", lambda *_: {"validation_loss": float(next(losses))})
+    result = train(tmp_path / "run", inputs, epochs=10, early_stopping=asked).result
+    assert (result["epochs_run"], result["best_epoch"], result["stopped_early"]) == (epochs, 1, True)
+
+
 def test_a_rate_of_zero_is_a_failure_and_no_version(tmp_path: Path, inputs: dict[str, Any]) -> None:
     with pytest.raises(NothingLearntError, match="did not change"):
         train(tmp_path / "run", inputs, learning_rate=0.0)
