@@ -22,7 +22,7 @@ class Progress:
     Attributes:
         epoch: epoch in work, from 0. position: batches of it that are done.
         losses: loss of every step so far. history: one dict an epoch.
-        best_loss, best_epoch: of the validation; epoch numbers from 1, 0: none yet.
+        best_accuracy, best_loss, best_epoch: of the best epoch so far; numbers from 1, 0: none yet.
     """
 
     precision: str = ""
@@ -31,6 +31,7 @@ class Progress:
     step: int = 0
     losses: list[float] = field(default_factory=list)
     history: list[dict[str, Any]] = field(default_factory=list)
+    best_accuracy: float = 0.0
     best_loss: float | None = None
     best_epoch: int = 0
     epoch_seconds: float = 0.0

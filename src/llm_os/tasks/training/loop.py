@@ -28,7 +28,7 @@ from llm_os.tasks.training.schedules import share
 
 REPORT_EVERY = 0.25
 """Seconds between progress reports."""
-HORIZON = 4
+HORIZON = 3
 """Epochs over which the rate falls when early stopping may end the training: it seldom needs more. Unless a patience
 was asked for, it does not end before: what was no better while the rate was high often is when it has fallen (measured:
 benchmarks/quality)."""
@@ -253,8 +253,10 @@ class Loop:
         progress.epoch_seconds = progress.epoch_cpu = 0.0
         if self._valid is None:
             return False
-        if progress.best_loss is None or entry["validation_loss"] < progress.best_loss:
-            progress.best_loss, progress.best_epoch = entry["validation_loss"], progress.epoch
+        accuracy, loss = entry.get("validation_accuracy", 0.0), entry["validation_loss"]
+        best = progress.best_loss
+        if best is None or (accuracy, -loss) > (progress.best_accuracy, -best):
+            progress.best_accuracy, progress.best_loss, progress.best_epoch = accuracy, loss, progress.epoch
             self._best = self._weights()
         patience = self._options.patience
         if patience is None or progress.epoch - progress.best_epoch < patience:

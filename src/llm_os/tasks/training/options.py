@@ -22,8 +22,8 @@ class TrainingOptions(Spec):
     seed: int = 42
     """Same seed, data, machine and threads: the same loss curve, bit for bit."""
     early_stopping: bool | Annotated[int, Field(ge=0)] | Literal["auto"] = "auto"
-    """End when the validation loss was no better for this many epochs; false is never. `auto`, from 3 epochs on, is 1
-    once the rate has fallen, after 4."""
+    """End when no epoch of this many was better on held-out rows (accuracy, then loss); false is never. `auto`, from 3
+    epochs on, is 1 once the rate has fallen, after 3."""
     validation: float | None = Field(default=None, gt=0, lt=0.9)
     """Share of the training rows held out for early stopping; none: a tenth (1,000 rows at most) when that is on."""
     split: str = "train"

@@ -130,11 +130,11 @@ def test_stops_early_and_keeps_the_best_weights(tmp_path: Path, inputs: dict[str
     assert result["best_epoch"] == result["epochs_run"] - 1
     said = f"stopped after {result['epochs_run']} of 40: no better since {result['best_epoch']}"
     assert said in bench.messages
-    losses = [entry["validation_loss"] for entry in result["history"]]
-    assert losses[result["best_epoch"] - 1] == min(losses)
+    scores = [(entry["validation_accuracy"], -entry["validation_loss"]) for entry in result["history"]]
+    assert scores[result["best_epoch"] - 1] == max(scores)
 
 
-@pytest.mark.parametrize(("asked", "epochs"), [("auto", 4), (1, 2), (2, 3)])
+@pytest.mark.parametrize(("asked", "epochs"), [("auto", 3), (1, 2), (2, 3)])
 def test_by_itself_it_stops_when_the_rate_has_fallen_and_as_asked_where_that_is_said(
     tmp_path: Path, inputs: dict[str, Any], monkeypatch: pytest.MonkeyPatch, asked: str | int, epochs: int
 ) -> None:
@@ -144,6 +144,21 @@ def test_by_itself_it_stops_when_the_rate_has_fallen_and_as_asked_where_that_is_
     monkeypatch.setattr(loop.Loop, "judge", lambda *_: {"validation_loss": float(next(losses))})
     result = train(tmp_path / "run", inputs, epochs=10, early_stopping=asked).result
     assert (result["epochs_run"], result["best_epoch"], result["stopped_early"]) == (epochs, 1, True)
+
+
+def test_the_better_accuracy_counts_and_among_equal_ones_the_loss(
+    tmp_path: Path, inputs: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from llm_os.tasks.training import loop
+
+    said = iter([(0.8, 0.3), (0.9, 0.5), (0.9, 0.4), (0.9, 0.4), (0.7, 0.1)])
+
+    def judge(*_: Any) -> dict[str, float]:
+        accuracy, loss = next(said)
+        return {"validation_accuracy": accuracy, "validation_loss": loss}
+
+    monkeypatch.setattr(loop.Loop, "judge", judge)
+    assert train(tmp_path / "run", inputs, epochs=5, early_stopping=2).result["best_epoch"] == 3
 
 
 def test_a_rate_of_zero_is_a_failure_and_no_version(tmp_path: Path, inputs: dict[str, Any]) -> None:
