@@ -32,6 +32,7 @@ def env(tmp_path: Path) -> Iterator[dict[str, str]]:
         "LLM_OS_MANAGEMENT_PORT": "0",
         "LLM_OS_GATEWAY_PORT": "0",
         "XDG_RUNTIME_DIR": str(tmp_path),
+        "COLUMNS": "100",  # the pages show a terminal of this width
         "LLM_OS_LINGER": "3",
     }
     try:
@@ -46,7 +47,7 @@ def form(line: str) -> str:
     Other processors round otherwise: which side is ahead by a small difference, and how sure that is, may differ.
     """
     line = re.sub(r"(No difference is certain: )?[AB] is (ahead|better) by", "One is better by", line)
-    line = re.sub(r"\d+(\.\d+)?", "0", line)
+    line = re.sub(r"-?\d+(\.\d+)?", "0", line)
     line = re.sub(r"\b0 min 0 s\b", "0 s", re.sub(r"\bp [<=] 0", "p = 0", line))
     return re.sub(r"[\s█▉▊▋▌▍▎▏▁▂▃▄▅▆▇]+", " ", line).strip()
 

@@ -139,10 +139,18 @@ async def test_a_dead_one_is_no_harm(launcher: LocalLauncher, tmp_path: Path) ->
 
 async def programs(stub: int) -> list[int]:
     def found() -> list[int]:
-        return [process.pid for process in processes() if process.parent == stub]
+        return [process.pid for process in processes() if process.parent == stub and executed(process.pid)]
 
     await until(lambda: bool(found()))
     return found()
+
+
+def executed(pid: int) -> bool:
+    """Whether it is the program already, and no copy of its stub that is just about to become it."""
+    try:
+        return b"llm_os.workers.spare" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return False
 
 
 def gone(pid: int) -> bool:
