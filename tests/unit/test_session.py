@@ -66,7 +66,9 @@ def test_a_mistyped_model_is_answered_with_ones_own_and_the_catalogues(
     typed: str, meant: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(session, "connect", Kernel)
-    with pytest.raises(NotFoundError, match=f"Did you mean '{meant}'\\? Known: my-mood, smollm2, transformer"):
+    with pytest.raises(
+        NotFoundError, match=f"Did you mean '{meant}'\\? Known: my-mood, qwen2.5-coder-0.5b, smollm2, transformer"
+    ):
         llm_os.load_model(typed)
 
 

@@ -135,8 +135,8 @@ class Model:
         Args:
             data: what `load_data` returned, or a slice of it.
             epochs: the most that are run; early stopping may end sooner.
-            method: `full` trains every weight, `lora`, `dora` and `qlora` an adapter; `auto` takes the first that
-                fits into the memory granted, and says why.
+            method: `full` trains every weight, `lora`, `dora` and `qlora` an adapter, `probe` the head alone; `auto`
+                takes the first (but `dora`, `probe`) that fits into the memory granted, and says why.
             validation: rows to judge by; a share of `data`, a data set, or None: a tenth (1,000 rows at most).
             early_stopping: `auto`, True, False, or the epochs to wait for a better one.
             background: return a `Job` at once; it outlives this script.

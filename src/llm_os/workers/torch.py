@@ -56,11 +56,11 @@ class TorchBackend(Backend):
         super().__init__()
         self._classifier = classifier
         self._dtype = dtype
-        longest = classifier.max_length
+        longest, ends = classifier.max_length, classifier.tokenizer.num_special_tokens_to_add()
         self._batcher = Batcher(
             lambda texts: self._classifier.predict(texts, most),
             most=most,
-            weigh=lambda text: min(len(text) + 2, longest),  # a token has one character at least; two mark the ends
+            weigh=lambda text: min(len(text) + ends, longest),  # a token has one character at least
             budget=BATCH_TOKENS,
         )
         self.labels = classifier.labels or ("value",)

@@ -131,15 +131,21 @@ def check(inputs: Mapping[str, ArtifactFacts], options: TrainingOptions | None =
     return application
 
 
-def prepare(context: Context, options: TrainingOptions) -> tuple[Application, Prepared]:
-    """Load model and examples, and hold some out where the options want it."""
+def prepare(
+    context: Context, options: TrainingOptions, load: Callable[[], Prepared] | None = None
+) -> tuple[Application, Prepared]:
+    """Load model and examples, and hold some out where the options want it.
+
+    Args:
+        load: how, where a method wants more than `Application.load` knows.
+    """
     import torch
 
     torch.set_num_threads(min(context.threads, options.threads or context.threads))
     seeds.seed_all(options.seed)
     context.report(stage="loading", step=0, total=0)
     application = check({role: given.facts for role, given in context.inputs.items()}, options)
-    prepared = application.load(context, options)
+    prepared = application.load(context, options) if load is None else load()
     if from_scratch(context):
         prepared.heads = ()  # nothing is less fresh than the head
     train = prepared.train
@@ -213,14 +219,18 @@ def own_rate(context: Context, usual: float) -> float:
     return float(str(context.inputs["model"].facts.meta.get("learning_rate") or usual))
 
 
-def train(context: Context, options: TrainingOptions, prepared: Prepared, *, rate: float, method: str) -> Outcome:
-    """Run the loop on what was prepared."""
-    identity = {
+def identity_of(context: Context, options: TrainingOptions, method: str) -> dict[str, str]:
+    """What a checkpoint belongs to, by names for people: it is refused for anything else."""
+    return {
         "model": context.inputs["model"].facts.digest,
         "data": context.inputs["data"].facts.digest,
         "options": json.dumps(options.model_dump(mode="json", exclude={"checkpoint_every", "threads"}), sort_keys=True),
         "method": method,
     }
+
+
+def train(context: Context, options: TrainingOptions, prepared: Prepared, *, rate: float, method: str) -> Outcome:
+    """Run the loop on what was prepared."""
     device = "cuda" if context.devices else "cpu"
     loop = Loop(
         context,
@@ -228,7 +238,7 @@ def train(context: Context, options: TrainingOptions, prepared: Prepared, *, rat
         model=prepared.model.to(device),
         train=prepared.train,
         valid=prepared.valid,
-        identity=identity,
+        identity=identity_of(context, options, method),
         rate=rate,
         heads=prepared.heads,
         device=device,

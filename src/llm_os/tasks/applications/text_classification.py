@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Sequence
 from typing import Any, Self
 
-from llm_os.errors import DataError, SingleClassError
+from llm_os.errors import DataError, SingleClassError, UnsupportedModelError
 from llm_os.spec.artifacts import ArtifactFacts
 from llm_os.spec.base import Json
 from llm_os.tasks.applications.application import (
@@ -25,6 +25,9 @@ from llm_os.tasks.applications.probabilities import COLUMN, probabilities
 from llm_os.tasks.context import Context
 from llm_os.tasks.training.examples import Batch, Forward, TokenExamples
 from llm_os.tasks.training.options import TrainingOptions
+
+WIDE = "WideForSequenceClassification"
+"""Architecture of models/wide.py, whose table belongs to the data it was made of."""
 
 
 class Labelled(TokenExamples):
@@ -49,15 +52,15 @@ class Labelled(TokenExamples):
     ) -> None:
         super().__init__(tokens, pad)
         self.targets, self.soft = targets, soft
-        self._classes, self._smoothing, self._weights = classes, smoothing, weights
+        self.classes, self.weights, self._smoothing = classes, weights, smoothing
 
     def part(self, indices: Sequence[int]) -> Self:
         tokens, targets = [self.tokens[i] for i in indices], [self.targets[i] for i in indices]
         soft = None if self.soft is None else [self.soft[i] for i in indices]
-        return type(self)(tokens, targets, self.pad, self._classes, self._smoothing, self._weights, soft)
+        return type(self)(tokens, targets, self.pad, self.classes, self._smoothing, self.weights, soft)
 
     def weight(self, indices: Sequence[int]) -> float:
-        weights = self._weights
+        weights = self.weights
         if weights is None:
             return float(len(indices))
         if self.soft is not None:
@@ -81,17 +84,17 @@ class Labelled(TokenExamples):
         logits = self._logits(forward, batch)
         count = counted = float(len(logits))
         targets = batch["targets"].to(logits.device).long()
-        if self._weights is not None and "soft" in batch:
-            counted = float((batch["soft"] @ torch.tensor(self._weights)).sum())
-        elif self._weights is not None:
-            counted = sum(self._weights[target] for target in targets.tolist())
+        if self.weights is not None and "soft" in batch:
+            counted = float((batch["soft"] @ torch.tensor(self.weights)).sum())
+        elif self.weights is not None:
+            counted = sum(self.weights[target] for target in targets.tolist())
         figures = {"loss": (float(self._mean(logits, batch)) * counted, counted)}
-        if self._classes:
+        if self.classes:
             figures["accuracy"] = (float((logits.argmax(-1) == targets).sum()), count)
         return figures
 
     def strata(self) -> Sequence[Hashable] | None:
-        return self.targets if self._classes else None
+        return self.targets if self.classes else None
 
     def _logits(self, forward: Forward, batch: Batch) -> Any:
         return forward(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits.float()
@@ -100,12 +103,12 @@ class Labelled(TokenExamples):
         import torch
 
         targets = batch["targets"].to(logits.device)
-        if not self._classes:
+        if not self.classes:
             return torch.nn.functional.mse_loss(logits.squeeze(-1), targets)
-        weights = None if self._weights is None else torch.tensor(self._weights, device=logits.device)
+        weights = None if self.weights is None else torch.tensor(self.weights, device=logits.device)
         if "soft" in batch:
             soft, smoothing = batch["soft"].to(logits.device), self._smoothing
-            soft = (1 - smoothing) * soft + smoothing / self._classes
+            soft = (1 - smoothing) * soft + smoothing / self.classes
             losses = -(soft * logits.log_softmax(-1) * (1.0 if weights is None else weights)).sum(-1)
             return losses.sum() / (len(losses) if weights is None else (batch["soft"].to(weights) @ weights).sum())
         return torch.nn.functional.cross_entropy(logits, targets.long(), weights, label_smoothing=self._smoothing)
@@ -117,13 +120,25 @@ class TextClassification(Application):
 
     def check(self, model: ArtifactFacts, data: ArtifactFacts) -> None:
         expect_safetensors(model, "as a classifier")
+        if model.meta.get("architecture") == WIDE:
+            raise UnsupportedModelError(
+                "A version with n-grams beside it is not trained further.", hint="Train the model it came from."
+            )
         labels_of(data)
 
     def supports(self, data: ArtifactFacts) -> frozenset[str]:
         return frozenset({"label_smoothing", "class_weights", "mixup"} if labels_of(data) else {"mixup"})
 
-    def load(self, context: Context, options: TrainingOptions) -> Prepared:
+    def load(
+        self, context: Context, options: TrainingOptions, *, layers: int | None = None, prompt: str = ""
+    ) -> Prepared:
+        """Model and examples.
+
+        Args:
+            layers: kept of the model, from the bottom; None: all. prompt: what is put behind every text.
+        """
         from llm_os.models.load import load_transformer
+        from llm_os.models.prompt import ask
 
         given, data = context.inputs["model"], context.inputs["data"]
         labels = labels_of(data.facts)
@@ -132,9 +147,12 @@ class TextClassification(Application):
         known = given.facts.meta
         fresh = known.get("labels") != labels or known.get("task") != "text-classification"
         # Dropout inside the attention rules out its fused kernel; the dropout of the layers stays.
-        loaded = load_transformer(given.path, "text-classification", fresh=fresh, attention_dropout=0.0, **heads)
+        loaded = load_transformer(
+            given.path, "text-classification", fresh=fresh, attention_dropout=0.0, layers=layers, **heads
+        )
         model, tokenizer = loaded.model, loaded.tokenizer
         length = length_of(context, options)
+        tokenizer = ask(tokenizer, prompt, length)
         train = encode(training_rows(context, options), tokenizer, labels, length, options)
         if labels and len(set(train.targets)) < 2:
             raise SingleClassError("All rows of this slice have one class.", hint="Take more rows, or other ones.")

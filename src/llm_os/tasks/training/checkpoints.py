@@ -112,16 +112,7 @@ def restore(
     from safetensors.torch import load_file
 
     whole = json.loads((folder / "state.json").read_text(encoding="utf-8"))
-    for name, value in identity.items():
-        found = whole["identity"].get(name)
-        if found != value:
-            figures = f" ({found}; here it is {value})" if len(f"{found}{value}") < 80 else ""
-            raise IntegrityError(
-                f"The checkpoint {folder.name} was made for another {name}{figures}.",
-                hint="From it the same curve cannot go on; start the job anew, or where the checkpoint was made.",
-                details={"found": found, "expected": value},
-            )
-    _take_threads(folder.name, int(whole["threads"]))
+    expect_same(folder.name, whole, identity)
     weights = load_file(folder / "weights.safetensors")
     with torch.no_grad():
         for name, parameter in model.named_parameters():
@@ -136,6 +127,20 @@ def restore(
     known = {"weights", "optimizer"}
     more = {file.stem: load_file(file) for file in folder.glob("*.safetensors") if file.stem not in known}
     return Progress(**whole["progress"]), more
+
+
+def expect_same(checkpoint: str, state: Mapping[str, Any], identity: Mapping[str, str]) -> None:
+    """See `restore`: the state says for what it was made, and with how many threads, which are taken here too."""
+    for name, value in identity.items():
+        found = state["identity"].get(name)
+        if found != value:
+            figures = f" ({found}; here it is {value})" if len(f"{found}{value}") < 80 else ""
+            raise IntegrityError(
+                f"The checkpoint {checkpoint} was made for another {name}{figures}.",
+                hint="From it the same curve cannot go on; start the job anew, or where the checkpoint was made.",
+                details={"found": found, "expected": value},
+            )
+    _take_threads(checkpoint, int(state["threads"]))
 
 
 def _take_threads(name: str, count: int) -> None:
