@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import sys
 import tarfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -71,3 +71,20 @@ def demo_data() -> Callable[[str], Path]:
         return folder / f"{name}.json"
 
     return file
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Iterator[dict[str, str]]:
+    """The environment of programs that use a home of their own, whose kernel is ended after the test."""
+    env = {
+        **os.environ,
+        "LLM_OS_HOME": str(tmp_path / "home"),
+        "LLM_OS_MANAGEMENT_PORT": "0",
+        "LLM_OS_GATEWAY_PORT": "0",
+        "XDG_RUNTIME_DIR": str(tmp_path),
+        "LLM_OS_LINGER": "3",
+    }
+    try:
+        yield env
+    finally:
+        subprocess.run([sys.executable, "-m", "llm_os.cli.main", "down"], env=env, capture_output=True, check=False)

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 
@@ -24,21 +23,9 @@ RUN = ("own-csv", "chinese-reviews")
 
 
 @pytest.fixture
-def env(tmp_path: Path) -> Iterator[dict[str, str]]:
-    """Of a home of its own."""
-    env = {
-        **os.environ,
-        "LLM_OS_HOME": str(tmp_path / "home"),
-        "LLM_OS_MANAGEMENT_PORT": "0",
-        "LLM_OS_GATEWAY_PORT": "0",
-        "XDG_RUNTIME_DIR": str(tmp_path),
-        "COLUMNS": "100",  # the pages show a terminal of this width
-        "LLM_OS_LINGER": "3",
-    }
-    try:
-        yield env
-    finally:
-        subprocess.run([sys.executable, "-m", "llm_os.cli.main", "down"], env=env, capture_output=True, check=False)
+def env(home: dict[str, str]) -> dict[str, str]:
+    """Of a home of its own, in a terminal of the width that the pages show."""
+    return {**home, "COLUMNS": "100"}
 
 
 def form(line: str) -> str:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -35,22 +34,6 @@ print(json.dumps({
     "usage": answer.usage.completion_tokens, "task": again.task, "format": again.describe()["format"],
 }))
 """
-
-
-@pytest.fixture
-def home(tmp_path: Path) -> Iterator[dict[str, str]]:
-    env = {
-        **os.environ,
-        "LLM_OS_HOME": str(tmp_path / "home"),
-        "LLM_OS_MANAGEMENT_PORT": "0",
-        "LLM_OS_GATEWAY_PORT": "0",
-        "XDG_RUNTIME_DIR": str(tmp_path),
-        "LLM_OS_LINGER": "3",
-    }
-    try:
-        yield env
-    finally:
-        subprocess.run([sys.executable, "-m", "llm_os.cli.main", "down"], env=env, capture_output=True, check=False)
 
 
 def test_instructions_are_learnt_and_the_result_is_chatted_with(

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -26,25 +25,14 @@ Run = Callable[..., subprocess.CompletedProcess[str]]
 
 
 @pytest.fixture
-def run(tmp_path: Path) -> Iterator[Run]:
+def run(home: dict[str, str]) -> Run:
     """Calls the interpreter in a home of its own."""
-    env = {
-        **os.environ,
-        "LLM_OS_HOME": str(tmp_path / "home"),
-        "LLM_OS_MANAGEMENT_PORT": "0",
-        "LLM_OS_GATEWAY_PORT": "0",
-        "XDG_RUNTIME_DIR": str(tmp_path),
-        "LLM_OS_LINGER": "3",
-    }
 
     def run(*words: str) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, *words]
-        return subprocess.run(command, env=env, capture_output=True, text=True, timeout=300, check=False)
+        return subprocess.run(command, env=home, capture_output=True, text=True, timeout=300, check=False)
 
-    try:
-        yield run
-    finally:
-        run("-m", "llm_os.cli.main", "down")
+    return run
 
 
 def test_an_adapter_is_merged_under_its_own_name_and_stays(run: Run, tmp_path: Path) -> None:

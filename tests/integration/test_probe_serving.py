@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -45,17 +44,9 @@ print(json.dumps(made, default=str))
 """
 
 
-def test_a_head_on_a_chat_model_is_a_classifier_like_any_other(tmp_path: Path) -> None:
-    env = {
-        **os.environ,
-        "LLM_OS_HOME": str(tmp_path / "home"),
-        "LLM_OS_MANAGEMENT_PORT": "0",
-        "LLM_OS_GATEWAY_PORT": "0",
-        "XDG_RUNTIME_DIR": str(tmp_path),
-        "LLM_OS_LINGER": "3",
-    }
+def test_a_head_on_a_chat_model_is_a_classifier_like_any_other(tmp_path: Path, home: dict[str, str]) -> None:
     command = [sys.executable, "-c", PROBES, str(tmp_path)]
-    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=550, check=False)
+    done = subprocess.run(command, env=home, capture_output=True, text=True, timeout=550, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     made = json.loads(done.stdout.splitlines()[-1])
     assert "'ema' means nothing for method='probe'" in made["refused"]

@@ -6,6 +6,7 @@ import pytest
 from click.testing import CliRunner
 
 from llm_os.cli.main import VERBS, cli
+from llm_os.errors import InvalidOptionError
 
 PROMISED = (
     "up down status doctor ps logs events why jobs cancel models samples data train merge evaluate predict run deploy "
@@ -50,8 +51,24 @@ def test_data_with_a_source_only_prepares_it() -> None:
     ("wanted", "said"), [("tensorbord:runs", "Did you mean 'tensorboard'?"), ("csv", "names no folder")]
 )
 def test_a_wrong_export_is_refused_before_the_training(wanted: str, said: str) -> None:
-    from llm_os.errors import InvalidOptionError
-
     done = CliRunner().invoke(cli, ["train", "nothing", "nothing", "--export", wanted])
     assert isinstance(done.exception, InvalidOptionError)
     assert said in f"{done.exception.message} {done.exception.hint}"
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["train", "--option", "epochs=1"], "'epochs' cannot be given as --option. Write --epochs 1."),
+        (["train", "--option", "name=mood"], "'name' cannot be given as --option. Write --name mood."),
+        (["train", "--option", "background=true"], "'background' cannot be given as --option. Leave it out."),
+        (["train", "--option", "ngrams"], "--option ngrams has no value. Write --option NAME=VALUE."),
+        (["evaluate", "--option", "method=perplexity"], "Write --method perplexity."),
+    ],
+)
+def test_what_has_a_flag_of_its_own_is_no_further_option(words: list[str], said: str) -> None:
+    """Before a model is fetched or data prepared, and not as a traceback."""
+    verb, *more = words
+    done = CliRunner().invoke(cli, [verb, "nothing", "nothing", *more])
+    assert isinstance(done.exception, InvalidOptionError)
+    assert said in str(done.exception)

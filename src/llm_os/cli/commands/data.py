@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -177,7 +178,7 @@ def train(
     **options: Any,
 ) -> int:
     """Tune a model on data. The result is a new version."""
-    extra = dict(pair(text) for text in more)
+    extra = further(more, epochs="--epochs", method="--method", name="--name", background=None)
     wanted = [_export(text) for text in exports]
     if name is not None:
         extra["name"] = name
@@ -199,6 +200,23 @@ def _export(text: str) -> tuple[str, str]:
     if form not in EXPORTS:
         raise InvalidOptionError(f"--export knows no format '{form}'.", hint=did_you_mean(form, EXPORTS))
     return form, folder
+
+
+def further(texts: Iterable[str], **flags: str | None) -> dict[str, Any]:
+    """What `--option NAME=VALUE` gave.
+
+    Args:
+        flags: names that are no further options, and the flag each has; None: a command knows no such thing.
+
+    Raises:
+        InvalidOptionError: one of those, or a text of another form.
+    """
+    given = dict(pair(text) for text in texts)
+    for name in flags.keys() & given.keys():
+        flag = flags[name]
+        hint = f"Write {flag} {given[name]}." if flag else "Leave it out."
+        raise InvalidOptionError(f"'{name}' cannot be given as --option.", hint=hint)
+    return given
 
 
 def pair(text: str) -> tuple[str, Any]:

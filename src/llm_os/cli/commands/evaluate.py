@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from llm_os.cli.commands.data import data_options, pair, prepared
+from llm_os.cli.commands.data import data_options, further, prepared
 from llm_os.cli.render import as_json_option, print_json
 from llm_os.session import load_model
 
@@ -40,7 +40,7 @@ def evaluate(
     **options: Any,
 ) -> int:
     """Judge a model on the test rows of data."""
-    extra = dict(pair(text) for text in more)
+    extra = further(more, method="--method", slices="--slice", against="--against")
     if slices:
         extra["slices"] = list(slices)
     handle = load_model(model)

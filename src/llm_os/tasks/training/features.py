@@ -80,13 +80,17 @@ def compute(context: Context, options: TrainingOptions, prepared: Prepared) -> F
     identity = {**identity_of(context, options, "probe"), **checkpoints.machine(device)}
     work = _begin(context, options, sets, head.in_features, device, identity)
     setattr(parent, name, nn.Identity())  # what would enter the head comes out
-    caches, model.config.use_cache = getattr(model.config, "use_cache", None), False
+    caches = getattr(model.config, "use_cache", None)
+    model.config.use_cache = False
     try:
         with torch.inference_mode(), autocast(work.precision, device):
             _batches(context, options, model, sets, work, identity)
     finally:
         setattr(parent, name, head)
-        model.config.use_cache = caches
+        if caches is None:
+            del model.config.use_cache
+        else:
+            model.config.use_cache = caches
     if not all(bool(tensor.isfinite().all()) for tensor in work.found.values()):
         raise NothingLearntError("The model gives no numbers for some texts.", hint="Take precision='fp32'.")
     return Features(

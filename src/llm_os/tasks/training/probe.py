@@ -115,7 +115,9 @@ def _check(options: ProbeOptions, inputs: Mapping[str, ArtifactFacts]) -> None:
     _, _, layers = application.counts(inputs["model"].meta)
     if options.layers is not None and options.layers > layers:
         raise InvalidOptionError(
-            f"layers={options.layers} is more than the model has: {layers}.", details={"option": "layers"}
+            f"layers={options.layers} is more than the model has: {layers}.",
+            hint=f"Take 1 to {layers}, or leave it out: all.",
+            details={"option": "layers"},
         )
 
 

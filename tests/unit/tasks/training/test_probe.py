@@ -141,6 +141,21 @@ def test_ngrams_beside_a_model_say_what_it_does_not(tmp_path: Path) -> None:
         run(tmp_path / "more", again, data)
 
 
+@pytest.mark.parametrize("runs", [0, 2])
+def test_the_figures_are_those_of_the_version_that_is_saved(tmp_path: Path, runs: int) -> None:
+    """Head, bias, table and factors, as they are read again: on rows that were given to judge by."""
+    rows = [{**row, "label": "positive" if i % 7 else row["label"]} for i, row in enumerate(sentences(240))]
+    data, judged = tiny_data(tmp_path / "d", rows[:160]), tiny_data(tmp_path / "v", rows[160:])
+    bench = Bench(tmp_path / "run", {"model": decoder(tmp_path / "m"), "data": data, "validation": judged})
+    PROBE.run(bench.context, PROBE.Options(precision="fp32", ngrams=runs, prompt=" yes?"))
+    (entry,) = bench.result["history"]
+    model = load_classifier(bench.output)
+    said = model.predict([row["text"] for row in rows[160:]])
+    losses = [-np.log(one[model.labels.index(row["label"])]) for one, row in zip(said, rows[160:], strict=True)]
+    assert np.mean(losses) == pytest.approx(entry["validation_loss"], abs=2e-3)
+    assert right(bench.output, rows[160:]) == pytest.approx(entry["validation_accuracy"])
+
+
 @pytest.mark.parametrize("labels", [["negative", "positive", "none"], []])
 def test_ngrams_with_more_classes_and_with_numbers(tmp_path: Path, labels: list[str]) -> None:
     rows = pairs(240)
