@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import os
+import pwd
 import shutil
+import signal
 import subprocess
 import sys
 import tarfile
+import tempfile
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from filelock import FileLock
@@ -88,3 +93,30 @@ def home(tmp_path: Path) -> Iterator[dict[str, str]]:
         yield env
     finally:
         subprocess.run([sys.executable, "-m", "llm_os.cli.main", "down"], env=env, capture_output=True, check=False)
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[str]:
+    """URL of a Postgres server that listens on a socket of its own and nowhere else; skips where none is installed."""
+    if not shutil.which("initdb") or not shutil.which("postgres"):
+        pytest.skip("Postgres is not installed: initdb and postgres are not on the PATH")
+    folder = Path(tempfile.mkdtemp(prefix="llm-os-postgres-"))
+    plain: dict[str, Any] = {"cwd": folder, "env": {"PATH": os.environ["PATH"], "LC_ALL": "C.UTF-8"}}
+    if os.geteuid() == 0:  # it refuses to run as root
+        owner = pwd.getpwnam("postgres")
+        os.chown(folder, owner.pw_uid, owner.pw_gid)
+        plain |= {"user": owner.pw_uid, "group": owner.pw_gid, "extra_groups": []}
+    made = ["initdb", "--pgdata", "data", "--auth", "trust", "--username", "tester", "--no-sync"]
+    subprocess.run(made, check=True, capture_output=True, **plain)
+    command = ["postgres", "-D", "data", "-k", str(folder), "-c", "listen_addresses=", "-F"]
+    with (folder / "log").open("wb") as log:
+        server = subprocess.Popen(command, stdout=log, stderr=log, **plain)
+    try:
+        until = time.monotonic() + 30
+        while not (folder / ".s.PGSQL.5432").exists() and time.monotonic() < until and server.poll() is None:
+            time.sleep(0.05)
+        yield f"postgresql+psycopg://tester@/postgres?host={folder}"
+    finally:
+        server.send_signal(signal.SIGINT)  # without waiting for its clients
+        server.wait(30)
+        shutil.rmtree(folder)

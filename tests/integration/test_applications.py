@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 import tarfile
 import zipfile
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,17 +22,10 @@ CACHE = Path.home() / ".cache" / "llm-os-tests"
 
 
 class Home:
-    """A home of its own, and scripts in it."""
+    """Scripts in a home of their own."""
 
-    def __init__(self, folder: Path) -> None:
-        self.env = {
-            **os.environ,
-            "LLM_OS_HOME": str(folder / "home"),
-            "LLM_OS_MANAGEMENT_PORT": "0",
-            "LLM_OS_GATEWAY_PORT": "0",
-            "XDG_RUNTIME_DIR": str(folder),
-            "LLM_OS_LINGER": "3",
-        }
+    def __init__(self, env: dict[str, str]) -> None:
+        self.env = env
 
     def told(self, text: str) -> Any:
         """What the script prints in its last line, as JSON."""
@@ -47,12 +38,8 @@ class Home:
 
 
 @pytest.fixture
-def home(tmp_path: Path) -> Iterator[Home]:
-    home = Home(tmp_path)
-    try:
-        yield home
-    finally:
-        subprocess.run([sys.executable, "-m", "llm_os.cli.main", "down"], env=home.env, check=False, timeout=120)
+def home(home: dict[str, str]) -> Home:
+    return Home(home)
 
 
 def archive(requirement: str, *flags: str) -> Path:

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -37,16 +35,9 @@ print(deployment.key not in repr(deployment), model.version, model.lineage.paren
 class Place:
     """A home of its own, and commands in it."""
 
-    def __init__(self, folder: Path) -> None:
-        self.home = folder / "home"
-        self.env = {
-            **os.environ,
-            "LLM_OS_HOME": str(self.home),
-            "LLM_OS_MANAGEMENT_PORT": "0",
-            "LLM_OS_GATEWAY_PORT": "0",
-            "XDG_RUNTIME_DIR": str(folder),
-            "LLM_OS_LINGER": "3",
-        }
+    def __init__(self, env: dict[str, str]) -> None:
+        self.home = Path(env["LLM_OS_HOME"])
+        self.env = env
 
     def script(self, text: str, **env: str) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-c", text]
@@ -67,12 +58,8 @@ class Place:
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Iterator[Place]:
-    place = Place(tmp_path)
-    try:
-        yield place
-    finally:
-        place.cli("down")
+def place(home: dict[str, str]) -> Place:
+    return Place(home)
 
 
 def test_the_five_lines_run_and_leave_only_what_they_mean_to_keep(place: Place) -> None:
@@ -82,6 +69,9 @@ def test_the_five_lines_run_and_leave_only_what_they_mean_to_keep(place: Place) 
     assert re.match(r"Model evaluation:\nAccuracy: 0\.\d{4}\nLoss: \d\.\d{4}\nTrue\n\[True, True\]\nTrue ", done.stdout)
     assert "transformer-sentic_data@1 transformer@1" in done.stdout
     assert done.stderr.count("Not everything is there: GPU 0, 1 asked for, it has no GPU") == 1
+    logs = [path.read_text() for path in place.home.glob("run/attempts/*/log")]
+    assert logs
+    assert not [log for log in logs if "it/s]" in log]  # bars are for terminals
     assert "ended with this script: mood" in done.stderr
     versions = [version["card"] for version in place.told("models")]
     assert versions == ["transformer", "transformer-sentic_data"]

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -43,16 +41,9 @@ print(json.dumps({
 
 
 class Home:
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, env: dict[str, str]) -> None:
         self.folder = folder
-        self.env = {
-            **os.environ,
-            "LLM_OS_HOME": str(folder / "home"),
-            "LLM_OS_MANAGEMENT_PORT": "0",
-            "LLM_OS_GATEWAY_PORT": "0",
-            "XDG_RUNTIME_DIR": str(folder),
-            "LLM_OS_LINGER": "3",
-        }
+        self.env = env
 
     def run(self, *words: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
@@ -70,16 +61,12 @@ class Home:
 
 
 @pytest.fixture
-def home(tmp_path: Path) -> Iterator[Home]:
+def home(tmp_path: Path, home: dict[str, str]) -> Home:
     rows = [row for row in select(read("en"), 2)[0] if '"' not in str(row["text"])][::130]
     lines = ["text,label", *(f'"{row["text"]}",{row["label"]}' for row in [*rows, *rows[:5]])]
     (tmp_path / "reviews.csv").write_text("\n".join(lines) + "\n")
     (tmp_path / "own.csv").write_text("film,movie\n")
-    home = Home(tmp_path)
-    try:
-        yield home
-    finally:
-        home.cli("down")
+    return Home(tmp_path, home)
 
 
 def test_steps_are_cached_by_what_they_are_and_enter_the_lineage(home: Home) -> None:

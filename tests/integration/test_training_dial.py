@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -38,22 +37,14 @@ except llm_os.errors.NotFoundError as error:
 """
 
 
-def test_the_method_is_chosen_and_the_history_exported(tmp_path: Path) -> None:
+def test_the_method_is_chosen_and_the_history_exported(tmp_path: Path, home: dict[str, str]) -> None:
     tiny_model(tmp_path / "model")
     with (tmp_path / "data.csv").open("w", newline="") as file:
         table = csv.DictWriter(file, ["text", "label"])
         table.writeheader()
         table.writerows({**row, "text": f"{row['text']} {'very ' * (n // 24)}"} for n, row in enumerate(sentences(120)))
-    env = {
-        **os.environ,
-        "LLM_OS_HOME": str(tmp_path / "home"),
-        "XDG_RUNTIME_DIR": str(tmp_path),
-        "LLM_OS_LINGER": "3",
-        "LLM_OS_MANAGEMENT_PORT": "0",
-        "LLM_OS_GATEWAY_PORT": "0",
-    }
     command = [sys.executable, "-c", SCRIPT, str(tmp_path)]
-    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=400, check=False)
+    done = subprocess.run(command, env=home, capture_output=True, text=True, timeout=400, check=False)
     assert done.returncode == 0, done.stderr
     _, chosen, table_folder, events, picture, unknown, foreign = done.stdout.strip().splitlines()
     assert chosen.startswith("method full: it needs ")

@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -26,28 +25,9 @@ print(json.dumps([dict(epoch) for epoch in result.history]))
 TIMED = {"seconds", "cpu_seconds", "tokens_per_second"}
 
 
-def _start(home: Path, every: str) -> subprocess.Popen[str]:
-    env = {
-        **os.environ,
-        "LLM_OS_HOME": str(home),
-        "LLM_OS_MANAGEMENT_PORT": "0",
-        "LLM_OS_GATEWAY_PORT": "0",
-        "XDG_RUNTIME_DIR": str(home.parent),
-        "LLM_OS_LINGER": "3",
-    }
-    return subprocess.Popen(
-        [sys.executable, "-c", TRAINS, every], env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-
-
-@pytest.fixture
-def home(tmp_path: Path) -> Iterator[Path]:
-    home = tmp_path / "home"
-    try:
-        yield home
-    finally:
-        env = {**os.environ, "LLM_OS_HOME": str(home), "XDG_RUNTIME_DIR": str(tmp_path)}
-        subprocess.run([sys.executable, "-m", "llm_os.cli.main", "down"], env=env, capture_output=True, check=False)
+def _start(home: dict[str, str], every: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-c", TRAINS, every]
+    return subprocess.Popen(command, env=home, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
 def _worker(checkpoint: Path, home: Path) -> int:
@@ -61,18 +41,19 @@ def _worker(checkpoint: Path, home: Path) -> int:
     raise AssertionError("no worker of the job is alive")
 
 
-def test_a_killed_worker_resumes_with_the_same_curve(home: Path) -> None:
+def test_a_killed_worker_resumes_with_the_same_curve(home: dict[str, str]) -> None:
+    folder = Path(home["LLM_OS_HOME"])
     process = _start(home, "1.0")
     checkpoints: list[Path] = []
     end = time.monotonic() + 300
     while not checkpoints and process.poll() is None and time.monotonic() < end:
         time.sleep(0.05)
-        checkpoints = [path for path in home.glob("run/jobs/*/checkpoints/*") if not path.name.startswith(".")]
+        checkpoints = [path for path in folder.glob("run/jobs/*/checkpoints/*") if not path.name.startswith(".")]
     assert checkpoints, process.communicate()
-    os.kill(_worker(checkpoints[0], home), signal.SIGKILL)
+    os.kill(_worker(checkpoints[0], folder), signal.SIGKILL)
     out, err = process.communicate(timeout=400)
     assert process.returncode == 0, err
-    attempts = [json.loads(path.read_text()) for path in (home / "run" / "attempts").glob("*/exit.json")]
+    attempts = [json.loads(path.read_text()) for path in (folder / "run" / "attempts").glob("*/exit.json")]
     assert signal.SIGKILL in [attempt["signal"] for attempt in attempts], attempts
     undisturbed, err = (alone := _start(home, "1000")).communicate(timeout=400)
     assert alone.returncode == 0, err

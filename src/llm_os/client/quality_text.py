@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from llm_os.client.tables import table, width
 from llm_os.spec.quality import CopyGroup, Quality, RowRef, Spread
+from llm_os.spec.units import format_count
 
 SIGNS = {"error": "✗", "warning": "!", "note": "·"}
 BAR = 24
@@ -43,8 +44,8 @@ def head(report: Quality) -> str:
         of = f"{report.rows:,} of {whole:,} rows" if report.rows != whole else f"{report.rows:,} rows"
         what = f"{of} of the split '{report.split}'"
     steps = f", prepared by {', '.join(report.steps)}" if report.steps else ""
-    left = "".join(f", {count:,} {why}" for why, count in report.left_out.items())
-    return f"{report.name}: {what}, {report.kind}{steps}" + (f"\nLeft out when prepared: {left[2:]}" if left else "")
+    left = ", ".join(format_count(count, why) for why, count in report.left_out.items())
+    return f"{report.name}: {what}, {report.kind}{steps}" + (f"\nLeft out when prepared: {left}" if left else "")
 
 
 def findings(report: Quality, columns: int) -> Iterator[str]:

@@ -24,6 +24,8 @@ from llm_os.store import rows
 TASK_ARGV = ("{python}", "-m", "llm_os.workers.task", "{attempt}")
 TASK_ENV = {"OMP_WAIT_POLICY": "PASSIVE"}
 """Threads that wait do not spin: beside other work a spinning thread takes the core that the other one needs."""
+PROGRAM = {"TOKENIZERS_PARALLELISM": "true", "TQDM_DISABLE": "1"}
+"""What every program of an attempt finds in its environment. Bars of libraries are for terminals, not for a log."""
 GATEWAY = "gateway"
 GATEWAY_PLACEMENT = Placement(node="local", cpus=0, memory=128 * 2**20)
 
@@ -126,7 +128,7 @@ def _spec(state: State, attempt: Attempt, process: ProcessSpec, names: Mapping[s
         owner=attempt.owner,
         token=attempt.token,
         argv=tuple(filled(part) for part in process.argv),
-        env={"TOKENIZERS_PARALLELISM": "true", **{name: filled(value) for name, value in process.env.items()}},
+        env={**PROGRAM, **{name: filled(value) for name, value in process.env.items()}},
         threads=attempt.placement.threads,
         devices=attempt.placement.devices,
         cwd=str(folder),

@@ -1,4 +1,4 @@
-"""Bytes and durations that parse what people write ("24GiB", "30s") and print it back."""
+"""Bytes, durations and counts: parse what people write ("24GiB", "30s") and print it back."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ _SIZES = {
     "ki": 2**10, "kib": 2**10, "mi": 2**20, "mib": 2**20, "gi": 2**30, "gib": 2**30, "ti": 2**40, "tib": 2**40,
 }  # fmt: skip
 _TIMES = {"": 1.0, "s": 1.0, "ms": 0.001, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
+_ROWS = re.compile(r"\brows\b")
 _QUANTITY = re.compile(r"^\s*([0-9]+(?:\.[0-9]+)?)\s*([a-zA-Z]*)\s*$")
 
 
@@ -51,6 +52,11 @@ def format_bytes(value: int) -> str:
             return f"{int(size)} B" if unit == "B" else f"{size:.1f} {unit}"
         size /= 1024
     return f"{size:.1f} TiB"
+
+
+def format_count(count: int, what: str) -> str:
+    """`1 bad row`, `1,250 bad rows`: `what` is written for many."""
+    return f"{count:,} {_ROWS.sub('row', what, count=1) if count == 1 else what}"
 
 
 def format_duration(seconds: float) -> str:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from llm_os.errors import ColumnNotFoundError, DataError, EmptyDataError, SingleClassError
 from llm_os.spec.base import Json
+from llm_os.spec.units import format_count
 from llm_os.tasks.context import Context
 from llm_os.tasks.datasets import splits
 from llm_os.tasks.datasets.dividing import Division
@@ -148,7 +149,7 @@ class Ingest:
             if number % REPORT_EVERY == 0:
                 self._context.report(stage="reading", step=number, total=0)
         if self._tally:
-            said = ", ".join(f"{count:,} {why}" for why, count in sorted(self._tally.items()))
+            said = ", ".join(format_count(count, why) for why, count in sorted(self._tally.items()))
             self._context.message(f"Left out: {said}.")
 
     def _early(self) -> Iterator[Mapping[str, Json]]:

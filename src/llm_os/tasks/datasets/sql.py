@@ -34,7 +34,8 @@ READ_ONLY = {
     "mariadb": "SET SESSION TRANSACTION READ ONLY",
 }
 """Dialect -> what makes a transaction refuse to write; SQLite is opened so."""
-WRITES = ("read-only", "readonly", "read only", "not authorized")
+STREAMED = {"stream_results": True, "yield_per": BATCH}
+WRITES = ("read-only", "readonly", "read only", "not authorized", "data-modifying")
 DRIVERS = {"postgresql": "psycopg[binary]", "mysql": "PyMySQL", "mariadb": "PyMySQL", "mssql": "pyodbc"}
 DRIVER_NAMES = {"postgresql": "postgresql+psycopg", "mysql": "mysql+pymysql", "mariadb": "mariadb+pymysql"}
 
@@ -91,7 +92,7 @@ def connected(options: SqlOptions) -> Iterator[tuple[Connection, tuple[str, ...]
     engine, hidden = _engine(options)
     try:
         try:
-            connection = engine.connect().execution_options(stream_results=True, yield_per=BATCH)
+            connection = engine.connect()
         except (SQLAlchemyError, OSError) as error:
             raise SourceError(
                 f"The database {options.address} does not answer: {_said(error, hidden)}.",
@@ -152,7 +153,7 @@ def _rows(
 
     number = 0
     try:
-        result = connection.exec_driver_sql(query)
+        result = connection.exec_driver_sql(_plain(query, connection), execution_options=STREAMED)
         columns = list(result.keys())
         twice = sorted({name for name in columns if columns.count(name) > 1})
         if twice:
@@ -166,6 +167,11 @@ def _rows(
             raise DataError(f"{title.capitalize()} would write: {said}.", hint="Only reading is allowed.") from None
         after = f" after row {number}" if number else ""
         raise DataError(f"{title.capitalize()} failed{after}: {said}.", hint=_tables(connection, said)) from None
+
+
+def _plain(query: str, connection: Connection) -> str:
+    """The query as its driver reads it: some take a percent sign for a place to put a value."""
+    return query.replace("%", "%%") if connection.dialect.paramstyle in {"format", "pyformat"} else query
 
 
 def _both(one: Iterator[SourceRow], other: Iterator[SourceRow]) -> Iterator[SourceRow]:

@@ -308,7 +308,7 @@ def test_a_bad_row_is_counted_and_left_out_where_that_was_asked_for(tmp_path: Pa
     done = prepare("datasets/table", tmp_path, path=str(path), bad_rows="skip")
     assert done.texts == {str(row["text"]).strip() for row in ROWS}
     assert done.meta["left_out"] == {"bad rows": 1}
-    assert any(message.startswith("Left out: 1 bad row") for message in done.messages)
+    assert "Left out: 1 bad row." in done.messages
 
 
 def test_whole_numbers_are_one_class_however_a_column_holds_them(tmp_path: Path) -> None:
