@@ -44,6 +44,7 @@ class ScriptedReplica:
         break_before: this many requests are broken off before the first byte.
         break_after: break every stream after this many events.
         refuse_with: status and error body that every request gets.
+        finish, stop_reason: why answers end, and the stop text that they met.
         seen: bodies of all requests, in order.
         hung_up: how many callers left before the end.
         in_flight: requests under way; `most_in_flight` is the highest number seen.
@@ -56,6 +57,8 @@ class ScriptedReplica:
         self.break_before = 0
         self.break_after: int | None = None
         self.refuse_with: tuple[int, Any] | None = None
+        self.finish = "stop"
+        self.stop_reason: str | None = None
         self.seen: list[dict[str, Any]] = []
         self.hung_up = 0
         self.in_flight = 0
@@ -68,6 +71,8 @@ class ScriptedReplica:
         app = web.Application(client_max_size=2**26)
         app.router.add_get("/health", self._health)
         app.router.add_post("/v1/chat/completions", self._counted)
+        app.router.add_post("/v1/completions", self._counted)
+        app.router.add_post("/tokenize", self._counted)
         app.router.add_post("/classify", self._counted)
         self._runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0.1, access_log=None)
         await self._runner.setup()
@@ -121,11 +126,16 @@ class ScriptedReplica:
             scores = {"negative": 0.1, "positive": 0.9}
             data = [{"index": n, "label": "positive", "score": 0.9, "scores": scores} for n in range(len(texts))]
             return web.json_response({"model": body["model"], "data": data, "usage": {"prompt_tokens": len(texts)}})
+        if request.path == "/tokenize":
+            return web.json_response({"count": 5, "tokens": [1, 2, 3, 4, 5], "max_model_len": 64})
+        if "prompt" in body:
+            choice = {"index": 0, "text": "".join(self.words), "finish_reason": self.finish}
+            return web.json_response(self._object("text_completion", body, [choice], usage=True))
         if body.get("stream"):
             return await self._stream(request, body)
         await asyncio.sleep(self.delay)
         message = {"role": "assistant", "content": "".join(self.words)}
-        choice = {"index": 0, "message": message, "finish_reason": "stop"}
+        choice = {"index": 0, "message": message, "finish_reason": self.finish, "stop_reason": self.stop_reason}
         return web.json_response(self._object("chat.completion", body, [choice], usage=True))
 
     async def _stream(self, request: web.Request, body: Mapping[str, Any]) -> web.StreamResponse:
@@ -139,7 +149,7 @@ class ScriptedReplica:
                 return self._abort(request)
             choice = {"index": 0, "delta": {"content": word}, "finish_reason": None}
             await response.write(self._event(self._object("chat.completion.chunk", body, [choice])))
-        last = {"index": 0, "delta": {}, "finish_reason": "stop"}
+        last = {"index": 0, "delta": {}, "finish_reason": self.finish}
         await response.write(self._event(self._object("chat.completion.chunk", body, [last], usage=True)))
         await response.write(b"data: [DONE]\n\n")
         await response.write_eof()

@@ -20,12 +20,26 @@ class Piece:
         text: new text, may be empty.
         prompt_tokens, completion_tokens: counts so far.
         finish: `stop` or `length` in the last piece, else None.
+        stop: the stop text that ended the answer, if one did.
     """
 
     text: str
     prompt_tokens: int
     completion_tokens: int
     finish: str | None = None
+    stop: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Tokenized:
+    """A text, or messages in the model's template, as the model reads them.
+
+    Attributes:
+        context: most tokens that the model takes, with its answer.
+    """
+
+    ids: Sequence[int]
+    context: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +113,14 @@ class Backend(ABC):
     def chat(self, request: ChatRequest) -> AsyncGenerator[Piece, None]:
         """Pieces of an answer; closing the iterator stops the work. Raises LLMOSError before the first piece."""
         raise wrong("model", "This model classifies, it does not generate text.", "POST /classify.")
+
+    async def tokenize(self, request: ChatRequest) -> Tokenized:
+        """Token ids of its messages or prompt. Raises InvalidOptionError when the engine does not tell them."""
+        raise wrong("model", "The engine of this model does not tell its tokens.", "See 'llm-os show'.")
+
+    async def detokenize(self, ids: Sequence[int]) -> str:
+        """Text of token ids. Raises InvalidOptionError for ids that are no tokens, or an engine that does not tell."""
+        raise wrong("model", "The engine of this model does not tell its tokens.", "See 'llm-os show'.")
 
     @abstractmethod
     async def end(self) -> None:

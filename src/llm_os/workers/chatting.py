@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import Any
 
 from llm_os.errors import OverloadedError
-from llm_os.workers.backend import Backend, Piece
+from llm_os.workers.backend import Backend, Piece, Tokenized
 from llm_os.workers.requests import ChatRequest, wrong
 from llm_os.workers.stepping import Pipeline, Stepper
 from llm_os.workers.texts import Detokenizer
@@ -23,18 +23,28 @@ class ChatBackend(Backend):
     Args:
         context: tokens of prompt and answer together, at most.
         most: requests in the worker, at most.
+        vocabulary: number of tokens.
     """
 
-    def __init__(self, pipeline: Pipeline, *, context: int, most: int) -> None:
+    def __init__(self, pipeline: Pipeline, *, context: int, most: int, vocabulary: int) -> None:
         super().__init__()
+        self._vocabulary = vocabulary
         self._stepper = Stepper(pipeline, self.lose)
         self._context = context
         self._most = most
         self._running = 0
 
     @abstractmethod
-    def prompt(self, messages: Sequence[Mapping[str, str]]) -> tuple[Any, int]:
-        """(token ids, their number). Raises InvalidInputError when the template refuses the messages."""
+    def template(self, messages: Sequence[Mapping[str, str]]) -> list[int]:
+        """Token ids of messages in the model's template. Raises InvalidInputError when it refuses them."""
+
+    @abstractmethod
+    def encode(self, text: str) -> list[int]:
+        """Token ids of a text as it is, with what the model puts around every text."""
+
+    def prompt(self, ids: list[int]) -> Any:
+        """Token ids as the pipeline takes them."""
+        return ids
 
     @abstractmethod
     def sampling(self, request: ChatRequest, most: int) -> Any:
@@ -60,8 +70,9 @@ class ChatBackend(Backend):
         self._running += 1
         tokens = None
         try:
-            prompt, size = await asyncio.to_thread(self.prompt, request.messages)
-            tokens = self._stepper.generate(prompt, self.sampling(request, self._room(request, size)))
+            ids = await self._ids(request)
+            size = len(ids)
+            tokens = self._stepper.generate(self.prompt(ids), self.sampling(request, self._room(request, size)))
             text, count = Detokenizer(self.decode), 0
             async for new in tokens:
                 count += len(new.ids)
@@ -71,14 +82,33 @@ class ChatBackend(Backend):
             if tokens is not None:
                 await tokens.aclose()
 
+    async def _ids(self, request: ChatRequest) -> list[int]:
+        if isinstance(request.prompt, tuple):
+            self._known("prompt", request.prompt)
+            return list(request.prompt)
+        if request.prompt is not None:
+            return await asyncio.to_thread(self.encode, request.prompt)
+        return await asyncio.to_thread(self.template, request.messages)
+
+    async def tokenize(self, request: ChatRequest) -> Tokenized:
+        return Tokenized(await self._ids(request), self._context)
+
+    async def detokenize(self, ids: Sequence[int]) -> str:
+        self._known("tokens", ids)
+        return await asyncio.to_thread(self.decode, ids)
+
+    def _known(self, param: str, ids: Sequence[int]) -> None:
+        if max(ids) >= self._vocabulary:
+            raise wrong(param, f"There is no token {max(ids)}: the model has {self._vocabulary}.", "POST /tokenize.")
+
     def _room(self, request: ChatRequest, size: int) -> int:
         """New tokens at most. Raises InvalidOptionError when the prompt leaves no room."""
         room = self._context - size
         if room < 1:
             raise wrong(
-                "messages",
-                f"The messages have {size} tokens or more, the context has room for {self._context} with the answer.",
-                "Send fewer or shorter messages.",
+                "messages" if request.prompt is None else "prompt",
+                f"It has {size} tokens or more, the context has room for {self._context} with the answer.",
+                "Send fewer or shorter messages." if request.prompt is None else "Send a shorter prompt.",
             )
         return min(request.max_tokens or room, room)
 

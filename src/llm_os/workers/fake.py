@@ -11,10 +11,11 @@ from typing import Any
 
 from llm_os.errors import UnavailableError
 from llm_os.spec.attempts import AttemptSpec, ServeCall
-from llm_os.workers.backend import Backend, Classified, Piece
-from llm_os.workers.requests import ChatRequest
+from llm_os.workers.backend import Backend, Classified, Piece, Tokenized
+from llm_os.workers.requests import ChatRequest, wrong
 from llm_os.workers.serving import main
 
+VOCABULARY = 2**24
 LABELS = ("negative", "positive")
 
 
@@ -22,6 +23,24 @@ def score(text: str, labels: int) -> list[float]:
     """Scores that add up to 1 and follow from the text alone."""
     weights = [1 + byte for byte in hashlib.sha256(text.encode()).digest()[:labels]]
     return [weight / sum(weights) for weight in weights]
+
+
+def token(word: str) -> int:
+    """The token of a word: words are this engine's tokens."""
+    return int.from_bytes(hashlib.sha256(word.encode()).digest()[:3], "big")
+
+
+def _check(param: str, ids: Sequence[int]) -> None:
+    if max(ids) >= VOCABULARY:
+        raise wrong(param, f"There is no token {max(ids)}: the model has {VOCABULARY}.", "POST /tokenize.")
+
+
+def _words(request: ChatRequest) -> list[str]:
+    if isinstance(request.prompt, tuple):
+        _check("prompt", request.prompt)
+        return [str(one) for one in request.prompt]
+    texts = [message["content"] for message in request.messages] if request.prompt is None else [request.prompt]
+    return [word for text in texts for word in text.split()]
 
 
 class FakeBackend(Backend):
@@ -39,6 +58,7 @@ class FakeBackend(Backend):
         named = call.model.facts.meta.get("labels")
         self._labels = tuple(str(name) for name in named) if isinstance(named, list) and named else LABELS
         self._requests = 0
+        self._known: dict[int, str] = {}
 
     async def begin(self) -> None:
         await asyncio.sleep(self._ready_after)
@@ -52,7 +72,7 @@ class FakeBackend(Backend):
 
     async def chat(self, request: ChatRequest) -> AsyncGenerator[Piece, None]:
         words = self._reply.split(" ")
-        prompt = sum(len(message["content"].split()) for message in request.messages)
+        prompt = len(_words(request))
         limit = min(len(words), request.max_tokens or len(words))
         for number, word in enumerate(words[:limit], start=1):
             if self._rate:
@@ -61,6 +81,15 @@ class FakeBackend(Backend):
                 await self._misbehave()
             finish = None if number < limit else ("length" if limit < len(words) else "stop")
             yield Piece(word if number == 1 else f" {word}", prompt, number, finish)
+
+    async def tokenize(self, request: ChatRequest) -> Tokenized:
+        words = _words(request)
+        self._known.update({token(word): word for word in words})
+        return Tokenized([token(word) for word in words], 4096)
+
+    async def detokenize(self, ids: Sequence[int]) -> str:
+        _check("tokens", ids)
+        return " ".join(self._known.get(one, "?") for one in ids)
 
     async def end(self) -> None:
         """Nothing runs."""

@@ -26,18 +26,31 @@ class OpenVinoBackend(ChatBackend):
     """A pipeline of openvino-genai, with its own tokenizer."""
 
     def __init__(self, pipeline: Any, *, context: int, most: int) -> None:
-        super().__init__(pipeline, context=context, most=most)
         self._tokenizer = pipeline.get_tokenizer()
+        vocabulary = 1 + max(self._tokenizer.get_vocab().values())
+        super().__init__(pipeline, context=context, most=most, vocabulary=vocabulary)
 
-    def prompt(self, messages: Sequence[Mapping[str, str]]) -> tuple[Any, int]:
+    def template(self, messages: Sequence[Mapping[str, str]]) -> list[int]:
         try:
             text = self._tokenizer.apply_chat_template([dict(m) for m in messages], add_generation_prompt=True)
         except RuntimeError as error:
             raise InvalidInputError(
                 f"The model's chat template refuses these messages: {error}", hint="Check their roles and order."
             ) from error
-        ids = self._tokenizer.encode(text, add_special_tokens=False).input_ids
-        return ids, int(ids.shape[1])
+        return self._encoded(text, add_special_tokens=False)
+
+    def encode(self, text: str) -> list[int]:
+        return self._encoded(text, add_special_tokens=True)
+
+    def _encoded(self, text: str, *, add_special_tokens: bool) -> list[int]:
+        ids = self._tokenizer.encode(text, add_special_tokens=add_special_tokens).input_ids
+        return [int(one) for one in ids.data[0]]
+
+    def prompt(self, ids: list[int]) -> Any:
+        import numpy
+        import openvino
+
+        return openvino.Tensor(numpy.array([ids], dtype=numpy.int64))
 
     def sampling(self, request: ChatRequest, most: int) -> Any:
         import openvino_genai

@@ -70,6 +70,8 @@ class Writing(Reading[list[int]]):
         self._text = runnable.text
 
     async def chat(self, request: ChatRequest) -> AsyncGenerator[Piece, None]:
+        if request.prompt is not None:
+            raise wrong("prompt", "This model reads a text and writes another, it completes none.", "POST a chat.")
         last = request.messages[-1]
         if last["role"] != "user":
             raise wrong("messages", "The last message is not the user's.", "Put the text to read last.")

@@ -10,7 +10,7 @@ import base64
 import json
 import struct
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from llm_os.errors import InvalidInputError, InvalidOptionError, LLMOSError
@@ -25,31 +25,37 @@ NEUTRAL: Mapping[str, tuple[Any, ...]] = {
     "logit_bias": ({},),
     "tools": ([],),
     "response_format": ({"type": "text"},),
+    "best_of": (1,),
+    "echo": (False,),
+    "suffix": ("",),
 }
 """Parameters of OpenAI's that no engine here follows, with the values that ask for nothing."""
 UNUSED = frozenset({"model", "user", "metadata", "store"})
 """Parameters that never change an answer."""
-KNOWN = frozenset(
-    (
-        *("messages", "stream", "stream_options", "max_tokens", "max_completion_tokens"),
-        *("temperature", "top_p", "seed", "stop"),
-    )
-)
+SAMPLING = frozenset({"stream", "stream_options", "max_tokens", "temperature", "top_p", "seed", "stop"})
+KNOWN = SAMPLING | {"messages", "max_completion_tokens"}
+KNOWN_OF_COMPLETIONS = SAMPLING | {"prompt"}
+COMPLETION = 16
+"""New tokens of a completion that names no number, as OpenAI has it."""
+MOST_PROMPTS = 256
 _TYPES = {422: "invalid_request_error", 429: "rate_limit_error", 503: "service_unavailable_error"}
 
 
 @dataclass(frozen=True, slots=True)
 class ChatRequest:
-    """A chat request that was found right.
+    """A request for text that was found right.
 
     Attributes:
+        messages: what was said so far, put into the model's template; none where there is a prompt.
+        prompt: a text, or token ids, that the model goes on with as they are.
         max_tokens: most new tokens; None: as many as the context has room for.
         temperature: 0 is greedy.
         stop: texts that end the answer and are not part of it.
         usage: send the token counts at the end of a stream.
     """
 
-    messages: tuple[Mapping[str, str], ...]
+    messages: tuple[Mapping[str, str], ...] = ()
+    prompt: str | tuple[int, ...] | None = None
     stream: bool = False
     usage: bool = False
     max_tokens: int | None = None
@@ -92,17 +98,37 @@ def _object(body: bytes) -> dict[str, Any]:
 def chat_request(body: bytes, engine: str) -> ChatRequest:
     """Read a chat request. Raises InvalidInputError that names the wrong parameter and the engine."""
     value = _object(body)
+    _only(value, KNOWN, engine)
+    return replace(_sampling(value), messages=_messages(value.get("messages")))
+
+
+def completion_request(body: bytes, engine: str) -> tuple[ChatRequest, ...]:
+    """Read a completion request, one for each of its prompts. Raises InvalidInputError as `chat_request` does."""
+    value = _object(body)
+    _only(value, KNOWN_OF_COMPLETIONS, engine)
+    asked = _sampling(value)
+    asked = asked if asked.max_tokens is not None else replace(asked, max_tokens=COMPLETION)
+    prompts = _prompts(value.get("prompt"))
+    if asked.stream and len(prompts) > 1:
+        raise wrong("prompt", f"A stream answers one prompt, these are {len(prompts)}.", "Leave 'stream' out.")
+    return tuple(replace(asked, prompt=prompt) for prompt in prompts)
+
+
+def _only(value: Mapping[str, Any], known: frozenset[str], engine: str) -> None:
     for name, given in value.items():
-        if name in KNOWN or name in UNUSED or given is None or given in NEUTRAL.get(name, ()):
+        if name in known or name in UNUSED or given is None or given in NEUTRAL.get(name, ()):
             continue
-        known = ", ".join(sorted(KNOWN))
-        raise wrong(name, f"The engine {engine} does not follow '{name}'.", f"Leave it out. It follows: {known}.")
+        listed = ", ".join(sorted(known))
+        raise wrong(name, f"The engine {engine} does not follow '{name}'.", f"Leave it out. It follows: {listed}.")
+
+
+def _sampling(value: Mapping[str, Any]) -> ChatRequest:
+    """What chats and completions have in common."""
     options = value.get("stream_options") or {}
     if not isinstance(options, dict) or set(options) - {"include_usage", "include_obfuscation"}:
         raise wrong("stream_options", "'stream_options' may hold 'include_usage' only.", "Leave it out.")
     limit = "max_completion_tokens" if value.get("max_completion_tokens") is not None else "max_tokens"
     return ChatRequest(
-        messages=_messages(value.get("messages")),
         stream=_boolean(value, "stream"),
         usage=_boolean(options, "include_usage"),
         max_tokens=_integer(value, limit, least=1),
@@ -111,6 +137,49 @@ def chat_request(body: bytes, engine: str) -> ChatRequest:
         seed=_integer(value, "seed", least=0),
         stop=_stops(value.get("stop")),
     )
+
+
+def _prompts(given: Any) -> list[str | tuple[int, ...]]:
+    """A text, token ids, or a list of either."""
+    several = given if isinstance(given, list) and given and not isinstance(given[0], int) else [given]
+    if len(several) > MOST_PROMPTS:
+        raise wrong("prompt", f"'prompt' holds {len(several)} prompts, {MOST_PROMPTS} at most.", "Send them in parts.")
+    prompts: list[str | tuple[int, ...]] = []
+    for one in several:
+        if not (isinstance(one, str) and one) and not _are_ids(one):
+            raise wrong("prompt", "'prompt' must be a text, token ids, or a list of them.", 'Send "prompt": "...".')
+        prompts.append(one if isinstance(one, str) else tuple(one))
+    return prompts
+
+
+def _are_ids(given: Any) -> bool:
+    return (
+        isinstance(given, list)
+        and bool(given)
+        and all(isinstance(one, int) and not isinstance(one, bool) and 0 <= one < 2**31 for one in given)
+    )
+
+
+def tokenize_request(body: bytes, engine: str) -> ChatRequest:
+    """A text as it is (`prompt`), or messages in the model's template. Raises InvalidInputError."""
+    value = _object(body)
+    _only(value, frozenset({"prompt", "messages"}), engine)
+    if (value.get("prompt") is None) == (value.get("messages") is None):
+        raise wrong("prompt", "Give either 'prompt' or 'messages'.", 'Send "prompt": "...".')
+    if value.get("messages") is not None:
+        return ChatRequest(messages=_messages(value["messages"]))
+    if not isinstance(value["prompt"], str):
+        raise wrong("prompt", "'prompt' must be a text.", 'Send "prompt": "...".')
+    return ChatRequest(prompt=value["prompt"])
+
+
+def detokenize_request(body: bytes, engine: str) -> tuple[int, ...]:
+    """Token ids. Raises InvalidInputError."""
+    value = _object(body)
+    _only(value, frozenset({"tokens"}), engine)
+    if not _are_ids(value.get("tokens")):
+        raise wrong("tokens", "'tokens' must be a list of token ids.", 'Send "tokens": [1, 2, 3].')
+    return tuple(value["tokens"])
 
 
 def _messages(given: Any) -> tuple[Mapping[str, str], ...]:

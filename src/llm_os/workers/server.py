@@ -6,9 +6,7 @@ import asyncio
 import contextlib
 import json
 import logging
-import time
-import uuid
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -17,7 +15,17 @@ from aiohttp import web
 from llm_os.errors import InternalError, LLMOSError, NotFoundError, TooLargeError, UnavailableError
 from llm_os.spec.attempts import ServeCall
 from llm_os.workers.backend import Backend, Piece
-from llm_os.workers.requests import ChatRequest, chat_request, classify_request, embeddings_request, error_body
+from llm_os.workers.requests import (
+    ChatRequest,
+    chat_request,
+    classify_request,
+    completion_request,
+    detokenize_request,
+    embeddings_request,
+    error_body,
+    tokenize_request,
+)
+from llm_os.workers.shapes import Chat, Completion, Shape
 from llm_os.workers.texts import StopTexts
 
 log = logging.getLogger("llm_os.worker")
@@ -28,7 +36,7 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 class Face:
-    """Routes of a worker: `/health`, `/v1/chat/completions`, `/classify`, `/v1/embeddings`, `/metrics`.
+    """Routes of a worker: chats, completions, tokens, classes and embeddings; `/health` and `/metrics`.
 
     Attributes:
         running, total, failed: requests by now.
@@ -55,6 +63,9 @@ class Face:
         app.router.add_get("/health", self._health)
         app.router.add_get("/metrics", self._metrics)
         app.router.add_post("/v1/chat/completions", self._chat)
+        app.router.add_post("/v1/completions", self._complete)
+        app.router.add_post("/tokenize", self._tokenize)
+        app.router.add_post("/detokenize", self._detokenize)
         app.router.add_post("/classify", self._classify)
         app.router.add_post("/v1/embeddings", self._embed)
         return app
@@ -131,63 +142,65 @@ class Face:
 
     async def _chat(self, request: web.Request) -> web.StreamResponse:
         asked = chat_request(await request.read(), self._call.engine)
+        return await self._generate(request, (asked,), Chat(self._call.deployment))
+
+    async def _complete(self, request: web.Request) -> web.StreamResponse:
+        asked = completion_request(await request.read(), self._call.engine)
+        return await self._generate(request, asked, Completion(self._call.deployment))
+
+    async def _generate(self, request: web.Request, asked: Sequence[ChatRequest], shape: Shape) -> web.StreamResponse:
+        if asked[0].stream:
+            async with contextlib.aclosing(_stopped_at(self._backend.chat(asked[0]), asked[0])) as pieces:
+                return await self._stream(request, asked[0], pieces, shape)
+        running = [asyncio.create_task(self._whole(one)) for one in asked]  # they share the engine's batch
+        try:
+            done = await asyncio.gather(*running)
+        finally:  # one that fails ends the others
+            for task in running:
+                task.cancel()
+        return web.json_response(shape.whole([text for text, _ in done], [last for _, last in done]))
+
+    async def _whole(self, asked: ChatRequest) -> tuple[str, Piece]:
+        text, last = "", None
         async with contextlib.aclosing(_stopped_at(self._backend.chat(asked), asked)) as pieces:
-            if asked.stream:
-                return await self._stream(request, asked, pieces)
-            text, last = "", None
             async for last in pieces:
                 text += last.text
         if last is None:
             raise UnavailableError("The engine answered nothing.", hint="Ask again.")
-        choice = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": last.finish}
-        answer = self._head("chat.completion") | {"choices": [choice], "usage": _usage(last)}
-        return web.json_response(answer)
+        return text, last
 
     async def _stream(
-        self, request: web.Request, asked: ChatRequest, pieces: AsyncGenerator[Piece, None]
+        self, request: web.Request, asked: ChatRequest, pieces: AsyncGenerator[Piece, None], shape: Shape
     ) -> web.StreamResponse:
         # Waiting for the first piece keeps a refusal (too long a prompt) a plain answer with its status.
         last = await anext(pieces)
-        head = self._head("chat.completion.chunk")
         response = web.StreamResponse(headers={"content-type": "text/event-stream", "cache-control": "no-cache"})
         await response.prepare(request)
-        await _send(response, head, {"role": "assistant", "content": last.text}, last.finish, asked.usage)
+        await response.write(_event(shape.event(last, first=True, usage=asked.usage)))
         try:
             async for last in pieces:
-                await _send(response, head, {"content": last.text} if last.text else {}, last.finish, asked.usage)
+                await response.write(_event(shape.event(last, first=False, usage=asked.usage)))
         except LLMOSError as error:
             self.failed += 1
             await response.write(_event(error_body(error)))
             return response
         if asked.usage:
-            await response.write(_event({**head, "choices": [], "usage": _usage(last)}))
+            await response.write(_event(shape.counted(last)))
         await response.write(b"data: [DONE]\n\n")
         await response.write_eof()
         return response
 
-    def _head(self, kind: str) -> dict[str, Any]:
-        answer = f"chatcmpl-{uuid.uuid4().hex}"
-        return {"id": answer, "object": kind, "created": int(time.time()), "model": self._call.deployment}
+    async def _tokenize(self, request: web.Request) -> web.Response:
+        found = await self._backend.tokenize(tokenize_request(await request.read(), self._call.engine))
+        return web.json_response({"tokens": list(found.ids), "count": len(found.ids), "max_model_len": found.context})
 
-
-def _usage(piece: Piece) -> dict[str, int]:
-    return {
-        "prompt_tokens": piece.prompt_tokens,
-        "completion_tokens": piece.completion_tokens,
-        "total_tokens": piece.prompt_tokens + piece.completion_tokens,
-    }
+    async def _detokenize(self, request: web.Request) -> web.Response:
+        text = await self._backend.detokenize(detokenize_request(await request.read(), self._call.engine))
+        return web.json_response({"prompt": text})
 
 
 def _event(body: Any) -> bytes:
     return b"data: " + json.dumps(body, ensure_ascii=False).encode() + b"\n\n"
-
-
-async def _send(
-    response: web.StreamResponse, head: dict[str, Any], delta: dict[str, str], finish: str | None, usage: bool
-) -> None:
-    """One chunk; with usage asked for, OpenAI's chunks before the last hold `usage: null`."""
-    extra = {"usage": None} if usage else {}
-    await response.write(_event({**head, "choices": [{"index": 0, "delta": delta, "finish_reason": finish}], **extra}))
 
 
 async def _stopped_at(pieces: AsyncGenerator[Piece, None], asked: ChatRequest) -> AsyncGenerator[Piece, None]:
@@ -196,9 +209,9 @@ async def _stopped_at(pieces: AsyncGenerator[Piece, None], asked: ChatRequest) -
     try:
         async for piece in pieces:
             text = stops.feed(piece.text, last=piece.finish is not None)
-            finish = "stop" if stops.stopped else piece.finish
+            finish = "stop" if stops.stopped is not None else piece.finish
             if text or finish or first:
-                yield Piece(text, piece.prompt_tokens, piece.completion_tokens, finish)
+                yield Piece(text, piece.prompt_tokens, piece.completion_tokens, finish, stops.stopped)
             first = False
             if finish:
                 return

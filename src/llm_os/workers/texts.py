@@ -38,24 +38,24 @@ class StopTexts:
     """Passes text on until one of the stop texts appears; holds back what may become one.
 
     Attributes:
-        stopped: a stop text was found; it and all after it are dropped.
+        stopped: the stop text that was found; it and all after it are dropped.
     """
 
     def __init__(self, stops: Sequence[str]) -> None:
         self._stops = tuple(stops)
         self._held = ""
-        self.stopped = False
+        self.stopped: str | None = None
 
     def feed(self, text: str, *, last: bool = False) -> str:
         """Text that can be sent now."""
-        if self.stopped:
+        if self.stopped is not None:
             return ""
         held = self._held + text
-        found = [at for at in (held.find(stop) for stop in self._stops) if at >= 0]
+        found = [(held.find(stop), stop) for stop in self._stops if stop in held]
         if found:
-            self.stopped = True
+            at, self.stopped = min(found)
             self._held = ""
-            return held[: min(found)]
+            return held[:at]
         keep = 0 if last else self._overlap(held)
         self._held = held[len(held) - keep :]
         return held[: len(held) - keep]

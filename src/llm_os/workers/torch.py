@@ -141,12 +141,16 @@ class TorchChat(ChatBackend):
     """The reference generation loop behind a step thread."""
 
     def __init__(self, chat: ChatModel, pipeline: Generation, *, most: int) -> None:
-        super().__init__(pipeline, context=chat.context, most=most)
+        super().__init__(
+            pipeline, context=chat.context, most=most, vocabulary=chat.model.get_input_embeddings().num_embeddings
+        )
         self._chat = chat
 
-    def prompt(self, messages: Sequence[Mapping[str, str]]) -> tuple[list[int], int]:
-        ids = self._chat.prompt(messages)
-        return ids, len(ids)
+    def template(self, messages: Sequence[Mapping[str, str]]) -> list[int]:
+        return self._chat.prompt(messages)
+
+    def encode(self, text: str) -> list[int]:
+        return list(self._chat.tokenizer(text)["input_ids"])
 
     def sampling(self, request: ChatRequest, most: int) -> Sampling:
         seed = random.getrandbits(63) if request.seed is None else request.seed

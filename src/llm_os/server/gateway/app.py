@@ -6,18 +6,21 @@ import asyncio
 import logging
 import secrets
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 from aiohttp import web
 
 from llm_os.errors import AuthenticationError, InvalidInputError, LLMOSError, NotFoundError, TooLargeError
 from llm_os.server import envelope, keys
-from llm_os.server.gateway import openai, routes
+from llm_os.server.gateway import anthropic, openai, responses, routes
 from llm_os.server.gateway.admission import Admission
 from llm_os.server.gateway.metering import Metering
 from llm_os.server.gateway.metrics import CONTENT_TYPE, Metrics
 from llm_os.server.gateway.proxy import EngineAnswerError, Exchange, Proxy
+from llm_os.server.gateway.translation import Translation
 from llm_os.server.loopback import refuse_foreign
 from llm_os.spec.routing import KeyEntry
 
@@ -60,10 +63,23 @@ class Gateway:
         app.router.add_get("/metrics", self.metrics)
         app.router.add_get("/v1/models", self.models)
         app.router.add_get("/v1/models/{model}", self.model)
-        app.router.add_post("/v1/chat/completions", self.chat)
-        app.router.add_post("/classify", self.classify)
-        app.router.add_post("/v1/embeddings", self.embeddings)
+        for path, handler in self._posts().items():
+            app.router.add_post(path, handler)
         return app
+
+    def _posts(self) -> dict[str, _Handler]:
+        chat = "text-generation"
+        return {
+            "/v1/chat/completions": partial(self._ask, chat, openai.chat_call),
+            "/v1/completions": partial(self._ask, chat, openai.completion_call),
+            "/v1/responses": partial(self._translate, responses.Response),
+            "/v1/messages": partial(self._translate, anthropic.Message),
+            "/v1/messages/count_tokens": partial(self._translate, anthropic.Count),
+            "/tokenize": partial(self._ask, chat, openai.any_call),
+            "/detokenize": partial(self._ask, chat, openai.any_call),
+            "/classify": partial(self._ask, "text-classification", openai.classify_call),
+            "/v1/embeddings": partial(self._ask, "sentence-similarity", openai.classify_call),
+        }
 
     async def health(self, _: web.Request) -> web.Response:
         """Without a key; says nothing else."""
@@ -86,32 +102,48 @@ class Gateway:
                 return web.json_response(openai.model_object(route))
         raise routes.missing(entry, name, [route.deployment for route in seen])
 
-    async def chat(self, request: web.Request) -> web.StreamResponse:
-        return await self._ask(request, "text-generation", openai.chat_call)
-
-    async def classify(self, request: web.Request) -> web.StreamResponse:
-        return await self._ask(request, "text-classification", openai.classify_call)
-
-    async def embeddings(self, request: web.Request) -> web.StreamResponse:
-        return await self._ask(request, "sentence-similarity", openai.classify_call)
-
     def _authorise(self, request: web.Request, roles: frozenset[str]) -> KeyEntry:
         # One stat a request: a key or replica that the kernel has just published is never "not known yet".
         self._parts.routes.refresh()
-        entry = keys.authorise(request.headers.get("authorization"), self._parts.routes.table.keys, roles)
+        header = request.headers.get("authorization")
+        if header is None and (key := request.headers.get("x-api-key")):  # where Anthropic's clients put it
+            header = f"Bearer {key}"
+        entry = keys.authorise(header, self._parts.routes.table.keys, roles)
         request[_EXCHANGE].key = entry.id
         return entry
 
-    async def _ask(self, request: web.Request, task: str, parse: Callable[[bytes], openai.Call]) -> web.StreamResponse:
+    async def _ask(self, task: str, parse: Callable[[bytes], openai.Call], request: web.Request) -> web.StreamResponse:
+        """A request that an engine reads as it is, at the same path."""
         entry = self._authorise(request, keys.MAY_INFER)
         body = await self._body(request)
+        return await self._relay(request, entry, task, request.path, parse(body).model, body)
+
+    async def _translate(
+        self, kind: Callable[[Mapping[str, Any]], Translation], request: web.Request
+    ) -> web.StreamResponse:
+        """A request of another API, which an engine is asked as something that it knows."""
+        entry = self._authorise(request, keys.MAY_INFER)
+        asked = kind(openai.json_object(await self._body(request)))
+        model = openai.any_call(asked.body).model
+        return await self._relay(request, entry, "text-generation", asked.path, model, asked.body, asked)
+
+    async def _relay(
+        self,
+        request: web.Request,
+        entry: KeyEntry,
+        task: str,
+        path: str,
+        model: str,
+        body: bytes,
+        translation: Translation | None = None,
+    ) -> web.StreamResponse:
         parts = self._parts
-        route = routes.find(parts.routes.table, entry, parse(body).model, task)
+        route = routes.find(parts.routes.table, entry, model, task)
         exchange = request[_EXCHANGE]
         exchange.model = route.deployment
         gauge = parts.metrics.in_flight.labels(route.deployment)
         with parts.admission.slot(route), parts.metering.request(route.deployment), gauge.track_inprogress():
-            return await parts.proxy.relay(request, route, routes.SERVED_BY[task], body, exchange)
+            return await parts.proxy.relay(request, route, path, body, exchange, translation)
 
     async def _body(self, request: web.Request) -> bytes:
         limit = self._parts.max_body
@@ -204,7 +236,10 @@ class Gateway:
 
 def _refusal(error: LLMOSError, exchange: Exchange, status: int, code: str) -> web.Response:
     exchange.status = status
-    body = envelope.openai_body(error, status=status)
+    if exchange.route.startswith("/v1/messages"):
+        body = anthropic.error_body(error, status, exchange.request_id)
+    else:
+        body = envelope.openai_body(error, status=status)
     body["error"]["code"] = code
     response = web.json_response(body, status=status, headers=envelope.headers(error))
     response.headers["x-request-id"] = exchange.request_id
@@ -214,7 +249,10 @@ def _refusal(error: LLMOSError, exchange: Exchange, status: int, code: str) -> w
 
 
 def _of_http(request: web.Request, error: web.HTTPException) -> LLMOSError:
-    known = "GET /health, /metrics, /v1/models; POST /v1/chat/completions, /v1/embeddings, /classify."
+    known = (
+        "GET /health, /metrics, /v1/models; POST /v1/chat/completions, /v1/completions, /v1/responses, /v1/messages, "
+        "/v1/embeddings, /classify, /tokenize, /detokenize."
+    )
     if error.status == 404:
         return NotFoundError(f"There is no {request.method} {request.path[:200]}.", hint=f"There are: {known}")
     return InvalidInputError(f"{request.method} {request.path[:200]}: {error.reason}.", hint=f"There are: {known}")

@@ -23,7 +23,7 @@ def _wrong(param: str, message: str, hint: str) -> InvalidOptionError:
     return InvalidOptionError(message, hint=hint, details={"param": param})
 
 
-def _object(body: bytes) -> Mapping[str, Any]:
+def json_object(body: bytes) -> Mapping[str, Any]:
     try:
         value = json.loads(body)
     except (ValueError, RecursionError) as error:
@@ -35,6 +35,11 @@ def _object(body: bytes) -> Mapping[str, Any]:
             f"The body is a JSON {type(value).__name__}, not an object.", hint='Send {"model": "NAME", ...}.'
         )
     return value
+
+
+def any_call(body: bytes) -> Call:
+    """Check that a request names its model; the engine checks the rest. Raises InvalidInputError."""
+    return _call(json_object(body))
 
 
 def _call(value: Mapping[str, Any]) -> Call:
@@ -49,7 +54,7 @@ def _call(value: Mapping[str, Any]) -> Call:
 
 def chat_call(body: bytes) -> Call:
     """Check a chat request. Raises InvalidInputError that names the wrong parameter."""
-    value = _object(body)
+    value = json_object(body)
     call = _call(value)
     messages = value.get("messages")
     hint = 'Send "messages": [{"role": "user", "content": "..."}].'
@@ -63,9 +68,17 @@ def chat_call(body: bytes) -> Call:
     return call
 
 
+def completion_call(body: bytes) -> Call:
+    """Check a completion request. Raises InvalidInputError that names the wrong parameter."""
+    value = json_object(body)
+    if not isinstance(value.get("prompt"), str | list) or not value["prompt"]:
+        raise _wrong("prompt", "'prompt' must be a text, or a list of texts.", 'Send "prompt": "...".')
+    return _call(value)
+
+
 def classify_call(body: bytes) -> Call:
     """Check a classification request. Raises InvalidInputError that names the wrong parameter."""
-    value = _object(body)
+    value = json_object(body)
     call = _call(value)
     texts = value.get("input")
     if isinstance(texts, str):

@@ -19,6 +19,7 @@ from aiohttp import web
 from llm_os.errors import LLMOSError, UnavailableError, from_dict
 from llm_os.server import envelope
 from llm_os.server.gateway.frames import Frames, error_event, usage_of
+from llm_os.server.gateway.translation import Translation
 from llm_os.server.gateway.upstream import SILENT_FOR, Upstreams
 from llm_os.spec.routing import Endpoint, Route
 
@@ -74,9 +75,15 @@ class Proxy:
         self._clock = clock
 
     async def relay(
-        self, request: web.Request, route: Route, path: str, body: bytes, exchange: Exchange
+        self,
+        request: web.Request,
+        route: Route,
+        path: str,
+        body: bytes,
+        exchange: Exchange,
+        translation: Translation | None = None,
     ) -> web.StreamResponse:
-        """Answer `request` from a replica of `route`.
+        """Answer `request` from a replica of `route`, in the words of `translation` if there is one.
 
         Raises:
             UnavailableError: no replica could be reached, twice.
@@ -93,7 +100,7 @@ class Proxy:
                     avoid = endpoint.attempt
                     continue
                 try:
-                    return await self._pass_on(request, answer, first, frames, exchange)
+                    return await self._pass_on(request, answer, first, frames, exchange, translation)
                 finally:
                     answer.close()
         raise UnavailableError(
@@ -142,6 +149,7 @@ class Proxy:
         first: bytes,
         frames: Frames | None,
         exchange: Exchange,
+        translation: Translation | None,
     ) -> web.StreamResponse:
         exchange.first_byte = self._clock()
         exchange.status = answer.status
@@ -149,19 +157,22 @@ class Proxy:
         if frames is None:
             exchange.usage = usage_of(first)
             kind = answer.headers.get("content-type", "application/json")
-            return web.Response(status=answer.status, body=first, headers={**headers, "content-type": kind})
+            told = first if translation is None else translation.whole(first)
+            return web.Response(status=answer.status, body=told, headers={**headers, "content-type": kind})
+        tell = _as_it_is if translation is None else translation.events
         response = web.StreamResponse(headers={**headers, "content-type": _EVENTS, "cache-control": "no-cache"})
         try:
             await response.prepare(request)
-            await response.write(first)
+            await response.write(tell(first))
             async for events in _rest(answer, frames):
-                await response.write(events)
+                await response.write(tell(events))
             if not frames.done and not frames.failed:
                 exchange.broken = True
                 broken = UnavailableError(
                     "The replica broke off in the middle of the answer.", hint="What came so far is whole; ask again."
                 )
-                await response.write(error_event(envelope.openai_body(broken)))
+                body = envelope.openai_body(broken)
+                await response.write(error_event(body) if translation is None else translation.error(body["error"]))
                 response.force_close()
             await response.write_eof()
         except ConnectionResetError:
@@ -169,6 +180,10 @@ class Proxy:
         finally:
             exchange.usage = frames.usage
         return response
+
+
+def _as_it_is(events: bytes) -> bytes:
+    return events
 
 
 async def _rest(answer: aiohttp.ClientResponse, frames: Frames) -> Any:

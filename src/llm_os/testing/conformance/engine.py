@@ -23,6 +23,7 @@ from llm_os.spec.resources import Capacity
 from llm_os.testing.engine_bed import Served
 
 CHAT = "/v1/chat/completions"
+COMPLETIONS = "/v1/completions"
 QUESTION = [{"role": "user", "content": "What is the capital of France?"}]
 LONG = [{"role": "user", "content": "Write a very long story about the sea and the sailors who love it."}]
 
@@ -182,6 +183,7 @@ async def a_stop_text_ends_the_answer_before_it(served: Served) -> None:
     assert status == 200, answer
     assert answer["choices"][0]["message"]["content"] == whole[: whole.index(word)]
     assert answer["choices"][0]["finish_reason"] == "stop"
+    assert answer["choices"][0]["stop_reason"] == word
 
 
 async def a_seed_repeats_the_answer(served: Served) -> None:
@@ -213,6 +215,63 @@ async def a_caller_who_leaves_stops_the_work(served: Served) -> None:
     raise AssertionError("the request still runs 10 s after its caller has left")
 
 
+async def a_prompt_is_gone_on_with_as_it_is(served: Served) -> None:
+    asked = {"model": "served", "prompt": "The capital of France is", "temperature": 0, "max_tokens": 8}
+    status, body = await served.post(COMPLETIONS, asked)
+    assert status == 200, body
+    assert body["object"] == "text_completion"
+    assert body["choices"][0]["text"]
+    assert body["choices"][0]["finish_reason"] in {"stop", "length"}
+    events = [event async for event in served.events(COMPLETIONS, asked | {"stream": True})]
+    assert "".join(event["choices"][0]["text"] for event in events[:-1]) == body["choices"][0]["text"]
+
+
+async def several_prompts_are_answered_in_their_order(served: Served) -> None:
+    prompts = ["The capital of France is", "One, two, three, four,", "The capital of France is"]
+    asked = {"model": "served", "prompt": prompts, "temperature": 0, "max_tokens": 4}
+    status, body = await served.post(COMPLETIONS, asked)
+    assert status == 200, body
+    assert [choice["index"] for choice in body["choices"]] == [0, 1, 2]
+    first, _, third = (choice["text"] for choice in body["choices"])
+    assert first == third
+    _, alone = await served.post(COMPLETIONS, asked | {"prompt": prompts[0]})
+    assert alone["choices"][0]["text"] == first
+    assert body["usage"]["prompt_tokens"] > alone["usage"]["prompt_tokens"]
+
+
+async def tokens_are_told_and_turned_back(served: Served) -> None:
+    text = "The capital of France is Paris."
+    status, told = await served.post("/tokenize", {"model": "served", "prompt": text})
+    assert status == 200, told
+    assert told["count"] == len(told["tokens"]) > 3
+    assert told["max_model_len"] >= 128
+    status, back = await served.post("/detokenize", {"model": "served", "tokens": told["tokens"]})
+    assert status == 200, back
+    assert text in back["prompt"]
+    _, chat = await served.post("/tokenize", {"model": "served", "messages": QUESTION})
+    _, answer = await served.post(CHAT, _chat(max_tokens=1))
+    assert chat["count"] == answer["usage"]["prompt_tokens"]
+    asked = {"model": "served", "prompt": told["tokens"], "temperature": 0, "max_tokens": 2}
+    _, from_ids = await served.post(COMPLETIONS, asked)
+    assert from_ids["usage"]["prompt_tokens"] == told["count"]
+
+
+async def a_wrong_prompt_or_token_is_refused_by_name(served: Served) -> None:
+    prompts: list[Any] = [[], "", 3, ["a", 4], [[]], [10**9]]
+    for prompt in prompts:
+        status, body = await served.post(COMPLETIONS, {"model": "served", "prompt": prompt})
+        assert (status, body["error"]["param"]) == (400, "prompt"), prompt
+    wrong: list[Any] = [[], "a", [-1], [True], [10**9]]
+    for tokens in wrong:
+        status, body = await served.post("/detokenize", {"model": "served", "tokens": tokens})
+        assert (status, body["error"]["param"]) == (400, "tokens"), tokens
+    status, body = await served.post("/tokenize", {"model": "served"})
+    assert (status, body["error"]["param"]) == (400, "prompt")
+    ask = {"model": "served", "prompt": ["a", "b"], "stream": True}
+    status, body = await served.post(COMPLETIONS, ask)
+    assert (status, body["error"]["param"]) == (400, "prompt")
+
+
 CHAT_CHECKS: tuple[Check, ...] = (
     a_chat_is_answered_and_counted,
     a_stream_says_the_same_as_the_whole,
@@ -221,6 +280,10 @@ CHAT_CHECKS: tuple[Check, ...] = (
     a_seed_repeats_the_answer,
     an_unknown_parameter_is_refused_by_name,
     eight_chats_at_once_are_all_answered,
+    a_prompt_is_gone_on_with_as_it_is,
+    several_prompts_are_answered_in_their_order,
+    tokens_are_told_and_turned_back,
+    a_wrong_prompt_or_token_is_refused_by_name,
     a_caller_who_leaves_stops_the_work,
 )
 
