@@ -98,25 +98,41 @@ def home(tmp_path: Path) -> Iterator[dict[str, str]]:
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[str]:
     """URL of a Postgres server that listens on a socket of its own and nowhere else; skips where none is installed."""
-    if not shutil.which("initdb") or not shutil.which("postgres"):
-        pytest.skip("Postgres is not installed: initdb and postgres are not on the PATH")
+    places = [os.environ["PATH"], *map(str, sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True))]
+    path = os.pathsep.join(places)  # Debian keeps its programs off the PATH
+    initdb, program = shutil.which("initdb", path=path), shutil.which("postgres", path=path)
+    if initdb is None or program is None:
+        pytest.skip("Postgres is not installed")
     folder = Path(tempfile.mkdtemp(prefix="llm-os-postgres-"))
     plain: dict[str, Any] = {"cwd": folder, "env": {"PATH": os.environ["PATH"], "LC_ALL": "C.UTF-8"}}
     if os.geteuid() == 0:  # it refuses to run as root
         owner = pwd.getpwnam("postgres")
         os.chown(folder, owner.pw_uid, owner.pw_gid)
         plain |= {"user": owner.pw_uid, "group": owner.pw_gid, "extra_groups": []}
-    made = ["initdb", "--pgdata", "data", "--auth", "trust", "--username", "tester", "--no-sync"]
+    made = [initdb, "--pgdata", "data", "--auth", "trust", "--username", "tester", "--no-sync"]
     subprocess.run(made, check=True, capture_output=True, **plain)
-    command = ["postgres", "-D", "data", "-k", str(folder), "-c", "listen_addresses=", "-F"]
+    command = [program, "-D", "data", "-k", str(folder), "-c", "listen_addresses=", "-F"]
     with (folder / "log").open("wb") as log:
         server = subprocess.Popen(command, stdout=log, stderr=log, **plain)
     try:
-        until = time.monotonic() + 30
-        while not (folder / ".s.PGSQL.5432").exists() and time.monotonic() < until and server.poll() is None:
-            time.sleep(0.05)
+        _until_it_answers(f"host={folder} user=tester dbname=postgres", server, folder / "log")
         yield f"postgresql+psycopg://tester@/postgres?host={folder}"
     finally:
         server.send_signal(signal.SIGINT)  # without waiting for its clients
         server.wait(30)
         shutil.rmtree(folder)
+
+
+def _until_it_answers(address: str, server: subprocess.Popen[bytes], log: Path) -> None:
+    import psycopg
+
+    until = time.monotonic() + 60
+    while True:
+        try:
+            psycopg.connect(address).close()
+        except psycopg.OperationalError:
+            assert server.poll() is None, log.read_text()
+            assert time.monotonic() < until, log.read_text()
+            time.sleep(0.05)
+        else:
+            return

@@ -103,7 +103,7 @@ def ours(cache: Path, rows: int, threads: int) -> dict[str, float]:
 def adapter() -> Any:
     from peft import LoraConfig
 
-    return LoraConfig(task_type="CAUSAL_LM", r=16, lora_alpha=32, lora_dropout=0.05, target_modules="all-linear")
+    return LoraConfig(task_type="CAUSAL_LM", r=16, lora_alpha=32, lora_dropout=0.0, target_modules="all-linear")
 
 
 def arguments(kind: Any, folder: str, **more: Any) -> Any:

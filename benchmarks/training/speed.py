@@ -146,6 +146,29 @@ def with_lightning(cache: Path, rows: int, test: int) -> Spent:
     return {**spent, "tokens": sum(map(len, tokens)), "accuracy": accuracy(module.model, tokenizer, shown, labels)}
 
 
+def with_ludwig(cache: Path, rows: int, test: int, python: str) -> Spent:
+    """Ludwig, by the Python of its own environment; tokens are counted here."""
+    import csv
+
+    from transformers import AutoTokenizer
+
+    given = inputs(cache)
+    taken = {split: read_rows(given["data"].path, split, 0, n) for split, n in (("train", rows), ("test", test or 1))}
+    with tempfile.TemporaryDirectory() as folder:
+        for split, these in taken.items():
+            with (Path(folder) / f"{split}.csv").open("w", newline="") as file:
+                csv.writer(file).writerows([("text", "label"), *((row["text"], row["label"]) for row in these)])
+        files = [str(Path(folder) / f"{split}.csv") for split in taken]
+        command = [python, str(Path(__file__).with_name("with_ludwig.py")), str(given["model"].path), *files]
+        done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        raise SystemExit(done.stderr[-2000:])
+    spent: Spent = json.loads(done.stdout.strip().splitlines()[-1])
+    tokenizer = AutoTokenizer.from_pretrained(given["model"].path)
+    encoded = tokenizer([row["text"] for row in taken["train"]], truncation=True, max_length=256)["input_ids"]
+    return {**spent, "tokens": sum(map(len, encoded))}
+
+
 def plain(cache: Path, rows: int, test: int, precision: str) -> Spent:
     given = inputs(cache)
     train = read_rows(given["data"].path, "train", 0, rows)
@@ -173,7 +196,7 @@ def gemm() -> Spent:
     return rates
 
 
-def one(variant: str, cache: Path, rows: int, test: int, threads: int) -> dict[str, Any]:
+def one(variant: str, cache: Path, rows: int, test: int, threads: int, python: str) -> dict[str, Any]:
     import torch
 
     torch.set_num_threads(threads)
@@ -184,6 +207,8 @@ def one(variant: str, cache: Path, rows: int, test: int, threads: int) -> dict[s
         return ours(cache, rows, test, threads, what)
     if name == "plain":
         return plain(cache, rows, test, what)
+    if name == "ludwig":
+        return with_ludwig(cache, rows, test, python)
     return trainer(cache, rows, test) if name == "trainer" else with_lightning(cache, rows, test)
 
 
@@ -195,10 +220,12 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--variants", default="ours,plain-fp32,plain-bf16,plain-masters,trainer")
     parser.add_argument("--cache", type=Path, default=Path(tempfile.gettempdir()) / "llm-os-benchmark-training")
+    parser.add_argument("--ludwig", default=sys.executable, metavar="PYTHON", help="Of an environment with ludwig.")
     parser.add_argument("--one", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.one:
-        print(json.dumps(one(options.one, options.cache, options.rows, options.test, options.threads)))
+        given = (options.cache, options.rows, options.test, options.threads, options.ludwig)
+        print(json.dumps(one(options.one, *given)))
         return
     inputs(options.cache)
     variants = ("gemm", *options.variants.split(","))
@@ -208,6 +235,7 @@ def main() -> None:
         for variant in variants:
             command = [sys.executable, __file__, "--one", variant, "--rows", str(options.rows)]
             command += ["--threads", str(options.threads), "--test", str(options.test), "--cache", str(options.cache)]
+            command += ["--ludwig", options.ludwig]
             done = subprocess.run(command, capture_output=True, text=True, env=environment)
             if done.returncode:
                 raise SystemExit(f"{variant}: {done.stderr[-2000:]}")

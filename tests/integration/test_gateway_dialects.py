@@ -97,6 +97,52 @@ async def test_the_end_of_a_message_is_told_in_anthropics_words(bed: GatewayBed,
     assert (ended.stop_reason, ended.stop_sequence) == ("stop_sequence", "END")
 
 
+async def test_the_stop_text_of_a_stream_is_told(bed: GatewayBed, chat: ScriptedReplica) -> None:
+    chat.stop_reason = "END"
+    async with claude(bed) as ai, ai.messages.stream(model="chat", max_tokens=8, messages=HELLO) as stream:
+        last = await stream.get_final_message()
+    assert (last.stop_reason, last.stop_sequence) == ("stop_sequence", "END")
+
+
+async def test_what_cannot_be_told_on_ends_a_stream_with_an_error(bed: GatewayBed, chat: ScriptedReplica) -> None:
+    chat.garbage = (b"data: {no json\n\n",)
+    async with gpt(bed) as ai:
+        stream = await ai.responses.create(model="chat", input="hello", stream=True)
+        events = [event async for event in stream]
+    assert events[-1].type == "error"
+    assert "cannot be told on" in events[-1].message
+
+
+async def test_turns_of_one_role_are_joined(bed: GatewayBed, chat: ScriptedReplica) -> None:
+    turns: Any = [*HELLO, {"role": "user", "content": "again"}]
+    async with claude(bed) as ai:
+        answer = await ai.messages.with_raw_response.create(model="chat", max_tokens=8, messages=turns)
+    assert answer.headers["request-id"].startswith("req-")
+    assert chat.seen[0]["messages"] == [{"role": "user", "content": "hello\n\nagain"}]
+
+
+async def test_an_engines_refusal_names_what_the_caller_sent(bed: GatewayBed, chat: ScriptedReplica) -> None:
+    refusal = {"message": "'max_tokens' must be a whole number.", "code": "invalid_option", "param": "max_tokens"}
+    chat.refuse_with = (400, {"error": refusal})
+    _, answer = await post(bed, "/v1/responses", {"model": "chat", "input": "x", "max_output_tokens": 0})
+    assert answer["error"]["param"] == "max_output_tokens"
+    assert answer["error"]["message"].startswith("'max_output_tokens'")
+
+
+async def test_half_a_character_is_refused_everywhere(bed: GatewayBed) -> None:
+    half = [{"role": "user", "content": "\ud83d"}]
+    for path, body in (
+        ("/v1/messages", {"model": "chat", "max_tokens": 8, "messages": half}),
+        ("/v1/responses", {"model": "chat", "input": "x", "metadata": {"a": "\ud83d"}, "stream": True}),
+        ("/v1/chat/completions", {"model": "chat", "messages": half}),
+        ("/tokenize", {"model": "chat", "prompt": "\ud83d"}),
+    ):
+        status, answer = await post(bed, path, body)
+        assert (status, "half a character" in answer["error"]["message"]) == (400, True), path
+    whole = {"model": "chat", "messages": [{"role": "user", "content": "\U0001f600"}]}
+    assert (await post(bed, "/v1/chat/completions", whole))[0] == 200
+
+
 async def test_a_stream_that_breaks_off_is_an_error_of_anthropics_client(
     bed: GatewayBed, chat: ScriptedReplica
 ) -> None:
@@ -207,6 +253,26 @@ async def test_openais_client_completes(bed: GatewayBed, chat: ScriptedReplica) 
             "does not follow 'tools'",
         ),
         ("/v1/messages", {"model": "chat", "max_tokens": 8, "messages": HELLO, "stream": "yes"}, "stream", "true or"),
+        (
+            "/v1/messages",
+            {"model": "chat", "max_tokens": 8, "messages": [{"role": ["user"], "content": "x"}]},
+            "messages[0].role",
+            "neither",
+        ),
+        (
+            "/v1/messages",
+            {"model": "chat", "max_tokens": 8, "messages": [{"role": "user", "content": [{"type": []}]}]},
+            "messages[0].content[0]",
+            "of type '[]'",
+        ),
+        (
+            "/v1/messages",
+            {"model": "chat", "max_tokens": 8, "messages": [*HELLO, {"role": "assistant", "content": "{"}]},
+            "messages",
+            "not the user's",
+        ),
+        ("/v1/responses", {"model": "chat", "input": "x", "metadata": [1]}, "metadata", "object of texts"),
+        ("/v1/responses", {"model": "chat", "input": [{"role": [], "content": "x"}]}, "input[0].role", "roles"),
         ("/v1/responses", {"model": "chat"}, "input", "'input' must be"),
         ("/v1/responses", {"model": "chat", "input": [{"type": "function_call"}]}, "input[0]", "'function_call'"),
         ("/v1/responses", {"model": "chat", "input": "x", "instructions": 3}, "instructions", "must be a text"),
@@ -229,6 +295,7 @@ async def test_a_body_that_is_no_object_is_refused_everywhere(bed: GatewayBed) -
     for path in ("/v1/messages", "/v1/messages/count_tokens", "/v1/responses", "/v1/completions", "/detokenize"):
         status, answer = await post(bed, path, [1])
         assert (status, "not an object" in answer["error"]["message"]) == (400, True), path
+    assert (await post(bed, "/v1/messages/batches", {}))[1]["type"] == "error"
     status, answer = await post(bed, "/v1/messages", {"model": "starting", "max_tokens": 8, "messages": HELLO})
     assert (status, answer["error"]["type"]) == (503, "overloaded_error")
 

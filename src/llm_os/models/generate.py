@@ -15,6 +15,8 @@ from typing import Any
 
 from llm_os.models.cache import Grid
 
+COLD = 1e-4
+"""A lower temperature takes the likeliest token: logits divided by it are no numbers any more."""
 PREFILL = 512
 """Tokens of a new prompt that are read in a step: running answers wait so long and no longer."""
 
@@ -215,7 +217,7 @@ def drawn(logits: Any, sampling: Sampling, draw: Any) -> int:
     """One token of float32 logits [vocabulary]: the likeliest, or drawn from the nucleus (Holtzman et al. 2020)."""
     import torch
 
-    if sampling.temperature == 0:
+    if sampling.temperature < COLD:
         return int(logits.argmax())
     shares, order = torch.softmax(logits / sampling.temperature, -1).sort(descending=True)
     before = shares.cumsum(-1) - shares  # the first token is always kept

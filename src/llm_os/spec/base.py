@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from typing import Annotated, Protocol
 
@@ -24,6 +25,20 @@ AttemptId = str
 SessionId = str
 
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
+
+
+def half_characters(body: bytes, value: Json) -> bool:
+    """Whether a text of `value`, read from this JSON, holds half a character: a surrogate without its partner.
+
+    No UTF-8 can say it, so it would fail wherever it is written next.
+    """
+    if not any(mark in body for mark in (b"\\u", b"\xed", b"\0")):  # escaped, raw, or not UTF-8 at all
+        return False
+    try:
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return True
+    return False
 
 
 class Spec(BaseModel):

@@ -44,6 +44,7 @@ class ScriptedReplica:
         break_before: this many requests are broken off before the first byte.
         break_after: break every stream after this many events.
         refuse_with: status and error body that every request gets.
+        garbage: events that no engine sends, written before the end of a stream.
         finish, stop_reason: why answers end, and the stop text that they met.
         seen: bodies of all requests, in order.
         hung_up: how many callers left before the end.
@@ -57,6 +58,7 @@ class ScriptedReplica:
         self.break_before = 0
         self.break_after: int | None = None
         self.refuse_with: tuple[int, Any] | None = None
+        self.garbage: tuple[bytes, ...] = ()
         self.finish = "stop"
         self.stop_reason: str | None = None
         self.seen: list[dict[str, Any]] = []
@@ -139,6 +141,9 @@ class ScriptedReplica:
         return web.json_response(self._object("chat.completion", body, [choice], usage=True))
 
     async def _stream(self, request: web.Request, body: Mapping[str, Any]) -> web.StreamResponse:
+        """Events as engine workers send them; without `include_usage`, the last one holds the counts all the same."""
+        counts = bool((body.get("stream_options") or {}).get("include_usage"))
+        extra: dict[str, Any] = {"usage": None} if counts else {}
         response = web.StreamResponse(headers={"content-type": "text/event-stream"})
         await response.prepare(request)
         for number, word in enumerate(self.words):
@@ -147,10 +152,16 @@ class ScriptedReplica:
                 # Half an event, then nothing: what a killed worker leaves behind.
                 await response.write(b'data: {"half')
                 return self._abort(request)
-            choice = {"index": 0, "delta": {"content": word}, "finish_reason": None}
-            await response.write(self._event(self._object("chat.completion.chunk", body, [choice])))
-        last = {"index": 0, "delta": {}, "finish_reason": self.finish}
-        await response.write(self._event(self._object("chat.completion.chunk", body, [last], usage=True)))
+            role = {} if number else {"role": "assistant"}
+            choice = {"index": 0, "delta": {**role, "content": word}, "finish_reason": None}
+            await response.write(self._event(self._object("chat.completion.chunk", body, [choice]) | extra))
+        stopped = {"stop_reason": self.stop_reason} if self.stop_reason else {}
+        last = {"index": 0, "delta": {}, "finish_reason": self.finish, **stopped}
+        await response.write(self._event(self._object("chat.completion.chunk", body, [last], usage=not counts) | extra))
+        if counts:
+            await response.write(self._event(self._object("chat.completion.chunk", body, [], usage=True)))
+        for event in self.garbage:
+            await response.write(event)
         await response.write(b"data: [DONE]\n\n")
         await response.write_eof()
         return response

@@ -72,6 +72,8 @@ class ChatBackend(Backend):
         try:
             ids = await self._ids(request)
             size = len(ids)
+            if not size:
+                raise wrong("prompt", "The text has no token that this model knows.", "Send another text.")
             tokens = self._stepper.generate(self.prompt(ids), self.sampling(request, self._room(request, size)))
             text, count = Detokenizer(self.decode), 0
             async for new in tokens:

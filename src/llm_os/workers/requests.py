@@ -14,13 +14,14 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from llm_os.errors import InvalidInputError, InvalidOptionError, LLMOSError
+from llm_os.spec.base import half_characters
 
 MOST_STOPS = 8
 MOST_TEXTS = 4096
 NEUTRAL: Mapping[str, tuple[Any, ...]] = {
     "n": (1,),
-    "frequency_penalty": (0,),
-    "presence_penalty": (0,),
+    "frequency_penalty": (0, 0.0),
+    "presence_penalty": (0, 0.0),
     "logprobs": (False,),
     "logit_bias": ({},),
     "tools": ([],),
@@ -38,6 +39,9 @@ KNOWN_OF_COMPLETIONS = SAMPLING | {"prompt"}
 COMPLETION = 16
 """New tokens of a completion that names no number, as OpenAI has it."""
 MOST_PROMPTS = 256
+COLD = 1e-4
+"""A lower temperature is greedy: engines divide by it."""
+ROLES = ("system", "developer", "user", "assistant")
 _TYPES = {422: "invalid_request_error", 429: "rate_limit_error", 503: "service_unavailable_error"}
 
 
@@ -92,6 +96,11 @@ def _object(body: bytes) -> dict[str, Any]:
         raise InvalidInputError(f"The body is not JSON: {error}.", hint="Send a JSON object.") from error
     if not isinstance(value, dict):
         raise InvalidInputError(f"The body is a JSON {type(value).__name__}, not an object.", hint="Send an object.")
+    if half_characters(body, value):
+        raise InvalidInputError(
+            "The body holds half a character (an escaped surrogate without its partner).",
+            hint="Cut texts between characters, and send them as UTF-8.",
+        )
     return value
 
 
@@ -116,7 +125,8 @@ def completion_request(body: bytes, engine: str) -> tuple[ChatRequest, ...]:
 
 def _only(value: Mapping[str, Any], known: frozenset[str], engine: str) -> None:
     for name, given in value.items():
-        if name in known or name in UNUSED or given is None or given in NEUTRAL.get(name, ()):
+        neutral = any(type(given) is type(nothing) and given == nothing for nothing in NEUTRAL.get(name, ()))
+        if name in known or name in UNUSED or given is None or neutral:
             continue
         listed = ", ".join(sorted(known))
         raise wrong(name, f"The engine {engine} does not follow '{name}'.", f"Leave it out. It follows: {listed}.")
@@ -127,12 +137,13 @@ def _sampling(value: Mapping[str, Any]) -> ChatRequest:
     options = value.get("stream_options") or {}
     if not isinstance(options, dict) or set(options) - {"include_usage", "include_obfuscation"}:
         raise wrong("stream_options", "'stream_options' may hold 'include_usage' only.", "Leave it out.")
+    temperature = _number(value, "temperature", 1.0, lambda x: 0 <= x <= 2, "between 0 and 2")
     limit = "max_completion_tokens" if value.get("max_completion_tokens") is not None else "max_tokens"
     return ChatRequest(
         stream=_boolean(value, "stream"),
         usage=_boolean(options, "include_usage"),
         max_tokens=_integer(value, limit, least=1),
-        temperature=_number(value, "temperature", 1.0, lambda x: 0 <= x <= 2, "between 0 and 2"),
+        temperature=temperature if temperature >= COLD else 0.0,
         top_p=_number(value, "top_p", 1.0, lambda x: 0 < x <= 1, "above 0 and at most 1"),
         seed=_integer(value, "seed", least=0),
         stop=_stops(value.get("stop")),
@@ -188,7 +199,7 @@ def _messages(given: Any) -> tuple[Mapping[str, str], ...]:
         raise wrong("messages", "'messages' must be a list with at least one message.", hint)
     messages = []
     for index, message in enumerate(given):
-        if not isinstance(message, dict) or message.get("role") not in {"system", "developer", "user", "assistant"}:
+        if not isinstance(message, dict) or message.get("role") not in ROLES:
             raise wrong(f"messages[{index}].role", f"Message {index} has no role that this engine knows.", hint)
         role = "system" if message["role"] == "developer" else message["role"]
         messages.append({"role": role, "content": _content(message.get("content"), index, hint)})
@@ -233,7 +244,7 @@ def _number(value: Mapping[str, Any], name: str, default: float, fits: Callable[
 
 
 def _stops(given: Any) -> tuple[str, ...]:
-    stops = [given] if isinstance(given, str) else given or []
+    stops = [given] if isinstance(given, str) else [] if given is None else given
     if not isinstance(stops, list) or len(stops) > MOST_STOPS or not all(isinstance(s, str) and s for s in stops):
         raise wrong("stop", f"'stop' must be a text or a list of at most {MOST_STOPS} texts.", "Leave it out.")
     return tuple(stops)
@@ -251,7 +262,7 @@ def embeddings_request(body: bytes, engine: str) -> tuple[list[str], Callable[[S
     """
     value = dict(_object(body))
     form = value.pop("encoding_format", None) or "float"
-    if form not in {"float", "base64"}:
+    if form not in ("float", "base64"):
         raise wrong("encoding_format", "'encoding_format' must be float or base64.", "Leave it out for float.")
     return _texts(value, engine), list if form == "float" else _packed
 

@@ -32,6 +32,8 @@ log = logging.getLogger("llm_os.worker")
 
 MOST_BODY = 16 * 2**20
 """Bytes of a request's body."""
+TOGETHER = 16
+"""Prompts of one request that are in the engine at once: they share its batch, and leave room for others."""
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
@@ -152,7 +154,8 @@ class Face:
         if asked[0].stream:
             async with contextlib.aclosing(_stopped_at(self._backend.chat(asked[0]), asked[0])) as pieces:
                 return await self._stream(request, asked[0], pieces, shape)
-        running = [asyncio.create_task(self._whole(one)) for one in asked]  # they share the engine's batch
+        turns = asyncio.Semaphore(TOGETHER)
+        running = [asyncio.create_task(self._whole(one, turns)) for one in asked]
         try:
             done = await asyncio.gather(*running)
         finally:  # one that fails ends the others
@@ -160,9 +163,9 @@ class Face:
                 task.cancel()
         return web.json_response(shape.whole([text for text, _ in done], [last for _, last in done]))
 
-    async def _whole(self, asked: ChatRequest) -> tuple[str, Piece]:
+    async def _whole(self, asked: ChatRequest, turns: asyncio.Semaphore) -> tuple[str, Piece]:
         text, last = "", None
-        async with contextlib.aclosing(_stopped_at(self._backend.chat(asked), asked)) as pieces:
+        async with turns, contextlib.aclosing(_stopped_at(self._backend.chat(asked), asked)) as pieces:
             async for last in pieces:
                 text += last.text
         if last is None:

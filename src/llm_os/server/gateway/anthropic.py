@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import secrets
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 from llm_os.errors import LLMOSError
 from llm_os.server.gateway.translation import ChatTranslation, Progress, Translation, event, only, texts, wrong
@@ -54,11 +54,21 @@ def messages_of(value: Mapping[str, Any]) -> list[dict[str, str]]:
     system = value.get("system")
     chat = [{"role": "system", "content": texts(system, "system", PARTS)}] if system else []
     for index, message in enumerate(given):
-        if not isinstance(message, dict) or message.get("role") not in {"user", "assistant"}:
+        if not isinstance(message, dict) or message.get("role") not in ("user", "assistant"):
             raise wrong(f"messages[{index}].role", f"Message {index} is neither the user's nor the assistant's.", hint)
         content = texts(message.get("content"), f"messages[{index}].content", PARTS)
-        chat.append({"role": message["role"], "content": content})
+        if index and chat[-1]["role"] == message["role"]:  # Anthropic joins neighbours of one role
+            chat[-1]["content"] += f"\n\n{content}"
+        else:
+            chat.append({"role": message["role"], "content": content})
+    if chat[-1]["role"] != "user":
+        raise wrong("messages", "The last message is not the user's: no answer is gone on with here.", hint)
     return chat
+
+
+def _asked(value: Mapping[str, Any]) -> dict[str, Any]:
+    """The parameters that ask for something."""
+    return {name: given for name, given in value.items() if given != DISABLED}
 
 
 class Count(Translation):
@@ -67,7 +77,7 @@ class Count(Translation):
     path = "/tokenize"
 
     def __init__(self, value: Mapping[str, Any]) -> None:
-        only(value, COUNTED, API)
+        only(_asked(value), COUNTED, API)
         self.body = json.dumps({"model": value.get("model"), "messages": messages_of(value)}).encode()
 
     def whole(self, answer: bytes) -> bytes:
@@ -83,9 +93,11 @@ class Count(Translation):
 class Message(ChatTranslation):
     """A request of `POST /v1/messages`. Raises InvalidOptionError."""
 
+    names: ClassVar[Mapping[str, str]] = {"stop": "stop_sequences"}
+
     def __init__(self, value: Mapping[str, Any]) -> None:
         super().__init__()
-        only({name: given for name, given in value.items() if given != DISABLED}, KNOWN, API)
+        only(_asked(value), KNOWN, API)
         if value.get("max_tokens") is None:
             raise wrong("max_tokens", "'max_tokens' is missing.", 'Send "max_tokens": 1024, or what you need at most.')
         chat: dict[str, Any] = {"model": value.get("model"), "messages": messages_of(value)}
@@ -97,7 +109,7 @@ class Message(ChatTranslation):
                 chat[ours] = value[theirs]
         if value.get("stream") is True:
             chat["stream_options"] = {"include_usage": True}
-        self.body = json.dumps(chat, ensure_ascii=False).encode()
+        self.body = json.dumps(chat).encode()
         self._model = value.get("model")
         self._id = f"msg_{secrets.token_hex(12)}"
 

@@ -19,7 +19,7 @@ from llm_os.server.gateway import anthropic, openai, responses, routes
 from llm_os.server.gateway.admission import Admission
 from llm_os.server.gateway.metering import Metering
 from llm_os.server.gateway.metrics import CONTENT_TYPE, Metrics
-from llm_os.server.gateway.proxy import EngineAnswerError, Exchange, Proxy
+from llm_os.server.gateway.proxy import EngineAnswerError, Exchange, Proxy, identified
 from llm_os.server.gateway.translation import Translation
 from llm_os.server.loopback import refuse_foreign
 from llm_os.spec.routing import KeyEntry
@@ -143,7 +143,12 @@ class Gateway:
         exchange.model = route.deployment
         gauge = parts.metrics.in_flight.labels(route.deployment)
         with parts.admission.slot(route), parts.metering.request(route.deployment), gauge.track_inprogress():
-            return await parts.proxy.relay(request, route, path, body, exchange, translation)
+            try:
+                return await parts.proxy.relay(request, route, path, body, exchange, translation)
+            except EngineAnswerError as answer:
+                if translation is not None:
+                    translation.renamed(answer.error)
+                raise
 
     async def _body(self, request: web.Request) -> bytes:
         limit = self._parts.max_body
@@ -183,19 +188,19 @@ class Gateway:
             raise
         except LLMOSError as error:
             code = error.code
-            response = _refusal(error, exchange, error.status, code)
+            response = _refusal(request, error, error.status, code)
         except EngineAnswerError as answer:
             code = answer.code
-            response = _refusal(answer.error, exchange, answer.status, code)
+            response = _refusal(request, answer.error, answer.status, code)
         except web.HTTPException as unrouted:
             translated = _of_http(request, unrouted)
             code = translated.code
-            response = _refusal(translated, exchange, unrouted.status, code)
+            response = _refusal(request, translated, unrouted.status, code)
         except Exception as defect:  # noqa: BLE001 - the border: nothing unnamed leaves this process
             what = f"{request.method} {exchange.route}"
             internal = envelope.from_unexpected(defect, log, what, self._parts.logfile)
             code = internal.code
-            response = _refusal(internal, exchange, internal.status, code)
+            response = _refusal(request, internal, internal.status, code)
         else:
             exchange.status = exchange.status or response.status
         finally:
@@ -234,15 +239,15 @@ class Gateway:
         )
 
 
-def _refusal(error: LLMOSError, exchange: Exchange, status: int, code: str) -> web.Response:
+def _refusal(request: web.Request, error: LLMOSError, status: int, code: str) -> web.Response:
+    exchange = request[_EXCHANGE]
     exchange.status = status
-    if exchange.route.startswith("/v1/messages"):
+    if request.path.startswith("/v1/messages"):
         body = anthropic.error_body(error, status, exchange.request_id)
     else:
         body = envelope.openai_body(error, status=status)
     body["error"]["code"] = code
-    response = web.json_response(body, status=status, headers=envelope.headers(error))
-    response.headers["x-request-id"] = exchange.request_id
+    response = web.json_response(body, status=status, headers={**envelope.headers(error), **identified(exchange)})
     if isinstance(error, TooLargeError | AuthenticationError):
         response.force_close()  # its body may be unread, and is not worth reading
     return response

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from llm_os.errors import InvalidInputError, InvalidOptionError
+from llm_os.spec.base import half_characters
 from llm_os.spec.routing import Route
 
 
@@ -23,7 +24,8 @@ def _wrong(param: str, message: str, hint: str) -> InvalidOptionError:
     return InvalidOptionError(message, hint=hint, details={"param": param})
 
 
-def json_object(body: bytes) -> Mapping[str, Any]:
+def json_object(body: bytes) -> dict[str, Any]:
+    """The object in a body. Raises InvalidInputError."""
     try:
         value = json.loads(body)
     except (ValueError, RecursionError) as error:
@@ -33,6 +35,11 @@ def json_object(body: bytes) -> Mapping[str, Any]:
     if not isinstance(value, dict):
         raise InvalidInputError(
             f"The body is a JSON {type(value).__name__}, not an object.", hint='Send {"model": "NAME", ...}.'
+        )
+    if half_characters(body, value):
+        raise InvalidInputError(
+            "The body holds half a character (an escaped surrogate without its partner).",
+            hint="Cut texts between characters, and send them as UTF-8.",
         )
     return value
 

@@ -48,6 +48,11 @@ class Exchange:
     usage: Mapping[str, Any] = field(default_factory=dict)
 
 
+def identified(exchange: Exchange) -> dict[str, str]:
+    """Headers that name the request: as OpenAI's clients read it, and Anthropic's."""
+    return {"x-request-id": exchange.request_id, "request-id": exchange.request_id}
+
+
 class BrokenConnectionError(Exception):
     """The replica went away before it had answered."""
 
@@ -153,7 +158,7 @@ class Proxy:
     ) -> web.StreamResponse:
         exchange.first_byte = self._clock()
         exchange.status = answer.status
-        headers = {"x-request-id": exchange.request_id}
+        headers = identified(exchange)
         if frames is None:
             exchange.usage = usage_of(first)
             kind = answer.headers.get("content-type", "application/json")
@@ -168,18 +173,25 @@ class Proxy:
                 await response.write(tell(events))
             if not frames.done and not frames.failed:
                 exchange.broken = True
-                broken = UnavailableError(
-                    "The replica broke off in the middle of the answer.", hint="What came so far is whole; ask again."
-                )
-                body = envelope.openai_body(broken)
-                await response.write(error_event(body) if translation is None else translation.error(body["error"]))
+                await response.write(_last_words("The replica broke off in the middle of the answer.", translation))
                 response.force_close()
             await response.write_eof()
         except ConnectionResetError:
             exchange.status = _HUNG_UP  # the caller left; closing the answer ends the engine's work
+        except Exception:  # the head is sent: an answer of its own would be read as part of the stream
+            log.exception("%s: the stream cannot be told on", exchange.request_id)
+            exchange.broken = True
+            await response.write(_last_words("The answer cannot be told on; its traceback is in the log.", translation))
+            response.force_close()
         finally:
             exchange.usage = frames.usage
         return response
+
+
+def _last_words(what: str, translation: Translation | None) -> bytes:
+    """The event that ends a stream which failed."""
+    body = envelope.openai_body(UnavailableError(what, hint="What came so far is whole; ask again."))
+    return error_event(body) if translation is None else translation.error(body["error"])
 
 
 def _as_it_is(events: bytes) -> bytes:

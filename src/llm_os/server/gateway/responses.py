@@ -9,7 +9,7 @@ import json
 import secrets
 import time
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 from llm_os.server.gateway.translation import ChatTranslation, Progress, event, only, texts, wrong
 
@@ -21,6 +21,7 @@ KNOWN = frozenset(
     )
 )
 PARTS = frozenset({"input_text", "output_text", "text"})
+ROLES = ("user", "assistant", "system", "developer")
 PLAIN = {"format": {"type": "text"}}
 NEUTRAL: Mapping[str, tuple[Any, ...]] = {
     "text": (PLAIN,),
@@ -32,6 +33,8 @@ NEUTRAL: Mapping[str, tuple[Any, ...]] = {
 
 class Response(ChatTranslation):
     """A request of `POST /v1/responses`. Raises InvalidOptionError."""
+
+    names: ClassVar[Mapping[str, str]] = {"max_tokens": "max_output_tokens"}
 
     def __init__(self, value: Mapping[str, Any]) -> None:
         super().__init__()
@@ -45,7 +48,7 @@ class Response(ChatTranslation):
                 chat[ours] = value[theirs]
         if value.get("stream") is True:
             chat["stream_options"] = {"include_usage": True}
-        self.body = json.dumps(chat, ensure_ascii=False).encode()
+        self.body = json.dumps(chat).encode()
         self._id, self._item = f"resp_{secrets.token_hex(16)}", f"msg_{secrets.token_hex(16)}"
         self._made = time.time()
         self._number = -1
@@ -55,7 +58,7 @@ class Response(ChatTranslation):
             "max_output_tokens": value.get("max_output_tokens"),
             "temperature": value.get("temperature"),
             "top_p": value.get("top_p"),
-            "metadata": value.get("metadata") or {},
+            "metadata": _metadata(value.get("metadata")),
         }
 
     def answer(self, said: Progress) -> Mapping[str, Any]:
@@ -136,11 +139,20 @@ def _messages(value: Mapping[str, Any]) -> list[dict[str, str]]:
         raise wrong("input", "'input' must be a text or a list with at least one message.", hint)
     for index, item in enumerate(given):
         kind = item.get("type", "message") if isinstance(item, dict) else type(item).__name__
-        if kind != "message" or not isinstance(item.get("role"), str):
+        if kind != "message":
             raise wrong(f"input[{index}]", f"Item {index} of 'input' is of type '{kind}', not a message.", hint)
+        if item.get("role") not in ROLES:
+            raise wrong(f"input[{index}].role", f"Item {index} has none of the roles {', '.join(ROLES)}.", hint)
         content = texts(item.get("content"), f"input[{index}].content", PARTS)
         chat.append({"role": item["role"], "content": content})
     return chat
+
+
+def _metadata(given: Any) -> dict[str, str]:
+    found = {} if given is None else given
+    if not isinstance(found, dict) or not all(isinstance(one, str) for one in found.values()):
+        raise wrong("metadata", "'metadata' must be an object of texts.", 'Send "metadata": {"name": "text"}.')
+    return found
 
 
 def _part(text: str) -> dict[str, Any]:

@@ -10,11 +10,11 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 from llm_os.errors import InvalidOptionError, LLMOSError
 
-DONE = b"data: [DONE]"
+DONE = b"[DONE]"
 
 
 @dataclass(slots=True)
@@ -50,6 +50,15 @@ class Translation(ABC):
 
     path = "/v1/chat/completions"
     body: bytes
+    names: ClassVar[Mapping[str, str]] = {}
+    """The engine's names of parameters -> what the caller calls them."""
+
+    def renamed(self, error: LLMOSError) -> None:
+        """Let an engine's refusal name the parameter that the caller sent."""
+        param = error.details.get("param")
+        if isinstance(param, str) and (theirs := self.names.get(param)):
+            error.details["param"] = theirs
+            error.message = error.message.replace(f"'{param}'", f"'{theirs}'")
 
     @abstractmethod
     def whole(self, answer: bytes) -> bytes:
@@ -81,9 +90,11 @@ class ChatTranslation(Translation):
     def events(self, chunk: bytes) -> bytes:
         told: list[bytes] = []
         for line in chunk.splitlines():
-            if line.startswith(DONE):
+            if not line.startswith(b"data:"):
+                continue
+            if line[5:].strip() == DONE:
                 told.extend(self.end(self._said))
-            elif line.startswith(b"data:"):
+            else:
                 value = json.loads(line[5:])
                 told.extend([self.error(value["error"])] if "error" in value else self._told(value))
         return b"".join(told)
@@ -147,7 +158,7 @@ def texts(given: Any, place: str, kinds: frozenset[str]) -> str:
         parts = []
         for index, part in enumerate(given):
             kind = part.get("type") if isinstance(part, dict) else type(part).__name__
-            if kind not in kinds or not isinstance(part.get("text"), str):
+            if not (isinstance(kind, str) and kind in kinds and isinstance(part.get("text"), str)):
                 raise wrong(
                     f"{place}[{index}]",
                     f"Part {index} of '{place}' is of type '{kind}', which is not served here.",

@@ -38,6 +38,8 @@ STREAMED = {"stream_results": True, "yield_per": BATCH}
 WRITES = ("read-only", "readonly", "read only", "not authorized", "data-modifying")
 DRIVERS = {"postgresql": "psycopg[binary]", "mysql": "PyMySQL", "mariadb": "PyMySQL", "mssql": "pyodbc"}
 DRIVER_NAMES = {"postgresql": "postgresql+psycopg", "mysql": "mysql+pymysql", "mariadb": "mariadb+pymysql"}
+"""Backend -> the driver that is taken: others send a second statement along with the query, which may end the
+transaction that only reads."""
 
 
 class SqlOptions(OwnDataOptions):
@@ -116,9 +118,17 @@ def _engine(options: SqlOptions) -> tuple[Engine, tuple[str, ...]]:
         url = make_url(address)
         if url.get_backend_name() == "sqlite":
             return create_engine("sqlite://", creator=_sqlite(url.database)), ()
+        wanted = DRIVER_NAMES.get(backend := url.get_backend_name())
+        if wanted is not None and wanted != f"{backend}+{url.get_driver_name()}":
+            raise DataError(
+                f"The driver {url.get_driver_name()} of {backend} cannot keep a query from writing.",
+                hint=f"pip install '{DRIVERS[backend]}', and write {wanted}://...",
+            )
         values = [str(value) for value in url.query.values()]
         hidden = tuple(text for text in (url.password, quote(url.password or "", safe=""), *values) if text)
         return create_engine(url), hidden
+    except DataError:
+        raise
     except NoSuchModuleError:
         name = options.address.partition("://")[0]
         raise DataError(
@@ -170,8 +180,8 @@ def _rows(
 
 
 def _plain(query: str, connection: Connection) -> str:
-    """The query as its driver reads it: some take a percent sign for a place to put a value."""
-    return query.replace("%", "%%") if connection.dialect.paramstyle in {"format", "pyformat"} else query
+    """The query as its driver reads it: those of DRIVER_NAMES take a percent sign for a place to put a value."""
+    return query.replace("%", "%%") if connection.dialect.name in DRIVER_NAMES else query
 
 
 def _both(one: Iterator[SourceRow], other: Iterator[SourceRow]) -> Iterator[SourceRow]:

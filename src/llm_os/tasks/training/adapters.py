@@ -40,8 +40,8 @@ class AdapterOptions(TrainingOptions):
     """Rank of the adapter's matrices."""
     alpha: float = Field(default=32.0, gt=0)
     """Scale: the adapter counts alpha / rank."""
-    dropout: float = Field(default=0.05, ge=0, lt=1)
-    """Dropout before the adapter."""
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+    """Dropout before the adapter; on processors it costs more than the adapter itself."""
     targets: str = "all-linear"
     """Modules that get an adapter: `all-linear`, or names separated by commas (`query,value`)."""
     merge: bool = True
@@ -87,6 +87,7 @@ def tune(
         config: further arguments of peft's LoraConfig. more: joins what the version says of its adapter.
     """
     adapted = prepared.model = adapted_model(prepared.model, options, found.adapter, prepared.heads, **config)
+    prepared.heads = ()  # an adapter is as fresh as the head: all of it learns at one rate
     kind = application.kind_of(context.inputs["data"].facts)
     rate = rate_of(options, RATES.get(kind, RATE))
     outcome = application.train(context, options, prepared, rate=rate, method=method)

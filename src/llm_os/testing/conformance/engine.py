@@ -83,10 +83,12 @@ async def it_is_healthy_and_counts(served: Served) -> None:
 
 
 async def a_request_that_is_no_json_is_refused(served: Served) -> None:
-    for path in (CHAT, "/classify"):
-        status, body = await served.post(path, [1])
-        assert status == 400, body
-        assert body["error"]["message"]
+    half: dict[str, Any] = {"input": "\ud83d", "messages": [{"role": "user", "content": "\ud83d"}], "prompt": "\ud83d"}
+    for path, name in ((CHAT, "messages"), ("/classify", "input"), (COMPLETIONS, "prompt")):
+        for given in ([1], {name: half[name]}):
+            status, body = await served.post(path, given)
+            assert status == 400, body
+            assert body["error"]["message"]
 
 
 async def texts_are_classified_in_their_order(served: Served) -> None:
@@ -191,7 +193,13 @@ async def a_seed_repeats_the_answer(served: Served) -> None:
     assert first == second
 
 
+async def a_tiny_temperature_is_greedy(served: Served) -> None:
+    assert await _text(served, temperature=1e-40) == await _text(served)
+
+
 async def an_unknown_parameter_is_refused_by_name(served: Served) -> None:
+    status, body = await served.post(COMPLETIONS, {"model": "served", "prompt": "x", "logprobs": 0})
+    assert (status, body["error"]["param"]) == (400, "logprobs")
     status, body = await served.post(CHAT, _chat(best_of=3))
     assert (status, body["error"]["param"]) == (400, "best_of")
     assert "engine" in body["error"]["message"]
@@ -278,6 +286,7 @@ CHAT_CHECKS: tuple[Check, ...] = (
     max_tokens_cuts_and_says_length,
     a_stop_text_ends_the_answer_before_it,
     a_seed_repeats_the_answer,
+    a_tiny_temperature_is_greedy,
     an_unknown_parameter_is_refused_by_name,
     eight_chats_at_once_are_all_answered,
     a_prompt_is_gone_on_with_as_it_is,

@@ -45,10 +45,9 @@ def test_reads_a_query(tmp_path: Path, reviews: str) -> None:
 
 
 def test_a_percent_sign_is_no_placeholder(tmp_path: Path, reviews: str) -> None:
-    done = prepare(
-        "datasets/sql", tmp_path, address=reviews, query="SELECT text, label FROM reviews WHERE text LIKE '%e%'"
-    )
-    assert done.texts == {one for one in TEXTS if "e" in one}
+    query = "SELECT text || '%s' || (7 % 4) AS text, label FROM reviews WHERE text LIKE '%e%'"
+    done = prepare("datasets/sql", tmp_path, address=reviews, query=query)
+    assert done.texts == {f"{one}%s3" for one in TEXTS if "e" in one}
 
 
 def test_rows_come_in_parts(tmp_path: Path, reviews: str) -> None:
@@ -74,7 +73,7 @@ def test_rows_come_in_parts(tmp_path: Path, reviews: str) -> None:
         (
             "SELECT 1; COMMIT; DELETE FROM reviews",
             "The query failed: cannot insert multiple commands",
-            "",
+            "shell",
         ),
     ],
 )

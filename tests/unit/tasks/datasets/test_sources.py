@@ -270,7 +270,11 @@ def test_says_what_is_wrong_with_a_query(tmp_path: Path, database: str, query: s
 ADDRESSES: list[tuple[str, type[LLMOSError], str]] = [
     ("sqlite:////nowhere/r.db", NotFoundError, "There is no database file '/nowhere/r.db'."),
     ("nonsense://u:geheim@h/d", DataError, "SQLAlchemy knows no database 'nonsense'."),
-    ("postgresql+psycopg2://u:geheim@h/d", DataError, "The driver of postgresql is not installed"),
+    (
+        "postgresql+psycopg2://u:geheim@h/d",
+        DataError,
+        "The driver psycopg2 of postgresql cannot keep a query from writing.",
+    ),
     ("postgresql://u:geheim@h:port/d", DataError, "The address postgresql://u:***@h:port/d cannot be read."),
 ]
 
