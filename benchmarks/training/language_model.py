@@ -31,7 +31,7 @@ from llm_os.tasks.context import InputFolder
 from llm_os.tasks.datasets.kinds import alpaca
 
 LENGTH, BATCH, RATE, HELD = 256, 8, 5e-4, 16
-VARIANTS = ("ours", "trainer", "trainer-bf16", "sft")
+VARIANTS = ("ours", "trainer", "trainer-bf16", "sft", "sft-fp32")
 Row = dict[str, Any]
 
 
@@ -149,8 +149,8 @@ def trainer(cache: Path, rows: int, *, bf16: bool) -> dict[str, float]:
     return {"seconds": seconds, "tokens": float(sum(len(ids) for ids, _ in coded)), "loss": loss}
 
 
-def sft(cache: Path, rows: int) -> dict[str, float]:
-    """TRL's SFTTrainer as it comes, on prompts and completions: it learns from completions alone."""
+def sft(cache: Path, rows: int, **precision: bool) -> dict[str, float]:
+    """TRL's SFTTrainer as it comes (in bf16), on prompts and completions: it learns from completions alone."""
     import datasets
     from transformers import AutoModelForCausalLM, AutoTokenizer
     from trl import SFTConfig, SFTTrainer
@@ -163,7 +163,7 @@ def sft(cache: Path, rows: int) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as folder:
         peer = SFTTrainer(
             model=AutoModelForCausalLM.from_pretrained(cache / "model"),
-            args=arguments(SFTConfig, folder, max_length=LENGTH),
+            args=arguments(SFTConfig, folder, max_length=LENGTH, **precision),
             train_dataset=table,
             processing_class=tokenizer,
             peft_config=adapter(),
@@ -181,7 +181,9 @@ def one(variant: str, cache: Path, rows: int, threads: int) -> dict[str, float]:
     torch.set_num_threads(threads)
     if variant == "ours":
         return ours(cache, rows, threads)
-    return sft(cache, rows) if variant == "sft" else trainer(cache, rows, bf16=variant.endswith("bf16"))
+    if variant.startswith("sft"):
+        return sft(cache, rows, **({"bf16": False} if variant == "sft-fp32" else {}))
+    return trainer(cache, rows, bf16=variant.endswith("bf16"))
 
 
 def main() -> None:

@@ -32,7 +32,7 @@ SCRIPT = """
 import json, sys, psutil, llm_os
 data, _ = llm_os.load_data("sentic_data", limit=int(sys.argv[1]))
 model = llm_os.load_model("transformer")
-job = model.train(data, epochs=2, early_stopping=False, precision="bf16", background=True)
+job = model.train(data, epochs=2, early_stopping=False, background=True)
 import os
 home = os.path.realpath(os.environ["LLM_OS_HOME"])
 mine = []
@@ -65,7 +65,7 @@ home = Path(os.environ["LLM_OS_HOME"])
 waited = []
 for number in range(int(sys.argv[1])):
     begun = time.time()
-    job = model.train(data, epochs=2, early_stopping=False, precision="bf16", seed=number, background=True)
+    job = model.train(data, epochs=2, early_stopping=False, seed=number, background=True)
     found = None
     while found is None:
         for path in home.glob("run/attempts/*/reports.jsonl"):

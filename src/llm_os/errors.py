@@ -25,6 +25,8 @@ LLMOSError
 ├── KernelUnavailableError       no kernel answers (retryable)
 ├── UnavailableError             a replica or engine is not ready or missing (retryable)
 ├── OverloadedError              a bounded queue is full (retryable; `retry_after` seconds in the details)
+│   └── QuotaExceededError       the key has used what it may for now
+├── DeadlineError                no answer within the time that the caller gave
 ├── AuthenticationError          no key, or a wrong one
 ├── PermissionDeniedError        the key's role does not allow it
 ├── StaleError                   a late or doubled write was dropped (retryable)
@@ -201,6 +203,16 @@ class OverloadedError(LLMOSError):
     code = "overloaded"
     retryable = True
     status = 429
+    exit_code = 6
+
+
+class QuotaExceededError(OverloadedError):
+    code = "quota_exceeded"
+
+
+class DeadlineError(LLMOSError):
+    code = "deadline_exceeded"
+    status = 504
     exit_code = 6
 
 

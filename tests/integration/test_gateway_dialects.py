@@ -45,8 +45,8 @@ def gpt(bed: GatewayBed) -> openai.AsyncOpenAI:
     return openai.AsyncOpenAI(base_url=bed.url + "/v1", api_key=USER, max_retries=0)
 
 
-async def post(bed: GatewayBed, path: str, body: Any) -> tuple[int, Any]:
-    headers = {"authorization": f"Bearer {USER}"}
+async def post(bed: GatewayBed, path: str, body: Any, **headers: str) -> tuple[int, Any]:
+    headers["authorization"] = f"Bearer {USER}"
     async with aiohttp.ClientSession() as session, session.post(bed.url + path, json=body, headers=headers) as answer:
         return answer.status, json.loads(await answer.text())
 
@@ -296,7 +296,9 @@ async def test_a_body_that_is_no_object_is_refused_everywhere(bed: GatewayBed) -
         status, answer = await post(bed, path, [1])
         assert (status, "not an object" in answer["error"]["message"]) == (400, True), path
     assert (await post(bed, "/v1/messages/batches", {}))[1]["type"] == "error"
-    status, answer = await post(bed, "/v1/messages", {"model": "starting", "max_tokens": 8, "messages": HELLO})
+    soon = {"x-llm-os-timeout": "0.2"}
+    cold = {"model": "starting", "max_tokens": 8, "messages": HELLO}
+    status, answer = await post(bed, "/v1/messages", cold, **soon)
     assert (status, answer["error"]["type"]) == (503, "overloaded_error")
 
 

@@ -13,6 +13,7 @@ import aiohttp
 import openai
 import pytest
 
+from llm_os.server.gateway.admission import WAITING
 from llm_os.spec.attempts import EXIT_OK, EXIT_USER_ERROR
 from llm_os.testing.gateway_bed import USER, GatewayBed, ScriptedReplica, a_route
 
@@ -110,17 +111,20 @@ async def test_it_is_tried_once_elsewhere_and_not_more(
     assert sum(len(one.seen) for one in replicas) == 2
 
 
-async def test_a_replica_that_is_gone_is_unavailable(
+async def test_a_replica_that_is_gone_is_waited_for_while_the_caller_waits(
     replica: MakeReplica, started: MakeBed, session: aiohttp.ClientSession
 ) -> None:
     one = await replica("a")
     bed = await started(a_route("chat", one))
     assert (await chat(session, bed))[0] == 200
     await one.close()
-    status, answer = await chat(session, bed)
-    assert (status, answer["error"]["type"]) == (503, "service_unavailable_error")
+    soon = {"x-llm-os-timeout": "0.5"}
+    async with session.post(bed.url + "/v1/chat/completions", json=CHAT, headers=soon) as answer:
+        assert (answer.status, (await answer.json())["error"]["code"]) == (504, "deadline_exceeded")
+    asking = asyncio.create_task(chat(session, bed))
+    await asyncio.sleep(0.2)
     await one.start()
-    assert (await chat(session, bed))[0] == 200
+    assert (await asking)[0] == 200
 
 
 async def test_a_stream_that_breaks_after_the_first_byte_ends_with_an_error_event_and_is_not_tried_again(
@@ -161,7 +165,7 @@ async def test_a_caller_who_hangs_up_ends_the_engines_work(
     await one.until(lambda: one.in_flight == 0, seconds=5)
     assert one.hung_up == 1
     await bed.until(lambda: bed.counted("chat").requests == 1 and bed.counted("chat").in_flight == 0)
-    assert "status=499" in (bed.settings.logs / "gateway.log").read_text()
+    await bed.until(lambda: "status=499" in (bed.settings.logs / "gateway-access.log").read_text())
 
 
 async def test_a_caller_who_leaves_in_the_middle_of_a_stream_ends_the_engines_work(
@@ -187,8 +191,9 @@ async def test_more_than_the_bound_is_told_to_come_back(
     one = await replica("a")
     one.delay = 30.0
     bed = await started(a_route("chat", one), arguments=("--per-replica", "2"))
-    busy = [asyncio.create_task(chat(session, bed)) for _ in range(2)]
+    busy = [asyncio.create_task(chat(session, bed)) for _ in range(2 + 2 * WAITING)]
     await one.until(lambda: one.in_flight == 2)
+    await bed.until(lambda: bed.counted("chat").in_flight == 2 + 2 * WAITING)
     async with openai.AsyncOpenAI(base_url=bed.url + "/v1", api_key=USER, max_retries=0) as ai:
         with pytest.raises(openai.RateLimitError) as caught:
             await ai.chat.completions.create(**CHAT)
@@ -198,7 +203,7 @@ async def test_more_than_the_bound_is_told_to_come_back(
         task.cancel()
     await one.until(lambda: one.in_flight == 0)
     one.delay = 0.0
-    await bed.until(lambda: bed.counted("chat").requests == 2 and bed.counted("chat").in_flight == 0)
+    await bed.until(lambda: bed.counted("chat").requests == 3 + 2 * WAITING and bed.counted("chat").in_flight == 0)
     assert (await chat(session, bed))[0] == 200
 
 

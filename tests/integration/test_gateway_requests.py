@@ -134,7 +134,8 @@ async def test_the_wrong_endpoint_names_the_right_one(bed: GatewayBed) -> None:
 
 
 async def test_a_deployment_without_a_ready_replica_is_unavailable(bed: GatewayBed) -> None:
-    status, answer, headers = await ask(bed, "/v1/chat/completions", {**CHAT, "model": "starting"})
+    wait = {"x-llm-os-timeout": "0.2"}
+    status, answer, headers = await ask(bed, "/v1/chat/completions", {**CHAT, "model": "starting"}, **wait)
     assert (status, answer["error"]["code"], headers["retry-after"]) == (503, "unavailable", "1")
 
 
@@ -228,11 +229,16 @@ async def test_metrics_count_requests_tokens_and_refusals(bed: GatewayBed) -> No
     await ask(bed, "/v1/chat/completions", CHAT, key="sk-wrong")
     _, page, _ = await ask(bed, "/metrics", key=MONITOR, method="GET")
     route = 'route="/v1/chat/completions"'
-    assert f'llm_os_gateway_requests_total{{model="chat",{route},status="200"}} 1.0' in page
-    assert f'llm_os_gateway_requests_total{{model="",{route},status="401"}} 1.0' in page
-    assert 'llm_os_gateway_tokens_total{direction="out",model="chat"} 3.0' in page
+    who = 'tenant="default",version="smollm2@1"'
+    nobody = 'tenant="",version=""'
+    assert f'llm_os_gateway_requests_total{{model="chat",{route},status="200",{who}}} 1.0' in page
+    assert f'llm_os_gateway_requests_total{{model="",{route},status="401",{nobody}}} 1.0' in page
+    assert f'llm_os_gateway_tokens_total{{direction="out",model="chat",{who}}} 3.0' in page
+    assert f'llm_os_gateway_between_tokens_seconds_count{{model="chat",{route},{who}}} 1.0' in page
+    assert f'llm_os_gateway_queue_seconds_count{{model="chat",{route},{who}}} 1.0' in page
+    assert 'llm_os_gateway_waiting{model="chat"} 0.0' in page
     assert 'llm_os_gateway_rejected_total{code="authentication"} 1.0' in page
-    assert f'llm_os_gateway_first_byte_seconds_count{{model="chat",{route}}} 1.0' in page
+    assert f'llm_os_gateway_first_byte_seconds_count{{model="chat",{route},{who}}} 1.0' in page
     assert 'llm_os_gateway_in_flight{model="chat"} 0.0' in page
 
 
@@ -240,7 +246,9 @@ async def test_the_log_tells_of_requests_but_not_what_they_said(bed: GatewayBed)
     secret = {"model": "chat", "messages": [{"role": "user", "content": "my secret"}]}
     await ask(bed, "/v1/chat/completions", secret)
     await ask(bed, "/v1/chat/completions", b'{"my secret')
-    text = (bed.settings.logs / "gateway.log").read_text()
+    log = bed.settings.logs / "gateway-access.log"
+    await bed.until(lambda: log.exists() and "status=400" in log.read_text())
+    text = log.read_text()
     assert "POST /v1/chat/completions status=200 model=chat key=user" in text
     assert "my secret" not in text
     assert USER not in text

@@ -31,6 +31,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "run": ("serve", "Chat with a model, or ask it once."),
     "deploy": ("serve", "Serve a model, to stay."),
     "stop": ("serve", "End a deployment."),
+    "keys": ("keys", "Make, list and revoke keys; see what was served."),
 }
 
 

@@ -8,6 +8,7 @@ from llm_os._version import __version__
 from llm_os.kernel.attempts import GATEWAY
 from llm_os.kernel.deployments import Deployments
 from llm_os.kernel.jobs import Jobs
+from llm_os.kernel.keys import Keys
 from llm_os.kernel.sessions import Sessions
 from llm_os.kernel.state import Pages, State, once
 from llm_os.kernel.submission import find_model
@@ -21,6 +22,7 @@ from llm_os.spec.events import Event
 from llm_os.spec.jobs import Job
 from llm_os.spec.models import ModelVersion
 from llm_os.spec.resources import Resources
+from llm_os.spec.routing import Served
 from llm_os.spec.sessions import Session
 from llm_os.store import rows, tables
 
@@ -33,12 +35,20 @@ class Calls:
     """Implements `kernel.syscalls.Syscalls`."""
 
     def __init__(
-        self, state: State, jobs: Jobs, deployments: Deployments, sessions: Sessions, *, ephemeral: bool
+        self,
+        state: State,
+        jobs: Jobs,
+        deployments: Deployments,
+        sessions: Sessions,
+        keys: Keys,
+        *,
+        ephemeral: bool,
     ) -> None:
         self._state = state
         self._jobs = jobs
         self._deployments = deployments
         self._sessions = sessions
+        self._keys = keys
         self.ephemeral = ephemeral
         self.keep = False
         self.stopping_since = 0.0
@@ -216,3 +226,16 @@ class Calls:
         found = self.deployment(name) if name != GATEWAY else None
         owner = found.id if found else GATEWAY
         return await self._log(owner, offset, found.state.ended if found else False)
+
+    def create_key(self, request: api.CreateKey) -> api.CreatedKey:
+        return self._keys.create(request)
+
+    def keys(self) -> list[api.KeyInfo]:
+        return self._keys.list()
+
+    def revoke_key(self, name: str) -> api.KeyInfo:
+        return self._keys.revoke(name)
+
+    def usage(self) -> list[Served]:
+        usage = self._state.files.read_usage()
+        return list(usage.served) if usage is not None else []

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import secrets
 from collections.abc import Mapping
 
 from sqlalchemy import Connection
@@ -20,6 +18,7 @@ from llm_os.errors import (
     from_dict,
 )
 from llm_os.kernel.attempts import ask_to_stop
+from llm_os.kernel.keys import mint_key
 from llm_os.kernel.outcomes import End, Outcome
 from llm_os.kernel.state import State
 from llm_os.kernel.submission import check_session, find_model, validated
@@ -37,12 +36,6 @@ MOST_FAILURES = 4
 """Replicas that may die one after the other before the deployment is given up."""
 STEADY = 60.0
 """Seconds that a replica lives before its death is no longer counted together with the deaths before it."""
-
-
-def mint_key() -> tuple[str, str]:
-    """(key, its sha256 in hexadecimal). 256 bits from the system."""
-    key = "llmos-" + secrets.token_urlsafe(32)
-    return key, hashlib.sha256(key.encode()).hexdigest()
 
 
 class Deployments:

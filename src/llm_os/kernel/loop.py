@@ -13,7 +13,7 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import OperationalError
 
 from llm_os.drivers.launcher import Launcher
-from llm_os.errors import DiskFullError, LLMOSError, StaleError
+from llm_os.errors import DiskFullError, StaleError
 from llm_os.kernel.attempts import (
     GATEWAY,
     GATEWAY_PLACEMENT,
@@ -27,11 +27,12 @@ from llm_os.kernel.calls import Calls
 from llm_os.kernel.deployments import Deployments
 from llm_os.kernel.effects import Effects, Seen
 from llm_os.kernel.jobs import Jobs
+from llm_os.kernel.keys import Keys
 from llm_os.kernel.leadership import Leadership
 from llm_os.kernel.observer import Observer
 from llm_os.kernel.planner import Planner
 from llm_os.kernel.ports import Artifacts, Clock, Files, Machine, Plugins, Random
-from llm_os.kernel.routing import routing_table
+from llm_os.kernel.routing import Published
 from llm_os.kernel.sessions import Sessions
 from llm_os.kernel.spares import Spares
 from llm_os.kernel.state import State
@@ -41,7 +42,6 @@ from llm_os.spec.conditions import Reason
 from llm_os.spec.events import EventKind
 from llm_os.spec.jobs import Attempt, AttemptState
 from llm_os.spec.processes import ProcessPhase, StopPolicy
-from llm_os.spec.routing import RoutingTable
 from llm_os.store import rows
 from llm_os.store.database import Database
 
@@ -105,15 +105,15 @@ class Kernel(Calls):
             files=files,
         )
         jobs, deployments = Jobs(state), Deployments(state)
-        super().__init__(state, jobs, deployments, Sessions(state, jobs, deployments), ephemeral=ephemeral)
+        self._published = Published(state, admin_sha256)
+        keys = Keys(state, self._published.write)
+        super().__init__(state, jobs, deployments, Sessions(state, jobs, deployments), keys, ephemeral=ephemeral)
         self._planner = Planner(state, jobs, deployments)
         self._observer = Observer(state, jobs, deployments)
         self._effects = Effects(state)
         self._spares = Spares(state)
         self._leadership = Leadership(database)
         self._gateway = gateway
-        self._admin_sha256 = admin_sha256
-        self._routes = ""
         self._idle_since: float | None = None
         self._seen: _Seen | None = None
         self._swept_at = float("-inf")
@@ -197,12 +197,11 @@ class Kernel(Calls):
         with self._state.database.reading() as tx:
             live = [row.attempt for row in rows.live_attempts(tx)]
             sessions = rows.open_sessions(tx)
-            table = routing_table(tx, 0, self._admin_sha256)
             work = bool(rows.any_work(tx))
         await self._spares.tick({attempt.id for attempt in live}, self._free_memory)
         self._act(live, ingest)
         self._clean({attempt.id for attempt in live})
-        self._write_routes(table)
+        self._published.write()
         now = self._state.clock.now()
         moments = [self._sessions.expires_at(session) for session in sessions] + [
             self._planner.wake_at or now + IDLE,
@@ -304,18 +303,6 @@ class Kernel(Calls):
             with state.database.transaction() as tx:
                 text = f"{status.attempt} ran, and belonged to nobody."
                 rows.add_event(tx, state.clock.now(), EventKind.ORPHAN_ENDED, status.attempt, text)
-
-    def _write_routes(self, table: RoutingTable) -> None:
-        text = table.model_dump_json()
-        if text == self._routes:
-            return
-        try:
-            stamped = table.model_copy(update={"version": int(self._state.clock.now() * 1000)})
-            self._state.files.write_routes(stamped)
-        except LLMOSError as error:  # a full disk: the gateway goes on with its last table, we try again
-            log.warning("The routing table could not be written: %s", error)
-            return
-        self._routes = text
 
     def _pause(self) -> float:
         """Seconds until the next turn is due if nothing happens before."""

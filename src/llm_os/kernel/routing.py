@@ -1,13 +1,47 @@
-"""Builds routes.json, all that the gateway knows of the kernel."""
+"""Builds routes.json, all that the gateway knows of the kernel, and writes it when it changed."""
 
 from __future__ import annotations
 
+import logging
+
 from sqlalchemy import Connection
 
+from llm_os.errors import LLMOSError
+from llm_os.kernel.state import State
 from llm_os.spec.deployments import DeploymentState
 from llm_os.spec.jobs import AttemptState
 from llm_os.spec.routing import Endpoint, KeyEntry, Route, RoutingTable
 from llm_os.store import rows
+
+log = logging.getLogger(__name__)
+
+
+class Published:
+    """The routing table that the gateway has.
+
+    Args:
+        admin_sha256: of the home's own key.
+    """
+
+    def __init__(self, state: State, admin_sha256: str | None) -> None:
+        self._state = state
+        self._admin_sha256 = admin_sha256
+        self._text = ""
+
+    def write(self) -> None:
+        """Write the table if it says anything new."""
+        with self._state.database.reading() as tx:
+            table = routing_table(tx, 0, self._admin_sha256)
+        text = table.model_dump_json()
+        if text == self._text:
+            return
+        try:
+            stamped = table.model_copy(update={"version": int(self._state.clock.now() * 1000)})
+            self._state.files.write_routes(stamped)
+        except LLMOSError as error:  # a full disk: the gateway goes on with its last table, we try again
+            log.warning("The routing table could not be written: %s", error)
+            return
+        self._text = text
 
 
 def routing_table(tx: Connection, version: int, admin_sha256: str | None) -> RoutingTable:

@@ -1,4 +1,4 @@
-"""The only door to the kernel: about twenty verbs, one transaction each. Server and autopilot import nothing else.
+"""The only door to the kernel: about thirty verbs, one transaction each. Server and autopilot import nothing else.
 
 `Syscalls` is what callers see; `kernel.loop.Kernel` implements it. All methods run on the kernel's event loop; those
 that are not coroutines never wait. Every method raises only `LLMOSError`s.
@@ -15,6 +15,7 @@ from llm_os.spec.events import Event
 from llm_os.spec.jobs import Job
 from llm_os.spec.models import ModelVersion
 from llm_os.spec.resources import Resources
+from llm_os.spec.routing import Served
 from llm_os.spec.sessions import Session
 
 
@@ -81,6 +82,15 @@ class Syscalls(Protocol):
     def stop_deployment(self, name: str) -> Deployment: ...
 
     async def deployment_logs(self, name: str, offset: int) -> api.LogPage: ...
+
+    def create_key(self, request: api.CreateKey) -> api.CreatedKey: ...
+
+    def keys(self) -> list[api.KeyInfo]: ...
+
+    def revoke_key(self, name: str) -> api.KeyInfo: ...
+
+    def usage(self) -> list[Served]:
+        """What was served to whom since counting began, at most a second old."""
 
 
 def job_version(job: Job) -> str:

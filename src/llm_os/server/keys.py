@@ -1,16 +1,15 @@
 """Keys, roles and the one authorisation function of management API and gateway; must not know HTTP frameworks or SQL.
 
-A key is a secret text; everybody but its owner keeps its sha256 only. Comparison takes the same time whether or not a
-key is known.
+A key is a secret text; everybody but its owner keeps its sha256 only. A key is looked up by that hash, which nobody can
+steer: how long it takes says nothing of the keys that are known.
 """
 
 from __future__ import annotations
 
 import hashlib
-import hmac
 import os
 import secrets
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from llm_os.errors import AuthenticationError, PermissionDeniedError
@@ -83,20 +82,22 @@ def bearer(header: str | None) -> str:
     return key.strip()
 
 
-def authorise(header: str | None, entries: Iterable[KeyEntry], roles: frozenset[str]) -> KeyEntry:
+def by_digest(entries: Iterable[KeyEntry]) -> Mapping[str, KeyEntry]:
+    """Entries as `authorise` looks them up."""
+    return {entry.sha256: entry for entry in entries}
+
+
+def authorise(header: str | None, known: Mapping[str, KeyEntry], roles: frozenset[str]) -> KeyEntry:
     """The entry of the key in `header`, if its role is one of `roles`.
 
-    Every entry is compared, found or not, so that the time tells nothing.
+    Args:
+        known: entries by digest.
 
     Raises:
         AuthenticationError: no key, or one that nobody knows.
         PermissionDeniedError: the key's role does not allow it.
     """
-    sent = digest(bearer(header))
-    found: KeyEntry | None = None
-    for entry in entries:
-        if hmac.compare_digest(sent, entry.sha256):
-            found = entry
+    found = known.get(digest(bearer(header)))
     if found is None:
         raise AuthenticationError(
             "This key is not known.",

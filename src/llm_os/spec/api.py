@@ -30,20 +30,26 @@ All under `/v1`, JSON, errors as `{"error": LLMOSError.to_dict()}` with the erro
 | GET /v1/deployments/{name}?wait= | -> Deployment; with `wait`, answers early on a change of state |
 | POST /v1/deployments/{name}/stop | -> Deployment |
 | GET /v1/deployments/{name}/logs?offset= | -> LogPage |
+| POST /v1/keys | CreateKey -> CreatedKey |
+| GET /v1/keys | -> list[KeyInfo] |
+| DELETE /v1/keys/{name} | -> KeyInfo |
+| GET /v1/usage | -> list[Served] |
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Literal
 
 from pydantic import Field
 
 from llm_os.spec.attempts import Report
-from llm_os.spec.base import Json, Record, Spec
+from llm_os.spec.base import Json, Name, Record, Spec
 from llm_os.spec.conditions import Condition
 from llm_os.spec.deployments import Deployment, DeploymentSpec
 from llm_os.spec.events import Event
 from llm_os.spec.jobs import JobSpec
+from llm_os.spec.quotas import Quota
 from llm_os.spec.resources import Caps
 
 
@@ -157,3 +163,28 @@ class CreatedDeployment(Record):
     """A key of its own, shown once; the kernel stores its hash only."""
     url: str | None
     """OpenAI base URL of the gateway, None while the gateway starts."""
+
+
+class CreateKey(Spec):
+    name: Name
+    role: Literal["user", "monitor"] = "user"
+    tenant: Name = "default"
+    deployments: tuple[Name, ...] | None = None
+    """None: all of them."""
+    quota: Quota = Quota()
+
+
+class KeyInfo(Record):
+    id: str
+    name: str
+    role: str
+    tenant: str
+    deployments: tuple[str, ...] | None
+    created_at: float
+    quota: Quota
+
+
+class CreatedKey(Record):
+    info: KeyInfo
+    key: str
+    """Shown once; the kernel stores its hash only."""

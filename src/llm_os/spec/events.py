@@ -37,6 +37,8 @@ class EventKind(StrEnum):
     GATEWAY_STARTED = "gateway.started"
     GATEWAY_LOST = "gateway.lost"
     MODEL_REGISTERED = "model.registered"
+    KEY_CREATED = "key.created"
+    KEY_REVOKED = "key.revoked"
     ORPHAN_ENDED = "orphan.ended"
 
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pydantic import Field
 
 from llm_os.spec.base import Json, Record
+from llm_os.spec.quotas import Quota
 
 
 class Endpoint(Record):
@@ -35,6 +36,11 @@ class KeyEntry(Record):
     tenant: str = "default"
     deployments: tuple[str, ...] | None = None
     """None: all of them."""
+    name: str | None = None
+    """What people call it; None for the keys that deployments bring with them."""
+    created_at: float = 0.0
+    """Seconds since the epoch; 0 where it is not told."""
+    quota: Quota = Quota()
 
 
 class RoutingTable(Record):
@@ -50,9 +56,27 @@ class DeploymentUsage(Record):
     requests: int
 
 
+class Served(Record):
+    """What was served to a tenant by a key of a deployment's version since counting began."""
+
+    tenant: str
+    key: str
+    deployment: str
+    version: str
+    requests: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+
+
 class GatewayUsage(Record):
-    """`run/usage.json`: what the gateway tells the kernel, written beside and renamed at most twice a second."""
+    """`run/usage.json`: what the gateway tells the kernel, written beside and renamed at most twice a second.
+
+    What was served is exact at every time: `served` holds the sums of all requests but those whose lines are in the
+    file `usage.SPOOL.jsonl` beside it.
+    """
 
     written_at: float
     deployments: Mapping[str, DeploymentUsage] = Field(default_factory=dict)
+    served: tuple[Served, ...] = ()
+    spool: int = 0
     extra: Mapping[str, Json] = Field(default_factory=dict)

@@ -333,6 +333,10 @@ def drop_keys(tx: Connection, owner: str) -> None:
     tx.execute(delete(t.keys).where(t.keys.c.owner == owner))
 
 
+def drop_key(tx: Connection, key: str) -> None:
+    tx.execute(delete(t.keys).where(t.keys.c.id == key))
+
+
 def list_keys(tx: Connection) -> list[KeyEntry]:
     return [KeyEntry.model_validate(row[0]) for row in tx.execute(_KEYS)]
 

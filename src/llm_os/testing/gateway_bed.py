@@ -214,10 +214,10 @@ class GatewayBed:
         self._version = 0
         self.process: asyncio.subprocess.Process | None = None
 
-    def route(self, *routes: Route) -> None:
-        """Put a table into force, as the kernel does: written beside and renamed."""
+    def route(self, *routes: Route, keys: Sequence[KeyEntry] = ()) -> None:
+        """Put a table into force, as the kernel does: written beside and renamed. `keys` come to those of the bed."""
         self._version += 1
-        table = RoutingTable(version=self._version, routes=routes, keys=KEYS)
+        table = RoutingTable(version=self._version, routes=routes, keys=(*KEYS, *keys))
         beside = self.settings.routes.with_suffix(".new")
         beside.write_text(table.model_dump_json(), encoding="utf-8")
         beside.replace(self.settings.routes)
@@ -237,6 +237,14 @@ class GatewayBed:
                     if report.kind == "ready":
                         self.url = str(report.values["url"])
                 await asyncio.sleep(0.02)
+
+    async def restart(self) -> None:
+        """Start the next process, with an attempt of its own, after the last one has ended."""
+        self.url = ""
+        number = int(self.folder.name.split("-")[1])
+        self.folder = self.settings.attempts / f"gateway-{number + 1}"
+        self.folder.mkdir()
+        await self.start()
 
     def reports(self) -> list[Report]:
         """What the gateway reported to its attempt folder."""

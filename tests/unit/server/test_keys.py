@@ -9,10 +9,12 @@ from llm_os.errors import AuthenticationError, PermissionDeniedError
 from llm_os.server import keys
 from llm_os.spec.routing import KeyEntry
 
-ENTRIES = (
-    KeyEntry(id="a", sha256=keys.digest("admin-key"), role="admin"),
-    KeyEntry(id="u", sha256=keys.digest("user-key"), role="user", deployments=("chat",)),
-    KeyEntry(id="m", sha256=keys.digest("monitor-key"), role="monitor"),
+ENTRIES = keys.by_digest(
+    (
+        KeyEntry(id="a", sha256=keys.digest("admin-key"), role="admin"),
+        KeyEntry(id="u", sha256=keys.digest("user-key"), role="user", deployments=("chat",)),
+        KeyEntry(id="m", sha256=keys.digest("monitor-key"), role="monitor"),
+    )
 )
 
 
@@ -59,7 +61,7 @@ def test_roles_decide(key: str, roles: frozenset[str], allowed: bool) -> None:
 
 
 def test_a_key_with_a_list_may_use_only_its_deployments() -> None:
-    admin, user, _ = ENTRIES
+    admin, user, _ = ENTRIES.values()
     assert keys.may_use(admin, "anything")
     assert keys.may_use(user, "chat")
     assert not keys.may_use(user, "other")

@@ -16,16 +16,19 @@ from aiohttp import web
 from llm_os.errors import AuthenticationError, InvalidInputError, LLMOSError, NotFoundError, TooLargeError
 from llm_os.server import envelope, keys
 from llm_os.server.gateway import anthropic, openai, responses, routes
-from llm_os.server.gateway.admission import Admission
-from llm_os.server.gateway.metering import Metering
-from llm_os.server.gateway.metrics import CONTENT_TYPE, Metrics
-from llm_os.server.gateway.proxy import EngineAnswerError, Exchange, Proxy, identified
+from llm_os.server.gateway.accounting import Accounting
+from llm_os.server.gateway.admission import Admission, Asker
+from llm_os.server.gateway.exchange import Exchange, identified
+from llm_os.server.gateway.metrics import CONTENT_TYPE
+from llm_os.server.gateway.openai import Call
+from llm_os.server.gateway.proxy import EngineAnswerError, Proxy
+from llm_os.server.gateway.quotas import Quotas
 from llm_os.server.gateway.translation import Translation
+from llm_os.server.gateway.wishes import deadline_of, priority_of
 from llm_os.server.loopback import refuse_foreign
-from llm_os.spec.routing import KeyEntry
+from llm_os.spec.routing import KeyEntry, Route
 
 log = logging.getLogger("llm_os.gateway")
-access = logging.getLogger("llm_os.gateway.access")
 
 BODY_WITHIN = 30.0
 """Seconds in which the body of a request must have arrived."""
@@ -42,8 +45,8 @@ class Parts:
     routes: routes.Routes
     proxy: Proxy
     admission: Admission
-    metering: Metering
-    metrics: Metrics
+    quotas: Quotas
+    accounting: Accounting
     max_body: int
     """Bytes of a request's body."""
     logfile: str
@@ -87,7 +90,10 @@ class Gateway:
 
     async def metrics(self, request: web.Request) -> web.Response:
         self._authorise(request, keys.MAY_WATCH)
-        return web.Response(body=self._parts.metrics.page(), headers={"content-type": CONTENT_TYPE})
+        metrics, admission = self._parts.accounting.metrics, self._parts.admission
+        for route in self._parts.routes.table.routes:
+            metrics.waiting.labels(route.deployment).set(admission.waiting(route.deployment))
+        return web.Response(body=metrics.page(), headers={"content-type": CONTENT_TYPE})
 
     async def models(self, request: web.Request) -> web.Response:
         entry = self._authorise(request, keys.MAY_INFER)
@@ -108,15 +114,14 @@ class Gateway:
         header = request.headers.get("authorization")
         if header is None and (key := request.headers.get("x-api-key")):  # where Anthropic's clients put it
             header = f"Bearer {key}"
-        entry = keys.authorise(header, self._parts.routes.table.keys, roles)
-        request[_EXCHANGE].key = entry.id
+        entry = keys.authorise(header, self._parts.routes.keys, roles)
+        request[_EXCHANGE].key, request[_EXCHANGE].tenant = entry.id, entry.tenant
         return entry
 
-    async def _ask(self, task: str, parse: Callable[[bytes], openai.Call], request: web.Request) -> web.StreamResponse:
+    async def _ask(self, task: str, parse: Callable[[bytes], Call], request: web.Request) -> web.StreamResponse:
         """A request that an engine reads as it is, at the same path."""
         entry = self._authorise(request, keys.MAY_INFER)
-        body = await self._body(request)
-        return await self._relay(request, entry, task, request.path, parse(body).model, body)
+        return await self._relay(request, entry, task, request.path, parse(await self._body(request)))
 
     async def _translate(
         self, kind: Callable[[Mapping[str, Any]], Translation], request: web.Request
@@ -124,8 +129,7 @@ class Gateway:
         """A request of another API, which an engine is asked as something that it knows."""
         entry = self._authorise(request, keys.MAY_INFER)
         asked = kind(openai.json_object(await self._body(request)))
-        model = openai.any_call(asked.body).model
-        return await self._relay(request, entry, "text-generation", asked.path, model, asked.body, asked)
+        return await self._relay(request, entry, "text-generation", asked.path, openai.any_call(asked.body), asked)
 
     async def _relay(
         self,
@@ -133,22 +137,40 @@ class Gateway:
         entry: KeyEntry,
         task: str,
         path: str,
-        model: str,
-        body: bytes,
+        call: Call,
         translation: Translation | None = None,
     ) -> web.StreamResponse:
-        parts = self._parts
-        route = routes.find(parts.routes.table, entry, model, task)
-        exchange = request[_EXCHANGE]
-        exchange.model = route.deployment
-        gauge = parts.metrics.in_flight.labels(route.deployment)
-        with parts.admission.slot(route), parts.metering.request(route.deployment), gauge.track_inprogress():
-            try:
-                return await parts.proxy.relay(request, route, path, body, exchange, translation)
-            except EngineAnswerError as answer:
-                if translation is not None:
-                    translation.renamed(answer.error)
-                raise
+        """Quota, a ready replica, a slot, the answer: in this order, and the account of it at the end."""
+        parts, exchange = self._parts, request[_EXCHANGE]
+        priority = priority_of(request.headers, entry.quota)
+        exchange.deadline = deadline_of(request.headers, exchange.started)
+
+        def find() -> Route:
+            return routes.find(parts.routes.table, entry, call.model, task)
+
+        route = find()
+        exchange.model, exchange.version = route.deployment, route.version
+        accounting, size = parts.accounting, len(call.body)
+        estimate = accounting.estimates.guess(route.deployment, size, call.most)
+        asker = Asker(entry.tenant, entry.quota.share, priority, estimate, exchange.deadline)
+        use, tokens = parts.quotas.admit(entry, estimate), 0
+        gauge = accounting.metrics.in_flight.labels(route.deployment)
+        try:
+            with accounting.metering.request(route.deployment), gauge.track_inprogress():
+                exchange.until = exchange.started + routes.HOLD if exchange.deadline is None else exchange.deadline
+                ready = partial(parts.routes.ready, find, time.monotonic, exchange.until)
+                async with parts.admission.slot(await ready(), asker) as slot:
+                    exchange.queued, exchange.count = slot.waited, partial(accounting.served, exchange, size)
+                    try:
+                        return await parts.proxy.relay(request, ready, path, call, exchange, translation)
+                    except EngineAnswerError as answer:
+                        if translation is not None:
+                            translation.renamed(answer.error)
+                        raise
+                    finally:
+                        slot.tokens = tokens = accounting.served(exchange, size)
+        finally:
+            use.settle(tokens, time.monotonic())
 
     async def _body(self, request: web.Request) -> bytes:
         limit = self._parts.max_body
@@ -158,6 +180,8 @@ class Gateway:
         if (request.content_length or 0) > limit:
             raise too_large
         try:
+            if request.content.is_eof():  # all of it is here
+                return await request.read()
             async with asyncio.timeout(BODY_WITHIN):
                 return await request.read()
         except TimeoutError as error:
@@ -204,39 +228,8 @@ class Gateway:
         else:
             exchange.status = exchange.status or response.status
         finally:
-            self._account(request, exchange, code)
+            self._parts.accounting.ended(exchange, request.method, code)
         return response
-
-    def _account(self, request: web.Request, exchange: Exchange, code: str | None) -> None:
-        """Counters and one line of the access log: never a prompt, never a key."""
-        ended = time.monotonic()
-        metrics, names = self._parts.metrics, (exchange.route, exchange.model)
-        metrics.requests.labels(*names, str(exchange.status)).inc()
-        metrics.duration.labels(*names).observe(ended - exchange.started)
-        if exchange.first_byte is not None:
-            metrics.first_byte.labels(*names).observe(exchange.first_byte - exchange.started)
-        if code is not None:
-            metrics.rejected.labels(code).inc()
-        if exchange.tries > 1:
-            metrics.retried.labels(exchange.model).inc()
-        if exchange.broken:
-            metrics.broken.labels(exchange.model).inc()
-        for direction, field in (("in", "prompt_tokens"), ("out", "completion_tokens")):
-            count = exchange.usage.get(field)
-            if isinstance(count, int) and count > 0:
-                metrics.tokens.labels(exchange.model, direction).inc(count)
-        access.info(
-            "%s %s %s status=%d model=%s key=%s ms=%.1f tries=%d%s",
-            exchange.request_id,
-            request.method,
-            exchange.route or "unknown",
-            exchange.status,
-            exchange.model or "-",
-            exchange.key or "-",
-            (ended - exchange.started) * 1000,
-            exchange.tries,
-            f" error={code}" if code is not None else "",
-        )
 
 
 def _refusal(request: web.Request, error: LLMOSError, status: int, code: str) -> web.Response:

@@ -17,10 +17,16 @@ class Frames:
         done: the stream said that it is complete (`data: [DONE]`).
         failed: the last event tells of an error.
         usage: token counts, when an event had them.
+        events: how many there were.
+
+    Args:
+        hides_usage: leave out the event that holds nothing but token counts: its reader did not ask for them.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, hides_usage: bool = False) -> None:
         self._held = b""
+        self._hides = hides_usage
+        self.events = 0
         self.done = False
         self.failed = False
         self.usage: Mapping[str, Any] = {}
@@ -31,19 +37,27 @@ class Frames:
         cuts = [held.rfind(mark) + len(mark) for mark in (b"\n\n", b"\r\n\r\n") if mark in held]
         end = max(cuts, default=len(held) if len(held) >= _LONGEST else 0)
         whole, self._held = held[:end], held[end:]
-        if whole:
-            self._look(whole)
-        return whole
+        return self._look(whole) if whole else whole
 
-    def _look(self, whole: bytes) -> None:
+    def _look(self, whole: bytes) -> bytes:
+        """Learn from whole events; what is passed on of them."""
+        self.events += whole.count(b"data:")
         tail = whole.rstrip()
         last = tail[tail.rfind(b"\n") + 1 :]
         self.done = self.done or last.replace(b" ", b"") == b"data:[DONE]"
         self.failed = last.startswith(b"data:") and last[5:].lstrip().startswith(b'{"error"')
-        if b'"usage"' in whole:
-            for line in whole.splitlines():
-                if line.startswith(b"data:") and b'"usage"' in line:
-                    self.usage = usage_of(line[5:]) or self.usage
+        if b'"usage"' not in whole:
+            return whole
+        for line in whole.splitlines():
+            if line.startswith(b"data:") and b'"usage"' in line:
+                self.usage = usage_of(line[5:]) or self.usage
+        if not self._hides:
+            return whole
+        return b"\n\n".join(event for event in whole.split(b"\n\n") if not _counts_alone(event))
+
+
+def _counts_alone(event: bytes) -> bool:
+    return event.startswith(b"data:") and b'"usage"' in event and json.loads(event[5:]).get("choices") == []
 
 
 def usage_of(body: bytes) -> Mapping[str, Any]:

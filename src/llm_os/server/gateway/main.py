@@ -19,12 +19,16 @@ import uvloop
 from aiohttp import web
 
 from llm_os.errors import LLMOSError
+from llm_os.server.gateway.access import AccessLog
+from llm_os.server.gateway.accounting import Accounting
 from llm_os.server.gateway.admission import Admission
 from llm_os.server.gateway.app import Gateway, Parts
 from llm_os.server.gateway.attempt import report
+from llm_os.server.gateway.estimates import Estimates
 from llm_os.server.gateway.metering import Metering
 from llm_os.server.gateway.metrics import Metrics
 from llm_os.server.gateway.proxy import Proxy
+from llm_os.server.gateway.quotas import Quotas
 from llm_os.server.gateway.routes import Routes
 from llm_os.server.gateway.upstream import Upstreams
 from llm_os.server.listening import LOOPBACK, on_tcp
@@ -49,13 +53,15 @@ async def run(settings: Settings, folder: Path, listening: socket.socket, *, per
     table = Routes(settings.routes)
     table.refresh()
     upstreams = Upstreams()
-    metering = Metering(settings.usage, time.time, lambda: {route.deployment for route in table.table.routes})
+    metering = Metering(settings.usage, time.time, lambda: table.table)
+    accounting = Accounting(metering, Metrics(), Estimates(), AccessLog(settings.logs / "gateway-access.log"))
+    admission, quotas = Admission(per_replica, time.monotonic), Quotas(time.monotonic)
     parts = Parts(
         routes=table,
-        proxy=Proxy(upstreams, time.monotonic),
-        admission=Admission(per_replica, time.monotonic),
-        metering=metering,
-        metrics=Metrics(),
+        proxy=Proxy(upstreams, time.monotonic, table.news),
+        admission=admission,
+        quotas=quotas,
+        accounting=accounting,
         max_body=max_body,
         logfile=str(settings.logs / "gateway.log"),
     )
@@ -69,8 +75,8 @@ async def run(settings: Settings, folder: Path, listening: socket.socket, *, per
     )
     await runner.setup()
     await web.SockSite(runner, listening).start()
-    beside: list[asyncio.Task[Any]] = [asyncio.create_task(table.watch()), asyncio.create_task(metering.run())]
-    beside.append(asyncio.create_task(_forget(upstreams, table)))
+    beside: list[asyncio.Task[Any]] = [asyncio.create_task(table.watch()), asyncio.create_task(accounting.run())]
+    beside.append(asyncio.create_task(_forget(upstreams, parts)))
     port = listening.getsockname()[1]
     report(folder, "ready", {"url": f"http://{LOOPBACK}:{port}"}, at=time.time())
     log.info("the gateway answers on port %d", port)
@@ -86,14 +92,20 @@ async def run(settings: Settings, folder: Path, listening: socket.socket, *, per
         for task in (ended, *beside):
             task.cancel()
         await asyncio.gather(ended, *beside, return_exceptions=True)
-        await upstreams.close()
-        metering.flush()
+        upstreams.close()
+        accounting.flush()
 
 
-async def _forget(upstreams: Upstreams, table: Routes) -> None:
+async def _forget(upstreams: Upstreams, parts: Parts) -> None:
+    """Drop what is kept of replicas, deployments and keys that are gone."""
     while True:
         await asyncio.sleep(_FORGET_EVERY)
-        await upstreams.forget(endpoint.url for route in table.table.routes for endpoint in route.endpoints)
+        table = parts.routes.table
+        upstreams.forget(endpoint.url for route in table.routes for endpoint in route.endpoints)
+        served = {route.deployment for route in table.routes}
+        parts.admission.forget(served)
+        parts.accounting.estimates.forget(served)
+        parts.quotas.forget({key.id for key in table.keys})
 
 
 def _log_to(path: Path, level: str) -> None:
@@ -109,7 +121,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the gateway of this home. Returns the exit code of `spec/attempts.py`."""
     parser = argparse.ArgumentParser(prog="llm_os.server.gateway.main", description=__doc__)
     parser.add_argument("attempt", type=Path, help="attempt folder; 'ready' is reported there")
-    parser.add_argument("--per-replica", type=int, default=256, help="requests in flight for each ready replica")
+    parser.add_argument("--per-replica", type=int, default=64, help="requests that each ready replica gets at once")
     parser.add_argument("--max-body", type=int, default=8 * 2**20, help="bytes of a request's body")
     options = parser.parse_args(argv)
     settings = Settings()

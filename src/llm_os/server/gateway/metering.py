@@ -1,8 +1,7 @@
-"""What the gateway tells the kernel: who was asked when, in `run/usage.json`; must not know HTTP."""
+"""What the gateway tells the kernel: who was asked when, and what was served, in `run/usage.json`; knows no HTTP."""
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import os
 from collections.abc import Callable, Iterator
@@ -11,62 +10,81 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from llm_os.spec.routing import DeploymentUsage, GatewayUsage
+from llm_os.server.gateway.spool import Account, Spool
+from llm_os.spec.routing import DeploymentUsage, GatewayUsage, RoutingTable
 
 log = logging.getLogger("llm_os.gateway")
 
-WRITE_EVERY = 0.5
-"""Seconds between two writes at least."""
+
+class _Count:
+    """One deployment, changed in place: this is done twice for each request."""
+
+    __slots__ = ("in_flight", "last_request_at", "requests")
+
+    def __init__(self, last_request_at: float, requests: int) -> None:
+        self.last_request_at = last_request_at
+        self.in_flight = 0
+        self.requests = requests
 
 
 class Metering:
-    """Counts by deployment.
+    """Counts by deployment, and sums by account.
 
     Args:
         path: the file; what an earlier gateway counted is taken over, but for its requests in flight.
         clock: seconds since the epoch.
-        served: names of the deployments that the routing table knows; others are forgotten when idle.
+        known: the routing table in force; deployments that it does not have are forgotten when idle.
     """
 
-    def __init__(self, path: Path, clock: Callable[[], float], served: Callable[[], set[str]]) -> None:
+    def __init__(self, path: Path, clock: Callable[[], float], known: Callable[[], RoutingTable]) -> None:
         self._path = path
         self._clock = clock
-        self._served = served
+        self._known = known
         self._changed = True
         self._failed = False
-        self._usage: dict[str, DeploymentUsage] = {
-            name: usage.model_copy(update={"in_flight": 0}) for name, usage in self._earlier().items()
-        }
+        earlier = self._earlier()
+        counted = earlier.deployments if earlier is not None else {}
+        self._usage = {name: _Count(usage.last_request_at, usage.requests) for name, usage in counted.items()}
+        self._spool = Spool(path, earlier)
 
-    def _earlier(self) -> dict[str, DeploymentUsage]:
+    def _earlier(self) -> GatewayUsage | None:
         try:
-            return dict(GatewayUsage.model_validate_json(self._path.read_bytes()).deployments)
+            return GatewayUsage.model_validate_json(self._path.read_bytes())
         except FileNotFoundError:
-            return {}
+            return None
         except (OSError, ValidationError) as error:
             log.warning("the usage of the earlier gateway cannot be read, counting begins anew: %s", error)
-            return {}
+            return None
 
     @contextmanager
     def request(self, deployment: str) -> Iterator[None]:
         """Count one request from its admission to its end."""
-        self._count(deployment, in_flight=1, requests=1)
+        count = self._usage.get(deployment)
+        if count is None:
+            count = self._usage[deployment] = _Count(0.0, 0)
+        count.last_request_at = self._clock()
+        count.in_flight += 1
+        count.requests += 1
+        self._changed = True
         try:
             yield
         finally:
-            self._count(deployment, in_flight=-1, requests=0)
+            count.last_request_at = self._clock()
+            count.in_flight -= 1
+            self._changed = True
 
-    def _count(self, deployment: str, *, in_flight: int, requests: int) -> None:
-        now = self._clock()
-        before = self._usage.get(deployment) or DeploymentUsage(last_request_at=now, in_flight=0, requests=0)
-        self._usage[deployment] = DeploymentUsage(
-            last_request_at=now, in_flight=before.in_flight + in_flight, requests=before.requests + requests
-        )
+    def served(self, account: Account, prompt: int, completion: int) -> None:
+        """Add what a request was served; a kill after this does not lose it."""
+        self._spool.add(account, prompt, completion)
         self._changed = True
 
-    def snapshot(self) -> GatewayUsage:
-        """What is written."""
-        return GatewayUsage(written_at=self._clock(), deployments=dict(self._usage))
+    def snapshot(self, *, spool: int) -> GatewayUsage:
+        """What is written: the sums are those without the lines of this spool."""
+        deployments = {
+            name: DeploymentUsage(last_request_at=c.last_request_at, in_flight=c.in_flight, requests=c.requests)
+            for name, c in self._usage.items()
+        }
+        return GatewayUsage(written_at=self._clock(), deployments=deployments, served=self._spool.sums(), spool=spool)
 
     def flush(self) -> bool:
         """Write the file beside and rename it, if anything changed. True when it was written.
@@ -75,23 +93,22 @@ class Metering:
         """
         if not self._changed:
             return False
-        served = self._served()
+        table = self._known()
+        served = {route.deployment for route in table.routes}
         for name in [name for name, usage in self._usage.items() if not usage.in_flight and name not in served]:
             del self._usage[name]
+        if table.version:  # else there is no table yet, and nothing is known to be gone
+            self._spool.retire({key.id for key in table.keys}, served)
         beside = self._path.with_name(f".{self._path.name}.{os.getpid()}")
         try:
-            beside.write_text(self.snapshot().model_dump_json(), encoding="utf-8")
+            # The sums of this moment hold all lines of the spool: the next one begins with this file.
+            beside.write_text(self.snapshot(spool=self._spool.number + 1).model_dump_json(), encoding="utf-8")
             beside.replace(self._path)
         except OSError as error:
             if not self._failed:
                 log.error("the usage cannot be written; idle deployments will not end until it can: %s", error)
             self._failed = True
             return False
+        self._spool.folded()
         self._changed = self._failed = False
         return True
-
-    async def run(self) -> None:
-        """Write changes until cancelled."""
-        while True:
-            self.flush()
-            await asyncio.sleep(WRITE_EVERY)

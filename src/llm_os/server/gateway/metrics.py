@@ -1,6 +1,12 @@
-"""Counters of the gateway for Prometheus, in a registry of their own; must not know prompts, keys or the network."""
+"""Counters of the gateway for Prometheus, in a registry of their own; must not know prompts, keys or the network.
+
+Looking a labelled counter up costs more than counting, so those of one kind of request are looked up once.
+"""
 
 from __future__ import annotations
+
+from functools import cached_property
+from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
@@ -8,6 +14,46 @@ from llm_os._version import __version__
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _TIMES = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
+_SHORT = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1, 2.5)
+_WHO = ("route", "model", "version", "tenant")
+
+
+class Series:
+    """The counters of requests of one endpoint, model, version and tenant, each made at its first use."""
+
+    def __init__(self, metrics: Metrics, labels: tuple[str, str, str, str]) -> None:
+        self._metrics, self._labels = metrics, labels
+        self._requests: dict[int, Any] = {}
+
+    def answered(self, status: int) -> None:
+        """One request was answered with this status."""
+        if (counter := self._requests.get(status)) is None:
+            counter = self._requests[status] = self._metrics.requests.labels(*self._labels, str(status))
+        counter.inc()
+
+    @cached_property
+    def duration(self) -> Any:
+        return self._metrics.duration.labels(*self._labels)
+
+    @cached_property
+    def first_byte(self) -> Any:
+        return self._metrics.first_byte.labels(*self._labels)
+
+    @cached_property
+    def between(self) -> Any:
+        return self._metrics.between.labels(*self._labels)
+
+    @cached_property
+    def queued(self) -> Any:
+        return self._metrics.queued.labels(*self._labels)
+
+    @cached_property
+    def tokens_in(self) -> Any:
+        return self._metrics.tokens.labels(*self._labels[1:], "in")
+
+    @cached_property
+    def tokens_out(self) -> Any:
+        return self._metrics.tokens.labels(*self._labels[1:], "out")
 
 
 class Metrics:
@@ -15,27 +61,35 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
+        self._series: dict[tuple[str, str, str, str], Series] = {}
         kept = {"registry": self.registry}
-        self.requests = Counter(
-            "llm_os_gateway_requests", "Requests that were answered.", ("route", "model", "status"), **kept
-        )
+        self.requests = Counter("llm_os_gateway_requests", "Requests that were answered.", (*_WHO, "status"), **kept)
         self.in_flight = Gauge("llm_os_gateway_in_flight", "Requests under way.", ("model",), **kept)
+        self.waiting = Gauge("llm_os_gateway_waiting", "Requests in the queue.", ("model",), **kept)
+        timed = {**kept, "labelnames": _WHO}
         self.first_byte = Histogram(
             "llm_os_gateway_first_byte_seconds",
-            "From the request's arrival to the first byte of the answer.",
-            ("route", "model"),
+            "From the request's arrival to the first byte of the answer; of a stream, that is its first token.",
             buckets=_TIMES,
-            **kept,
+            **timed,
+        )
+        self.between = Histogram(
+            "llm_os_gateway_between_tokens_seconds",
+            "Of a stream: mean time from one token to the next.",
+            buckets=_SHORT,
+            **timed,
+        )
+        self.queued = Histogram(
+            "llm_os_gateway_queue_seconds", "Wait for a slot at the replicas.", buckets=_TIMES, **timed
         )
         self.duration = Histogram(
             "llm_os_gateway_request_seconds",
             "From the request's arrival to the end of the answer.",
-            ("route", "model"),
             buckets=_TIMES,
-            **kept,
+            **timed,
         )
         self.tokens = Counter(
-            "llm_os_gateway_tokens", "Tokens, as engines reported them.", ("model", "direction"), **kept
+            "llm_os_gateway_tokens", "Tokens, as engines reported them.", (*_WHO[1:], "direction"), **kept
         )
         self.rejected = Counter(
             "llm_os_gateway_rejected", "Requests that were refused, by the error's code.", ("code",), **kept
@@ -48,6 +102,13 @@ class Metrics:
         )
         build = Gauge("llm_os_gateway_build_info", "Version of the gateway.", ("version",), **kept)
         build.labels(__version__).set(1)
+
+    def of(self, route: str, model: str, version: str, tenant: str) -> Series:
+        """The counters of such requests."""
+        labels = (route, model, version, tenant)
+        if (found := self._series.get(labels)) is None:
+            found = self._series[labels] = Series(self, labels)
+        return found
 
     def page(self) -> bytes:
         """What `/metrics` answers."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,10 +13,19 @@ from llm_os.spec.routing import Route
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """What the gateway needs of a request's body; the rest is the engine's business."""
+    """What the gateway needs of a request's body; the rest is the engine's business.
+
+    Attributes:
+        most: new tokens at most, where the request says so.
+        body: what the engine gets: a stream is always asked for its token counts.
+        hides_usage: the caller did not ask for them, so the event that holds them alone is not passed on.
+    """
 
     model: str
     stream: bool
+    body: bytes
+    most: int | None = None
+    hides_usage: bool = False
 
 
 def _wrong(param: str, message: str, hint: str) -> InvalidOptionError:
@@ -46,23 +54,32 @@ def json_object(body: bytes) -> dict[str, Any]:
 
 def any_call(body: bytes) -> Call:
     """Check that a request names its model; the engine checks the rest. Raises InvalidInputError."""
-    return _call(json_object(body))
+    return _call(json_object(body), body)
 
 
-def _call(value: Mapping[str, Any]) -> Call:
+def _call(value: dict[str, Any], body: bytes) -> Call:
     model = value.get("model")
     if not isinstance(model, str) or not model:
         raise _wrong("model", "'model' must be a text.", "Give a name that GET /v1/models lists.")
     stream = value.get("stream")
     if stream is not None and not isinstance(stream, bool):
         raise _wrong("stream", "'stream' must be true or false.", "Leave it out for one whole answer.")
-    return Call(model=model, stream=bool(stream))
+    most = value.get("max_completion_tokens") or value.get("max_tokens")
+    most = most if isinstance(most, int) and most > 0 else None
+    options = value.get("stream_options") or {}
+    if not stream or not isinstance(options, dict) or options.get("include_usage"):
+        return Call(model, bool(stream), body, most)
+    if value.get("stream_options") is None and "stream_options" not in value:
+        asking = b'{"stream_options":{"include_usage":true},' + body.lstrip()[1:]
+    else:
+        asking = json.dumps({**value, "stream_options": {**options, "include_usage": True}}).encode()
+    return Call(model, True, asking, most, hides_usage=True)
 
 
 def chat_call(body: bytes) -> Call:
     """Check a chat request. Raises InvalidInputError that names the wrong parameter."""
     value = json_object(body)
-    call = _call(value)
+    call = _call(value, body)
     messages = value.get("messages")
     hint = 'Send "messages": [{"role": "user", "content": "..."}].'
     if not isinstance(messages, list) or not messages:
@@ -80,13 +97,13 @@ def completion_call(body: bytes) -> Call:
     value = json_object(body)
     if not isinstance(value.get("prompt"), str | list) or not value["prompt"]:
         raise _wrong("prompt", "'prompt' must be a text, or a list of texts.", 'Send "prompt": "...".')
-    return _call(value)
+    return _call(value, body)
 
 
 def classify_call(body: bytes) -> Call:
     """Check a classification request. Raises InvalidInputError that names the wrong parameter."""
     value = json_object(body)
-    call = _call(value)
+    call = _call(value, body)
     texts = value.get("input")
     if isinstance(texts, str):
         return call

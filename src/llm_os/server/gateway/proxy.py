@@ -1,60 +1,40 @@
 """Carries one request to a replica and its answer back; must not know keys, names or how the answer is made.
 
-Before the first byte has gone to the caller, a broken connection is tried once more, elsewhere if there is an
-elsewhere. After it, never: the caller could not tell what it has twice. A caller who hangs up cancels this coroutine,
-which closes the connection to the replica at once, so that the engine stops.
+Before the first byte has gone to the caller, a request whose replica broke off is tried once more, elsewhere if there
+is an elsewhere; one whose replica cannot be reached waits for another. After it, never: the caller could not tell what
+it has twice. A caller who hangs up cancels this coroutine, which closes the connection to the replica at once, so that
+the engine stops.
 """
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 
-import aiohttp
 from aiohttp import web
 
-from llm_os.errors import LLMOSError, UnavailableError, from_dict
+from llm_os.errors import DeadlineError, LLMOSError, UnavailableError, from_dict
 from llm_os.server import envelope
+from llm_os.server.gateway.exchange import Exchange, identified
 from llm_os.server.gateway.frames import Frames, error_event, usage_of
+from llm_os.server.gateway.openai import Call
 from llm_os.server.gateway.translation import Translation
-from llm_os.server.gateway.upstream import SILENT_FOR, Upstreams
+from llm_os.server.gateway.upstream import Upstreams
+from llm_os.server.gateway.wire import SILENT_FOR, Answer, BrokenConnectionError, SilentError
 from llm_os.spec.routing import Endpoint, Route
 
 log = logging.getLogger("llm_os.gateway")
 
+TRIES = 2
+"""Replicas that may break off in answering a request: it may be the request that kills them."""
+AGAIN = 1.0
+"""Seconds after which a replica that cannot be reached is tried again, while there is no other."""
 _EVENTS = "text/event-stream"
+_LATE = "The answer was not complete at the request's deadline."
 _HUNG_UP = 499
 """What the log and the counters call a caller who left before the end (nginx's number)."""
-
-
-@dataclass(slots=True)
-class Exchange:
-    """What is known of one request for log and counters; the proxy fills it in."""
-
-    request_id: str
-    started: float
-    route: str = ""
-    model: str = ""
-    key: str = ""
-    status: int = 0
-    first_byte: float | None = None
-    """When the first byte of the answer was ready, on the clock of `started`."""
-    tries: int = 0
-    broken: bool = False
-    """The replica broke off after the first byte."""
-    usage: Mapping[str, Any] = field(default_factory=dict)
-
-
-def identified(exchange: Exchange) -> dict[str, str]:
-    """Headers that name the request: as OpenAI's clients read it, and Anthropic's."""
-    return {"x-request-id": exchange.request_id, "request-id": exchange.request_id}
-
-
-class BrokenConnectionError(Exception):
-    """The replica went away before it had answered."""
 
 
 class EngineAnswerError(Exception):
@@ -73,60 +53,85 @@ class Proxy:
     Args:
         upstreams: connections to replicas.
         clock: monotonic seconds.
+        news: waits for the next routing table, at most so many seconds.
     """
 
-    def __init__(self, upstreams: Upstreams, clock: Any) -> None:
-        self._upstreams = upstreams
-        self._clock = clock
+    def __init__(
+        self, upstreams: Upstreams, clock: Callable[[], float], news: Callable[[float], Awaitable[None]]
+    ) -> None:
+        self._upstreams, self._clock, self._news = upstreams, clock, news
 
     async def relay(
         self,
         request: web.Request,
-        route: Route,
+        ready: Callable[[], Awaitable[Route]],
         path: str,
-        body: bytes,
+        call: Call,
         exchange: Exchange,
         translation: Translation | None = None,
     ) -> web.StreamResponse:
-        """Answer `request` from a replica of `route`, in the words of `translation` if there is one.
+        """Answer `request` from a replica, in the words of `translation` if there is one.
+
+        Args:
+            ready: the route as it is now; waits until it has a replica.
 
         Raises:
-            UnavailableError: no replica could be reached, twice.
+            UnavailableError: two replicas broke off in answering it, or none came.
             EngineAnswerError: the engine refused or failed.
+            DeadlineError: no byte came before the exchange's deadline.
         """
-        avoid: str | None = None
-        for exchange.tries in (1, 2):
+        avoid: set[str] = set()
+        broke = 0
+        while True:
+            route = await ready()
+            exchange.tries += 1
             endpoint = self._upstreams.choose(route.endpoints, avoid)
             with self._upstreams.busy(endpoint):
                 try:
-                    answer, first, frames = await self._begin(endpoint, path, body, exchange)
+                    answer, first, frames = await self._in_time(endpoint, path, call, exchange)
                 except BrokenConnectionError as broken:
                     log.warning("%s: replica %s broke off: %s", exchange.request_id, endpoint.attempt, broken)
-                    avoid = endpoint.attempt
+                    if broken.stale:
+                        continue
+                    broke += broken.sent
+                    if broke == TRIES or self._clock() >= exchange.until:
+                        raise _gone(route) if exchange.deadline is None else _late() from broken
+                    avoid.add(endpoint.attempt)
+                    if all(one.attempt in avoid for one in route.endpoints):  # there is no elsewhere yet
+                        await self._news(min(AGAIN, exchange.until - self._clock()))
+                        avoid.clear()
                     continue
                 try:
                     return await self._pass_on(request, answer, first, frames, exchange, translation)
                 finally:
                     answer.close()
-        raise UnavailableError(
-            f"The replicas of '{route.deployment}' broke the connection before they answered.",
-            hint=f"Try again in a moment; 'llm-os logs {route.deployment}' shows what they said.",
-            details={"retry_after": 1},
-        )
+
+    async def _in_time(
+        self, endpoint: Endpoint, path: str, call: Call, exchange: Exchange
+    ) -> tuple[Answer, bytes, Frames | None]:
+        if exchange.deadline is None:
+            return await self._begin(endpoint, path, call, exchange)
+        try:
+            async with asyncio.timeout(self._left(exchange)) as limit:
+                return await self._begin(endpoint, path, call, exchange)
+        except TimeoutError as late:
+            if limit.expired():
+                raise _late() from late
+            raise
 
     async def _begin(
-        self, endpoint: Endpoint, path: str, body: bytes, exchange: Exchange
-    ) -> tuple[aiohttp.ClientResponse, bytes, Frames | None]:
+        self, endpoint: Endpoint, path: str, call: Call, exchange: Exchange
+    ) -> tuple[Answer, bytes, Frames | None]:
         """The replica's answer with its first events, or the whole of it when it is no stream."""
-        headers = {"content-type": "application/json", "x-request-id": exchange.request_id}
-        answer: aiohttp.ClientResponse | None = None
+        mark = f"x-request-id: {exchange.request_id}\r\n".encode()
+        answer: Answer | None = None
         try:
-            answer = await self._upstreams.session(endpoint).post(f"http://replica{path}", data=body, headers=headers)
+            answer = await self._upstreams.pool(endpoint).post(path, call.body, mark)
             if answer.status == 200 and answer.content_type == _EVENTS:
-                frames = Frames()
+                frames = Frames(hides_usage=call.hides_usage)
                 first = b""
                 while not first:
-                    chunk = await answer.content.readany()
+                    chunk = await answer.readany()
                     if not chunk:
                         raise BrokenConnectionError("the stream ended before its first event")
                     first = frames.feed(chunk)
@@ -138,19 +143,17 @@ class Proxy:
         except BaseException as error:
             if answer is not None:
                 answer.close()
-            if isinstance(error, TimeoutError) and not isinstance(error, aiohttp.ConnectionTimeoutError):
+            if isinstance(error, SilentError):
                 raise UnavailableError(
                     f"The replica {endpoint.attempt} said nothing for {SILENT_FOR:.0f} s.",
                     hint="It may be hung or far too busy; look at its log, or stop and deploy it again.",
                 ) from error
-            if isinstance(error, aiohttp.ClientError | OSError):
-                raise BrokenConnectionError(f"{type(error).__name__}: {error}") from error
             raise
 
     async def _pass_on(
         self,
         request: web.Request,
-        answer: aiohttp.ClientResponse,
+        answer: Answer,
         first: bytes,
         frames: Frames | None,
         exchange: Exchange,
@@ -161,36 +164,71 @@ class Proxy:
         headers = identified(exchange)
         if frames is None:
             exchange.usage = usage_of(first)
-            kind = answer.headers.get("content-type", "application/json")
+            headers["content-type"] = answer.content_type or "application/json"
             told = first if translation is None else translation.whole(first)
-            return web.Response(status=answer.status, body=told, headers={**headers, "content-type": kind})
+            return web.Response(status=answer.status, body=told, headers=headers)
         tell = _as_it_is if translation is None else translation.events
         response = web.StreamResponse(headers={**headers, "content-type": _EVENTS, "cache-control": "no-cache"})
         try:
             await response.prepare(request)
+            self._count(exchange, frames)
             await response.write(tell(first))
-            async for events in _rest(answer, frames):
-                await response.write(tell(events))
+            async with asyncio.timeout(self._left(exchange)):
+                async for events in _rest(answer, frames):
+                    self._count(exchange, frames)
+                    await response.write(tell(events))
             if not frames.done and not frames.failed:
                 exchange.broken = True
-                await response.write(_last_words("The replica broke off in the middle of the answer.", translation))
+                await response.write(
+                    _last_words(_cut("The replica broke off in the middle of the answer."), translation)
+                )
                 response.force_close()
             await response.write_eof()
         except ConnectionResetError:
             exchange.status = _HUNG_UP  # the caller left; closing the answer ends the engine's work
+        except TimeoutError:
+            await response.write(_last_words(DeadlineError(_LATE, hint="What came so far is whole."), translation))
+            response.force_close()
         except Exception:  # the head is sent: an answer of its own would be read as part of the stream
             log.exception("%s: the stream cannot be told on", exchange.request_id)
             exchange.broken = True
-            await response.write(_last_words("The answer cannot be told on; its traceback is in the log.", translation))
+            await response.write(
+                _last_words(_cut("The answer cannot be told on; its traceback is in the log."), translation)
+            )
             response.force_close()
-        finally:
-            exchange.usage = frames.usage
         return response
 
+    @staticmethod
+    def _count(exchange: Exchange, frames: Frames) -> None:
+        """A kill between the last event and its account would lose it, so the account goes first."""
+        exchange.usage, exchange.events = frames.usage, frames.events
+        if frames.done:
+            exchange.count()
 
-def _last_words(what: str, translation: Translation | None) -> bytes:
+    def _left(self, exchange: Exchange) -> float | None:
+        """Seconds until the deadline."""
+        return None if exchange.deadline is None else max(0.0, exchange.deadline - self._clock())
+
+
+def _gone(route: Route) -> LLMOSError:
+    return UnavailableError(
+        f"The replicas of '{route.deployment}' broke the connection before they answered.",
+        hint=f"Try again in a moment; 'llm-os logs {route.deployment}' shows what they said.",
+        details={"retry_after": 1},
+    )
+
+
+def _late() -> LLMOSError:
+    return DeadlineError(_LATE, hint="Give it more time, or ask for a shorter answer.")
+
+
+def _cut(what: str) -> LLMOSError:
+    return UnavailableError(what, hint="What came so far is whole; ask again.")
+
+
+def _last_words(error: LLMOSError, translation: Translation | None) -> bytes:
     """The event that ends a stream which failed."""
-    body = envelope.openai_body(UnavailableError(what, hint="What came so far is whole; ask again."))
+    body = envelope.openai_body(error)
     return error_event(body) if translation is None else translation.error(body["error"])
 
 
@@ -198,12 +236,12 @@ def _as_it_is(events: bytes) -> bytes:
     return events
 
 
-async def _rest(answer: aiohttp.ClientResponse, frames: Frames) -> Any:
+async def _rest(answer: Answer, frames: Frames) -> AsyncIterator[bytes]:
     """The following whole events; ends early, without an error, where the replica broke off."""
     while True:
         try:
-            chunk = await answer.content.readany()
-        except (aiohttp.ClientError, OSError) as error:
+            chunk = await answer.readany()
+        except (BrokenConnectionError, SilentError) as error:
             log.warning("a replica broke off in the middle of a stream: %s: %s", type(error).__name__, error)
             return
         if not chunk:

@@ -7,7 +7,10 @@ stays in force.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
+from collections import Counter
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -16,6 +19,7 @@ from llm_os.errors import (
     InvalidInputError,
     LLMOSError,
     NotFoundError,
+    OverloadedError,
     PermissionDeniedError,
     UnavailableError,
     did_you_mean,
@@ -27,6 +31,10 @@ log = logging.getLogger("llm_os.gateway")
 
 WATCH_EVERY = 0.2
 """Seconds between two looks at the file."""
+HOLD = 120.0
+"""Seconds that a request without a deadline waits for a deployment that has no ready replica."""
+MOST_HELD = 256
+"""Requests that wait so for one deployment."""
 
 SERVED_BY = {
     "text-generation": "/v1/chat/completions",
@@ -45,12 +53,16 @@ class Routes:
 
     Attributes:
         table: immutable; replaced as a whole, so a request sees one version from start to end.
+        keys: its keys by digest.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._seen: tuple[int, int, int] | None = None
         self.table = RoutingTable(version=0)
+        self.keys: Mapping[str, KeyEntry] = {}
+        self._news = asyncio.Event()
+        self._held: Counter[str] = Counter()
 
     def refresh(self) -> bool:
         """Read the file if it changed. True when a new table came into force."""
@@ -71,7 +83,10 @@ class Routes:
         except ValidationError as error:
             log.error("the routing table is damaged, version %d stays: %s", self.table.version, error)
             return False
+        self.keys = keys.by_digest(self.table.keys)
         log.info("routing table %d: %d routes", self.table.version, len(self.table.routes))
+        self._news.set()
+        self._news = asyncio.Event()
         return True
 
     async def watch(self) -> None:
@@ -79,6 +94,54 @@ class Routes:
         while True:
             self.refresh()
             await asyncio.sleep(WATCH_EVERY)
+
+    async def news(self, seconds: float) -> None:
+        """Wait for the next table, at most so long."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._news.wait()
+
+    async def ready(self, find: Callable[[], Route], clock: Callable[[], float], until: float) -> Route:
+        """The route that `find` finds, held until it has a ready replica, at most until `until` on `clock`.
+
+        Raises:
+            OverloadedError: many requests wait for it already.
+            UnavailableError: it did not become ready, or is no longer served (retryable).
+            Anything that `find` raises at first.
+        """
+        route = find()
+        if route.endpoints:
+            return route
+        name = route.deployment
+        if self._held[name] >= MOST_HELD:
+            raise OverloadedError(
+                f"{MOST_HELD} requests wait for '{name}', which has no ready replica.",
+                hint=f"Try again in a moment; 'llm-os why {name}' says what it waits for.",
+                details={"param": "model", "retry_after": 5},
+            )
+        self._held[name] += 1
+        try:
+            return await self._held_until(find, name, clock, until)
+        finally:
+            self._held[name] -= 1
+
+    async def _held_until(
+        self, find: Callable[[], Route], name: str, clock: Callable[[], float], until: float
+    ) -> Route:
+        while (left := until - clock()) > 0:
+            await self.news(left)
+            try:
+                if (route := find()).endpoints:
+                    return route
+            except NotFoundError as gone:
+                raise UnavailableError(
+                    f"The deployment '{name}' ended before it was ready.", hint=f"'llm-os why {name}' says why."
+                ) from gone
+        raise UnavailableError(
+            f"The deployment '{name}' has no ready replica now.",
+            hint=f"Try again in a moment; 'llm-os why {name}' says what it waits for.",
+            details={"param": "model", "retry_after": 1},
+        )
 
 
 def visible(table: RoutingTable, entry: KeyEntry) -> list[Route]:
@@ -89,31 +152,23 @@ def visible(table: RoutingTable, entry: KeyEntry) -> list[Route]:
 
 
 def find(table: RoutingTable, entry: KeyEntry, model: str, task: str) -> Route:
-    """The ready route that a request means: a deployment's name, or a version (`card@n`) that is served.
+    """The route that a request means: a deployment's name, or a version (`card@n`) that is served.
+
+    One with a ready replica goes before one without.
 
     Raises:
         PermissionDeniedError: the key has a list of deployments, and this is not on it.
         NotFoundError: nothing of that name is served; the names the key may see are in the hint.
         InvalidInputError: it is served, but at another endpoint.
-        UnavailableError: it is known and no replica is ready (retryable).
     """
-    seen = visible(table, entry)
-    named = [route for route in seen if route.deployment == model] or [
-        route for route in seen if route.version == model
-    ]
+    named = [r for r in table.routes if r.deployment == model and keys.may_use(entry, model)]
+    named = named or [route for route in visible(table, entry) if route.version == model]
     if not named:
-        raise missing(entry, model, [route.deployment for route in seen])
+        raise missing(entry, model, [route.deployment for route in visible(table, entry)])
     fitting = [route for route in named if SERVED_BY.get(route.task) == SERVED_BY[task]]
     if not fitting:
         raise _wrong_task(named[0], model)
-    ready = [route for route in fitting if route.endpoints]
-    if not ready:
-        raise UnavailableError(
-            f"The deployment '{fitting[0].deployment}' has no ready replica now.",
-            hint=f"Try again in a moment; 'llm-os why {fitting[0].deployment}' says what it waits for.",
-            details={"param": "model", "retry_after": 1},
-        )
-    return ready[0]
+    return next((route for route in fitting if route.endpoints), fitting[0])
 
 
 def missing(entry: KeyEntry, model: str, names: list[str]) -> LLMOSError:

@@ -38,7 +38,7 @@ class Door:
     def __init__(self, app: ASGIApp, *, over_socket: bool, entries: Sequence[KeyEntry] = ()) -> None:
         self._app = app
         self._over_socket = over_socket
-        self._entries = tuple(entries)
+        self._entries = keys.by_digest(entries)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":

@@ -1,7 +1,8 @@
-"""The gateway's parts that need no process: frames, admission, metering, the table, request shapes."""
+"""The gateway's parts that need no process: frames, the table, request shapes."""
 
+import asyncio
 import json
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -17,12 +18,12 @@ from llm_os.errors import (
     PermissionDeniedError,
     UnavailableError,
 )
-from llm_os.server.gateway import openai, routes
-from llm_os.server.gateway.admission import Admission
+from llm_os.server.gateway import openai, routes, wishes
+from llm_os.server.gateway.estimates import Estimates
 from llm_os.server.gateway.frames import Frames, usage_of
-from llm_os.server.gateway.metering import Metering
 from llm_os.server.gateway.upstream import Upstreams
-from llm_os.spec.routing import Endpoint, GatewayUsage, KeyEntry, Route, RoutingTable
+from llm_os.spec.quotas import Priority, Quota
+from llm_os.spec.routing import Endpoint, KeyEntry, Route, RoutingTable
 
 
 def a_route(name: str, replicas: int = 1, task: str = "text-generation", version: str | None = None) -> Route:
@@ -73,7 +74,6 @@ def test_a_limited_key_finds_a_version_only_where_it_may() -> None:
         ("mood", "text-generation", InvalidInputError, "POST /classify"),
         ("vectors", "text-generation", InvalidInputError, "POST /v1/embeddings"),
         ("listens", "text-generation", InvalidInputError, "no endpoint"),
-        ("starting", "text-generation", UnavailableError, "llm-os why starting"),
     ],
 )
 def test_says_why_a_name_cannot_be_asked(model: str, task: str, error: type[Exception], says: str) -> None:
@@ -95,6 +95,23 @@ def test_the_table_is_read_when_it_changes_and_only_then(tmp_path: Path) -> None
 
 
 STREAM = b'data: {"x": 1}\n\ndata: {"usage": {"prompt_tokens": 3}}\n\ndata: [DONE]\n\n'
+
+
+COUNTED = (
+    b'data: {"choices": [{"delta": {"content": "a \\"usage\\""}}], "usage": null}\n\n'
+    b'data: {"choices": [], "usage": {"prompt_tokens": 3}}\n\ndata: [DONE]\n\n'
+)
+
+
+@given(st.lists(st.integers(0, len(COUNTED)), max_size=12))
+def test_counts_that_nobody_asked_for_are_read_and_not_passed_on(cuts: list[int]) -> None:
+    edges = [0, *sorted(cuts), len(COUNTED)]
+    frames = Frames(hides_usage=True)
+    out = b"".join(frames.feed(COUNTED[a:b]) for a, b in pairwise(edges))
+    first, counts, rest = COUNTED.split(b"\n\n", 2)
+    assert out == first + b"\n\n" + rest
+    assert counts not in out
+    assert (frames.usage, frames.done) == ({"prompt_tokens": 3}, True)
 
 
 @given(st.lists(st.integers(0, len(STREAM)), max_size=12))
@@ -134,74 +151,18 @@ def test_usage_of_a_strange_answer_is_nothing(body: bytes) -> None:
     assert usage_of(body) == {}
 
 
-def test_slots_are_bounded_by_replicas_and_come_back() -> None:
-    now = iter(range(0, 1000, 40))
-    admission = Admission(2, lambda: float(next(now)))
-    route = a_route("chat", replicas=2)
-    with ExitStack() as busy:
-        for _ in range(4):
-            busy.enter_context(admission.slot(route))
-        with pytest.raises(OverloadedError) as caught, admission.slot(route):
-            pytest.fail("a fifth request got in")
-        assert caught.value.details["limit"] == 4
-        assert caught.value.details["retry_after"] == 1
-        with admission.slot(a_route("other")):
-            pass  # one deployment's load is not another's
-    with admission.slot(route):
-        pass
-
-
-def test_the_wait_that_is_advised_follows_what_requests_took() -> None:
-    now = 0.0
-    admission = Admission(1, lambda: now)
-    route = a_route("chat")
-    with admission.slot(route):
-        now += 12.0
-    with admission.slot(route), pytest.raises(OverloadedError) as caught, admission.slot(route):
-        pytest.fail("a second request got in")
-    assert caught.value.details["retry_after"] == 12
-
-
-def test_metering_counts_and_forgets_what_is_served_no_more(tmp_path: Path) -> None:
-    now, served = [100.0], {"chat", "old"}
-    metering = Metering(tmp_path / "usage.json", lambda: now[0], lambda: served)
-    assert metering.flush()
-    assert not metering.flush()
-    with metering.request("chat"), metering.request("old"):
-        now[0] = 105.0
-        assert metering.flush()
-        written = GatewayUsage.model_validate_json((tmp_path / "usage.json").read_bytes())
-        assert (written.deployments["chat"].in_flight, written.deployments["chat"].last_request_at) == (1, 100.0)
-        served.remove("old")
-    assert metering.flush()
-    written = GatewayUsage.model_validate_json((tmp_path / "usage.json").read_bytes())
-    assert set(written.deployments) == {"chat"}
-    assert (written.deployments["chat"].in_flight, written.deployments["chat"].last_request_at) == (0, 105.0)
-    assert [file.name for file in tmp_path.iterdir()] == ["usage.json"]
-
-
-def test_a_full_disk_stops_no_request(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    folder = tmp_path / "not-there"
-    metering = Metering(folder / "usage.json", lambda: 1.0, set)
-    assert not metering.flush()
-    assert not metering.flush()
-    assert caplog.text.count("cannot be written") == 1
-    folder.mkdir()
-    assert metering.flush()
-
-
 def test_the_least_busy_replica_is_chosen_and_the_broken_one_avoided() -> None:
     upstreams = Upstreams()
     first, second = a_route("chat", replicas=2).endpoints
     with upstreams.busy(first):
         assert upstreams.choose((first, second)) == second
-        assert upstreams.choose((first, second), avoid=second.attempt) == first
-    assert upstreams.choose((first,), avoid=first.attempt) == first
+        assert upstreams.choose((first, second), avoid={second.attempt}) == first
+    assert upstreams.choose((first,), avoid={first.attempt}) == first
 
 
 def test_an_endpoint_that_is_no_unix_socket_is_refused() -> None:
     with pytest.raises(UnavailableError, match="does not speak"):
-        Upstreams().session(Endpoint(attempt="a", url="http://127.0.0.1:1"))
+        Upstreams().pool(Endpoint(attempt="a", url="http://127.0.0.1:1"))
 
 
 @pytest.mark.parametrize(
@@ -229,3 +190,113 @@ def test_any_json_is_either_a_request_or_the_callers_mistake(value: Any) -> None
     for check in (openai.chat_call, openai.classify_call):
         with suppress(InvalidInputError):  # anything else would be a 500
             assert check(json.dumps(value).encode()).model
+
+
+@pytest.mark.parametrize(
+    ("sent", "options", "hidden"),
+    [
+        ({}, {"include_usage": True}, True),
+        ({"stream_options": None}, {"include_usage": True}, True),
+        (
+            {"stream_options": {"include_obfuscation": False}},
+            {"include_usage": True, "include_obfuscation": False},
+            True,
+        ),
+        ({"stream_options": {"include_usage": True}}, {"include_usage": True}, False),
+    ],
+)
+def test_a_stream_is_always_asked_for_its_counts(sent: Any, options: Any, hidden: bool) -> None:
+    value = {"model": "chat", "messages": [{"role": "user", "content": "hi"}], "stream": True, **sent}
+    call = openai.chat_call(b"  " + json.dumps(value).encode())
+    assert json.loads(call.body) == {**value, "stream_options": options}
+    assert call.hides_usage is hidden
+
+
+def test_a_whole_answer_is_asked_as_it_is() -> None:
+    body = b'{"model": "chat", "prompt": "x", "max_tokens": 9}'
+    assert openai.completion_call(body) == openai.Call("chat", False, body, 9)
+
+
+async def test_a_request_is_held_until_a_replica_is_ready(tmp_path: Path) -> None:
+    table = routes.Routes(tmp_path / "routes.json")
+
+    def publish(version: int, *given: Route) -> None:
+        (tmp_path / "routes.json").write_text(RoutingTable(version=version, routes=given).model_dump_json())
+        table.refresh()
+
+    def find() -> Route:
+        return routes.find(table.table, ANY, "chat", "text-generation")
+
+    publish(1, a_route("chat", replicas=0))
+    now = asyncio.get_running_loop().time
+    held = asyncio.create_task(table.ready(find, now, now() + 60))
+    await asyncio.sleep(0)
+    publish(2, a_route("chat", replicas=0), a_route("other"))
+    await asyncio.sleep(0)
+    assert not held.done()
+    publish(3, a_route("chat"))
+    assert (await held).endpoints
+    publish(4, a_route("chat", replicas=0))
+    with pytest.raises(UnavailableError, match="no ready replica"):
+        await table.ready(find, now, now() + 0.01)
+    gone = asyncio.create_task(table.ready(find, now, now() + 60))
+    await asyncio.sleep(0)
+    publish(5)
+    with pytest.raises(UnavailableError, match="ended before"):
+        await gone
+
+
+async def test_not_too_many_are_held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(routes, "MOST_HELD", 1)
+    table = routes.Routes(tmp_path / "routes.json")
+    cold = a_route("chat", replicas=0)
+    one = asyncio.create_task(table.ready(lambda: cold, lambda: 0.0, 1.0))
+    await asyncio.sleep(0)
+    with pytest.raises(OverloadedError, match="1 requests wait"):
+        await table.ready(lambda: cold, lambda: 0.0, 1.0)
+    one.cancel()
+
+
+def test_estimates_follow_what_engines_count() -> None:
+    estimates = Estimates()
+    assert estimates.guess("chat", 400, None) == 101 + 128
+    assert estimates.guess("chat", 400, 16) == 101 + 16
+    for _ in range(200):
+        estimates.learn("chat", 300, 100, 40)
+    assert abs(estimates.guess("chat", 300, None) - 141) < 2
+    estimates.forget(set())
+    assert estimates.guess("chat", 400, None) == 101 + 128
+
+
+BATCH = Quota(priority=Priority.BATCH)
+
+
+@pytest.mark.parametrize(
+    ("sent", "quota", "found"),
+    [
+        ({}, Quota(), Priority.STANDARD),
+        ({}, BATCH, Priority.BATCH),
+        ({wishes.PRIORITY: "Interactive "}, Quota(), Priority.INTERACTIVE),
+        ({wishes.PRIORITY: "batch"}, BATCH, Priority.BATCH),
+    ],
+)
+def test_a_class_is_asked_for_or_follows_from_the_key(sent: Any, quota: Quota, found: Priority) -> None:
+    assert wishes.priority_of(sent, quota) is found
+
+
+def test_no_class_beyond_the_keys_and_none_that_is_not_there() -> None:
+    with pytest.raises(PermissionDeniedError, match="'batch'"):
+        wishes.priority_of({wishes.PRIORITY: "standard"}, BATCH)
+    with pytest.raises(InvalidInputError, match="interactive, standard, batch"):
+        wishes.priority_of({wishes.PRIORITY: "urgent"}, Quota())
+
+
+@pytest.mark.parametrize("sent", ["0", "-1", "soon", "nan", "inf", "1e9", ""])
+def test_a_time_that_is_none_is_refused(sent: str) -> None:
+    with pytest.raises(InvalidInputError, match="no time"):
+        wishes.deadline_of({wishes.TIMEOUT: sent}, 5.0)
+
+
+def test_a_deadline_counts_from_the_arrival() -> None:
+    assert wishes.deadline_of({wishes.TIMEOUT: "2.5"}, 5.0) == 7.5
+    assert wishes.deadline_of({}, 5.0) is None

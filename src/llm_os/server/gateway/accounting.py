@@ -1,0 +1,96 @@
+"""What one request leaves behind: counters, a line of the access log, tokens of its account. Knows no HTTP."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+from llm_os.server.gateway.access import AccessLog
+from llm_os.server.gateway.estimates import Estimates
+from llm_os.server.gateway.exchange import Exchange
+from llm_os.server.gateway.metering import Metering
+from llm_os.server.gateway.metrics import Metrics, Series
+from llm_os.server.gateway.spool import tokens_of
+
+WRITE_EVERY = 0.5
+"""Seconds between two writes at least."""
+
+
+class Accounting:
+    """See the module.
+
+    Args:
+        metering: what the kernel is told.
+        metrics: what Prometheus is told.
+        estimates: learns from what was counted.
+        access: the access log.
+    """
+
+    def __init__(self, metering: Metering, metrics: Metrics, estimates: Estimates, access: AccessLog) -> None:
+        self.metering, self.metrics, self.estimates = metering, metrics, estimates
+        self._access = access
+
+    async def run(self) -> None:
+        """Write what is new until cancelled."""
+        while True:
+            self.flush()
+            await asyncio.sleep(WRITE_EVERY)
+
+    def flush(self) -> None:
+        """Write what is new to its files."""
+        self.metering.flush()
+        self._access.flush()
+
+    def served(self, exchange: Exchange, size: int) -> int:
+        """Tokens that the request took, put to its account, once. Of a caller who left, as far as they can be known.
+
+        Args:
+            size: bytes of the request's body.
+        """
+        if exchange.tokens is not None:
+            return exchange.tokens
+        prompt, answer = tokens_of(exchange.usage)
+        if prompt or answer:
+            self.estimates.learn(exchange.model, size, prompt, answer)
+        elif exchange.events:
+            prompt, answer = self.estimates.prompt(exchange.model, size), exchange.events
+        if exchange.first_byte is not None:
+            self.metering.served((exchange.tenant, exchange.key, exchange.model, exchange.version), prompt, answer)
+        if prompt or answer:
+            series = self._series(exchange)
+            series.tokens_in.inc(prompt)
+            series.tokens_out.inc(answer)
+        exchange.tokens = prompt + answer
+        return exchange.tokens
+
+    def ended(self, exchange: Exchange, method: str, code: str | None) -> None:
+        """Counters and one line of the access log: never a prompt, never a key.
+
+        Args:
+            code: of the error that was answered.
+        """
+        took = time.monotonic() - exchange.started
+        metrics, series = self.metrics, self._series(exchange)
+        series.answered(exchange.status)
+        series.duration.observe(took)
+        if exchange.first_byte is not None:
+            first = exchange.first_byte - exchange.started
+            series.first_byte.observe(first)
+            series.queued.observe(exchange.queued)
+            if exchange.events > 1:
+                tokens = max(tokens_of(exchange.usage)[1], exchange.events)
+                series.between.observe((took - first) / (tokens - 1))
+        if code is not None:
+            metrics.rejected.labels(code).inc()
+        if exchange.tries > 1:
+            metrics.retried.labels(exchange.model).inc()
+        if exchange.broken:
+            metrics.broken.labels(exchange.model).inc()
+        self._access.line(
+            f"{exchange.request_id} {method} {exchange.route or 'unknown'} status={exchange.status} "
+            f"model={exchange.model or '-'} key={exchange.key or '-'} ms={took * 1000:.1f} "
+            f"queue={exchange.queued * 1000:.1f} tries={exchange.tries}{f' error={code}' if code else ''}"
+        )
+
+    def _series(self, exchange: Exchange) -> Series:
+        return self.metrics.of(exchange.route, exchange.model, exchange.version, exchange.tenant)

@@ -1,0 +1,52 @@
+"""How many tokens a request will take, before its engine has counted them; knows no tokenizer and no network."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+_SMOOTHING = 0.05
+"""Weight of the newest request in the running means."""
+
+
+@dataclass(slots=True)
+class _Seen:
+    """Means of a deployment, as they are before its first answer."""
+
+    bytes_per_token: float = 4.0
+    answer: float = 128.0
+
+
+class Estimates:
+    """Learns from what engines report, for each deployment."""
+
+    def __init__(self) -> None:
+        self._seen: dict[str, _Seen] = {}
+
+    def prompt(self, deployment: str, size: int) -> int:
+        """Tokens of a body of so many bytes."""
+        return 1 + round(size / self._of(deployment).bytes_per_token)
+
+    def guess(self, deployment: str, size: int, most: int | None) -> float:
+        """Tokens of prompt and answer.
+
+        Args:
+            size: bytes of the body.
+            most: tokens of the answer at most, where the request says so.
+        """
+        answer = self._of(deployment).answer
+        return self.prompt(deployment, size) + (answer if most is None else min(answer, most))
+
+    def learn(self, deployment: str, size: int, prompt: int, answer: int) -> None:
+        """An engine reported these tokens for a body of so many bytes."""
+        seen = self._seen.setdefault(deployment, _Seen())
+        if prompt:
+            seen.bytes_per_token += _SMOOTHING * (size / prompt - seen.bytes_per_token)
+        seen.answer += _SMOOTHING * (answer - seen.answer)
+
+    def forget(self, served: set[str]) -> None:
+        """Drop what was learnt of deployments that are gone."""
+        for name in self._seen.keys() - served:
+            del self._seen[name]
+
+    def _of(self, deployment: str) -> _Seen:
+        return self._seen.get(deployment) or _Seen()

@@ -1,0 +1,44 @@
+"""What is known of one request while it is answered; must not know who does what with it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(slots=True)
+class Exchange:
+    """What is known of one request for log and counters; the proxy fills it in."""
+
+    request_id: str
+    started: float
+    route: str = ""
+    model: str = ""
+    version: str = ""
+    key: str = ""
+    tenant: str = ""
+    status: int = 0
+    deadline: float | None = None
+    """By when the whole answer must have come, on the clock of `started`."""
+    until: float = 0.0
+    """How long a replica is waited for, on the clock of `started`."""
+    queued: float = 0.0
+    """Seconds in the queue."""
+    events: int = 0
+    """Of a stream, by now."""
+    first_byte: float | None = None
+    """When the first byte of the answer was ready, on the clock of `started`."""
+    tries: int = 0
+    broken: bool = False
+    """The replica broke off after the first byte."""
+    usage: Mapping[str, Any] = field(default_factory=dict)
+    count: Callable[[], object] = lambda: None
+    """Puts what was served to its account; called before the caller can know that the answer is complete."""
+    tokens: int | None = None
+    """What was put there."""
+
+
+def identified(exchange: Exchange) -> dict[str, str]:
+    """Headers that name the request: as OpenAI's clients read it, and Anthropic's."""
+    return {"x-request-id": exchange.request_id, "request-id": exchange.request_id}

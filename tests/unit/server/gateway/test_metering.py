@@ -1,0 +1,145 @@
+"""What the gateway tells the kernel, and that no kill loses or doubles what was served."""
+
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from llm_os.server.gateway.access import AccessLog
+from llm_os.server.gateway.metering import Metering
+from llm_os.server.gateway.spool import Spool, tokens_of
+from llm_os.spec.routing import GatewayUsage, KeyEntry, Route, RoutingTable, Served
+
+ACCOUNT = ("lab", "key-1", "chat", "smollm2@1")
+
+
+def a_table(*deployments: str) -> RoutingTable:
+    routes = (
+        Route(deployment=name, version="smollm2@1", task="text-generation", engine="fake", created_at=1)
+        for name in deployments
+    )
+    return RoutingTable(version=1, routes=tuple(routes), keys=(KeyEntry(id="key-1", sha256="0" * 64, role="user"),))
+
+
+def written(folder: Path) -> GatewayUsage:
+    return GatewayUsage.model_validate_json((folder / "usage.json").read_bytes())
+
+
+def test_counts_and_forgets_what_is_served_no_more(tmp_path: Path) -> None:
+    now, table = [100.0], [a_table("chat", "old")]
+    metering = Metering(tmp_path / "usage.json", lambda: now[0], lambda: table[0])
+    assert metering.flush()
+    assert not metering.flush()
+    with metering.request("chat"), metering.request("old"):
+        now[0] = 105.0
+        assert metering.flush()
+        seen = written(tmp_path).deployments
+        assert (seen["chat"].in_flight, seen["chat"].last_request_at) == (1, 100.0)
+        table[0] = a_table("chat")
+    assert metering.flush()
+    seen = written(tmp_path).deployments
+    assert set(seen) == {"chat"}
+    assert (seen["chat"].in_flight, seen["chat"].last_request_at) == (0, 105.0)
+    assert [file.name for file in tmp_path.iterdir()] == ["usage.json"]
+
+
+def test_a_full_disk_stops_no_request(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    folder = tmp_path / "not-there"
+    metering = Metering(folder / "usage.json", lambda: 1.0, a_table)
+    assert not metering.flush()
+    assert not metering.flush()
+    metering.served(ACCOUNT, 1, 2)
+    metering.served(ACCOUNT, 1, 2)
+    assert caplog.text.count("the usage cannot be written") == 1
+    assert caplog.text.count("what was served cannot be written down") == 1
+    folder.mkdir()
+    assert metering.flush()
+    assert written(folder).served[0].requests == 2
+
+
+@given(st.lists(st.sampled_from(["serve", "fold", "write", "kill"]), max_size=40))
+def test_no_kill_loses_or_doubles_what_was_served(tmp_path_factory: pytest.TempPathFactory, steps: list[str]) -> None:
+    folder = tmp_path_factory.mktemp("spool")
+    path, served = folder / "usage.json", 0
+
+    def begin() -> Spool:
+        earlier = GatewayUsage.model_validate_json(path.read_bytes()) if path.exists() else None
+        return Spool(path, earlier)
+
+    def write(spool: Spool) -> None:
+        usage = GatewayUsage(written_at=1, served=spool.sums(), spool=spool.number + 1)
+        path.write_text(usage.model_dump_json())
+
+    spool = begin()
+    for step in steps:
+        if step == "serve":
+            spool.add(ACCOUNT, 3, 4)
+            served += 1
+        elif step == "fold":
+            write(spool)
+            spool.folded()
+        else:
+            if step == "write":  # killed between the two steps of a fold
+                write(spool)
+            spool = begin()
+        sums = spool.sums()
+        assert sum(one.requests for one in sums) == served
+        assert sum(one.prompt_tokens for one in sums) == 3 * served
+        assert sum(one.completion_tokens for one in sums) == 4 * served
+
+
+def test_a_torn_line_is_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    good = json.dumps([*ACCOUNT, 1, 2])
+    (tmp_path / "usage.0.jsonl").write_text(f'{good}\n["lab", "key\n{good}\n')
+    assert Spool(tmp_path / "usage.json", None).sums()[0].requests == 2
+    assert "damaged" in caplog.text
+
+
+def test_what_is_gone_is_put_together(tmp_path: Path) -> None:
+    table = [a_table("chat")]
+    metering = Metering(tmp_path / "usage.json", lambda: 1.0, lambda: table[0])
+    metering.served(ACCOUNT, 1, 2)
+    metering.served(("lab", "key-2", "chat", "smollm2@1"), 1, 2)
+    metering.served(("lab", "key-3", "gone", "smollm2@1"), 1, 2)
+    metering.flush()
+    found = {(one.key, one.deployment): one.requests for one in written(tmp_path).served}
+    assert found == {("key-1", "chat"): 1, ("", "chat"): 1, ("", ""): 1}
+    table[0] = RoutingTable(version=0)  # not read yet: nothing is known to be gone
+    again = Metering(tmp_path / "usage.json", lambda: 1.0, lambda: table[0])
+    again.flush()
+    assert {(one.key, one.deployment) for one in written(tmp_path).served} == set(found)
+
+
+def test_the_first_sums_are_those_of_the_file(tmp_path: Path) -> None:
+    one = Served(tenant="a", key="b", deployment="c", version="d", requests=5, prompt_tokens=6, completion_tokens=7)
+    assert Spool(tmp_path / "usage.json", GatewayUsage(written_at=1, served=(one,))).sums() == (one,)
+
+
+@pytest.mark.parametrize(
+    ("usage", "found"),
+    [({}, (0, 0)), ({"prompt_tokens": 3, "completion_tokens": 4}, (3, 4)), ({"prompt_tokens": "x"}, (0, 0))],
+)
+def test_tokens_of_what_an_engine_said(usage: dict[str, object], found: tuple[int, int]) -> None:
+    assert tokens_of(usage) == found
+
+
+def test_the_access_log_turns_and_a_full_disk_does_not_stop_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("llm_os.server.gateway.access.MOST", 200)
+    lost = AccessLog(tmp_path / "not-there" / "access.log")
+    for _ in range(2):
+        lost.line("x")
+        lost.flush()
+    assert caplog.text.count("cannot be written") == 1
+    log = AccessLog(tmp_path / "access.log")
+    for number in range(6):
+        log.line(f"{number} " + "x" * 200)
+        log.flush()
+    log.line("last")
+    log.flush()
+    names = sorted(file.name for file in tmp_path.iterdir())
+    assert names == ["access.log", "access.log.1", "access.log.2", "access.log.3"]
+    assert [(tmp_path / name).read_text()[24:28] for name in names] == ["last", "5 xx", "4 xx", "3 xx"]
