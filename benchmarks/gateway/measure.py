@@ -1,9 +1,11 @@
 """What the gateway costs: beside the bare replica and beside a bare aiohttp pass-through, in interleaved rounds.
 
     python benchmarks/gateway/measure.py [--rounds 5] [--requests 600] [--json]
+    python benchmarks/gateway/measure.py --peers nginx,vllm-router,sglang-router,litellm --python PYTHON
 
 Four processes: a replica that answers at once (so that nothing but the way there is measured), a pass-through that
 copies bytes and does nothing else, the gateway as the kernel starts it, and a load generator (this file, `--load`).
+The gateway's caller has a key with quotas; fair turns, accounts and metrics are on. Peers (`peers.py`) check no key.
 Ratios are formed inside a round; medians are over rounds. The replica alone is the physical limit of the minute.
 """
 
@@ -17,21 +19,27 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import aiohttp
+import psutil
 import uvloop
 from aiohttp import web
 
-from llm_os.spec.routing import Endpoint, Route
-from llm_os.testing.gateway_bed import USER, GatewayBed
+sys.path.insert(0, str(Path(__file__).parent))
+from peers import PEERS, begun, free_port
+
+from llm_os.server import keys
+from llm_os.spec.quotas import Quota
+from llm_os.spec.routing import Endpoint, KeyEntry, Route
+from llm_os.testing.gateway_bed import GatewayBed
 
 PATHS = ("direct", "pass", "gateway")
 CASES: dict[str, tuple[bool, int]] = {
     "whole answers, one at a time": (False, 1),
-    "whole answers, 32 at once": (False, 32),
+    "whole answers, 16 at once": (False, 16),
     "streams of 32 events, 16 at once": (True, 16),
 }
 """Name -> (stream, concurrency)."""
@@ -48,7 +56,10 @@ WHOLE = json.dumps(MESSAGE).encode()
 CHUNK = {"id": "x", "object": "chat.completion.chunk", "choices": [{"index": 0, "delta": {"content": "word "}}]}
 EVENT = b"data: " + json.dumps(CHUNK).encode() + b"\n\n"
 EVENTS = 32
-HEADERS = {"authorization": f"Bearer {USER}", "content-type": "application/json"}
+SECRET = "sk-measured"
+QUOTA = Quota(requests_per_minute=10**9, tokens_per_minute=2 * 10**9, concurrent=10**6)
+KEY = KeyEntry(id="measured", sha256=keys.digest(SECRET), role="user", tenant="lab", quota=QUOTA)
+HEADERS = {"authorization": f"Bearer {SECRET}", "content-type": "application/json"}
 
 
 async def answer(request: web.Request) -> web.StreamResponse:
@@ -84,15 +95,21 @@ def passing(socket: str) -> Any:
     return copy
 
 
-async def serve(role: str, socket: str) -> None:
-    """Run the replica or the pass-through until this process is ended; prints its port."""
+async def health(_: web.Request) -> web.Response:
+    return web.json_response({"status": "ok", "data": [{"id": "chat", "object": "model"}]})
+
+
+async def serve(role: str, socket: str, port: int) -> None:
+    """Run the replica (on `port` too) or the pass-through until this process is ended; prints its port."""
     app = web.Application()
     app.router.add_post("/v1/chat/completions", answer if role == "replica" else passing(socket))
+    app.router.add_get("/{any:.*}", health)
     runner = web.AppRunner(app, access_log=None)
     await runner.setup()
     if role == "replica":
         await web.UnixSite(runner, socket).start()
-        print(0, flush=True)
+        await web.TCPSite(runner, "127.0.0.1", port).start()
+        print(port, flush=True)
     else:
         site = web.TCPSite(runner, "127.0.0.1", 0)
         await site.start()
@@ -144,8 +161,9 @@ async def loaded(target: str, stream: bool, at_once: int, requests: int) -> dict
     return json.loads(out)
 
 
-async def measure(rounds: int, requests: int) -> dict[str, Any]:
-    """All cases, each `rounds` times, the three ways in turn."""
+async def measure(rounds: int, requests: int, peers: Sequence[str], python: str) -> dict[str, Any]:
+    """All cases, each `rounds` times, the ways in turn."""
+    paths = (*PATHS, *peers)
     with tempfile.TemporaryDirectory() as folder:
         socket = str(Path(folder) / "replica.sock")
         bed = GatewayBed(Path(folder) / "home")
@@ -158,28 +176,43 @@ async def measure(rounds: int, requests: int) -> dict[str, Any]:
                 engine="x",
                 endpoints=(endpoint,),
                 created_at=1,
-            )
+            ),
+            keys=(KEY,),
         )
         processes: list[asyncio.subprocess.Process] = []
         try:
-            processes.append((await started("--serve", "replica", socket))[0])
-            process, port = await started("--serve", "pass", socket)
+            process, replica = await started("--serve", "replica", socket, str(free_port()))
             processes.append(process)
+            process, port = await started("--serve", "pass", socket, "0")
+            processes.append(process)
+            before = time.perf_counter()
             await bed.start()
+            start = time.perf_counter() - before
             targets = {"direct": f"unix:{socket}", "pass": f"http://127.0.0.1:{port}", "gateway": bed.url}
+            for name in peers:
+                place = Path(folder) / name
+                place.mkdir()
+                process, targets[name] = await begun(name, place, python, replica)
+                processes.append(process)
             for target in targets.values():
                 await loaded(target, False, 8, 100)  # once unmeasured: connections, caches
-            seen: dict[str, dict[str, list[dict[str, float]]]] = {case: {path: [] for path in PATHS} for case in CASES}
+            seen: dict[str, dict[str, list[dict[str, float]]]] = {case: {path: [] for path in paths} for case in CASES}
             for number in range(rounds):
                 for case, (stream, at_once) in CASES.items():
-                    for path in PATHS[number % 3 :] + PATHS[: number % 3]:
-                        seen[case][path].append(await loaded(targets[path], stream, at_once, requests))
+                    first = number % len(paths)
+                    for path in paths[first:] + paths[:first]:
+                        many = requests // 10 if path == "litellm" else requests
+                        seen[case][path].append(await loaded(targets[path], stream, at_once, many))
+            assert bed.process is not None
+            resident = psutil.Process(bed.process.pid).memory_info().rss
         finally:
             await bed.close()
             for process in processes:
-                process.terminate()
+                if process.returncode is None:
+                    process.terminate()
                 await process.wait()
-    return {case: summary(paths) for case, paths in seen.items()}
+    cases = {case: summary(found) for case, found in seen.items()}
+    return {"start_seconds": start, "resident_mb": resident / 1e6, "cases": cases}
 
 
 def summary(paths: Mapping[str, list[dict[str, float]]]) -> dict[str, Any]:
@@ -187,7 +220,7 @@ def summary(paths: Mapping[str, list[dict[str, float]]]) -> dict[str, Any]:
     result: dict[str, Any] = {
         path: {key: statistics.median(row[key] for row in rows) for key in rows[0]} for path, rows in paths.items()
     }
-    for other in ("direct", "pass"):
+    for other in (path for path in paths if path != "gateway"):
         ratios = [mine["per_s"] / its["per_s"] for mine, its in zip(paths["gateway"], paths[other], strict=True)]
         result[f"gateway/{other}"] = {
             "median": statistics.median(ratios),
@@ -202,14 +235,21 @@ def summary(paths: Mapping[str, list[dict[str, float]]]) -> dict[str, Any]:
 def show(found: Mapping[str, Any], rounds: int) -> None:
     """Print a table for people."""
     print(f"{rounds} rounds, load average {os.getloadavg()[0]:.1f} on {os.cpu_count()} processors at the end")
-    for case, rows in found.items():
+    print(
+        f"the gateway was ready after {found['start_seconds']:.2f} s, and has {found['resident_mb']:.0f} MB at the end"
+    )
+    for case, rows in found["cases"].items():
         print(f"\n{case}")
-        for path in PATHS:
-            row = rows[path]
-            print(f"  {path:8} {row['per_s']:8.0f}/s   median {row['median_ms']:7.2f} ms   p99 {row['p99_ms']:7.2f} ms")
-        for other in ("direct", "pass"):
-            ratio = rows[f"gateway/{other}"]
-            print(f"  gateway/{other}: {ratio['median']:.2f} of its rate ({ratio['least']:.2f} to {ratio['most']:.2f})")
+        for path, row in rows.items():
+            if "/" in path or path == "added_ms_over_pass":
+                continue
+            print(
+                f"  {path:13} {row['per_s']:8.0f}/s   median {row['median_ms']:7.2f} ms   p99 {row['p99_ms']:7.2f} ms"
+            )
+        for other, ratio in rows.items():
+            if not other.startswith("gateway/"):
+                continue
+            print(f"  {other}: {ratio['median']:.2f} of its rate ({ratio['least']:.2f} to {ratio['most']:.2f})")
         print(f"  the gateway adds {rows['added_ms_over_pass']:.2f} ms to the pass-through's median")
 
 
@@ -218,19 +258,23 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--requests", type=int, default=600, help="in each measurement")
     parser.add_argument("--json", action="store_true")
-    parser.add_argument("--serve", nargs=2, help=argparse.SUPPRESS)
+    parser.add_argument("--peers", default="", help=f"any of {','.join(PEERS)}")
+    parser.add_argument("--python", default=sys.executable, help="of the environment that has the peers")
+    parser.add_argument("--serve", nargs=3, help=argparse.SUPPRESS)
     parser.add_argument("--load", nargs=4, help=argparse.SUPPRESS)
     options = parser.parse_args()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         if options.serve:
-            runner.run(serve(*options.serve))
+            role, socket, port = options.serve
+            runner.run(serve(role, socket, int(port)))
         elif options.load:
             target, stream, at_once, requests = options.load
             print(json.dumps(runner.run(load(target, stream == "1", int(at_once), int(requests)))))
         else:
-            found = runner.run(measure(options.rounds, options.requests))
+            peers = [name for name in options.peers.split(",") if name]
+            found = runner.run(measure(options.rounds, options.requests, peers, options.python))
             if options.json:
-                print(json.dumps({"rounds": options.rounds, "cases": found}, indent=1))
+                print(json.dumps({"rounds": options.rounds, **found}, indent=1))
             else:
                 show(found, options.rounds)
 

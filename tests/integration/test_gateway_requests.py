@@ -219,7 +219,7 @@ async def test_a_huge_body_is_refused_before_it_is_read(bed: GatewayBed) -> None
 
 
 async def test_unknown_paths_and_methods_have_the_same_shape(bed: GatewayBed) -> None:
-    status, answer, _ = await ask(bed, "/v1/rerank", {})
+    status, answer, _ = await ask(bed, "/v1/poems", {})
     assert (status, answer["error"]["type"]) == (404, "not_found_error")
     assert (await ask(bed, "/classify", method="GET"))[0] == 405
 

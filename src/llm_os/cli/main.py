@@ -30,6 +30,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "predict": ("serve", "Classify texts."),
     "run": ("serve", "Chat with a model, or ask it once."),
     "deploy": ("serve", "Serve a model, to stay."),
+    "chat": ("chat", "Chat with a deployment."),
     "stop": ("serve", "End a deployment."),
     "keys": ("keys", "Make, list and revoke keys; see what was served."),
 }

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from sqlalchemy import Connection
 
-from llm_os.errors import ConflictError, NotFoundError, did_you_mean
+from llm_os.errors import ConflictError, LLMOSError, NotFoundError, did_you_mean
 from llm_os.kernel.state import State
 from llm_os.spec.api import CreatedKey, CreateKey, KeyInfo
 from llm_os.spec.base import new_id
@@ -30,7 +30,7 @@ class Keys:
     """See the module.
 
     Args:
-        publish: tells the gateway.
+        publish: tells the gateway; raises LLMOSError where it cannot.
     """
 
     def __init__(self, state: State, publish: Callable[[], None]) -> None:
@@ -42,6 +42,7 @@ class Keys:
 
         Raises:
             ConflictError: there is one of this name.
+            DiskFullError: the gateway could not be told; there is no such key then.
         """
         key, sha256 = mint_key()
         with self._state.database.transaction() as tx:
@@ -64,7 +65,12 @@ class Keys:
             rows.add_key(tx, entry, OWNER)
             message = f"A key '{request.name}' with the role {request.role} for the tenant {request.tenant}."
             rows.add_event(tx, now, EventKind.KEY_CREATED, request.name, message)
-        self._publish()
+        try:
+            self._publish()
+        except LLMOSError:
+            with self._state.database.transaction() as tx:
+                rows.drop_key(tx, entry.id)
+            raise
         self._state.pulse.beat()
         return CreatedKey(info=_info(entry), key=key)
 
@@ -74,7 +80,12 @@ class Keys:
             return sorted((_info(entry) for entry in _made(tx)), key=lambda info: (info.created_at, info.name))
 
     def revoke(self, name: str) -> KeyInfo:
-        """End a key, by its name or id. Requests under way go on. Raises NotFoundError."""
+        """End a key, by its name or id. Requests under way go on.
+
+        Raises:
+            NotFoundError: there is none.
+            DiskFullError: the gateway could not be told yet; it is told as soon as there is room.
+        """
         with self._state.database.transaction() as tx:
             made = _made(tx)
             found = next((entry for entry in made if name in {entry.name, entry.id}), None)

@@ -106,7 +106,7 @@ class Kernel(Calls):
         )
         jobs, deployments = Jobs(state), Deployments(state)
         self._published = Published(state, admin_sha256)
-        keys = Keys(state, self._published.write)
+        keys = Keys(state, self._published.told)
         super().__init__(state, jobs, deployments, Sessions(state, jobs, deployments), keys, ephemeral=ephemeral)
         self._planner = Planner(state, jobs, deployments)
         self._observer = Observer(state, jobs, deployments)

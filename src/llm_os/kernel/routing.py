@@ -29,18 +29,21 @@ class Published:
         self._text = ""
 
     def write(self) -> None:
-        """Write the table if it says anything new."""
+        """Write the table if it says anything new; where that fails, a later turn tries again."""
+        try:
+            self.told()
+        except LLMOSError as error:  # a full disk: the gateway goes on with its last table
+            log.warning("The routing table could not be written: %s", error)
+
+    def told(self) -> None:
+        """Write the table if it says anything new. Raises LLMOSError: the gateway goes on with its last table."""
         with self._state.database.reading() as tx:
             table = routing_table(tx, 0, self._admin_sha256)
         text = table.model_dump_json()
         if text == self._text:
             return
-        try:
-            stamped = table.model_copy(update={"version": int(self._state.clock.now() * 1000)})
-            self._state.files.write_routes(stamped)
-        except LLMOSError as error:  # a full disk: the gateway goes on with its last table, we try again
-            log.warning("The routing table could not be written: %s", error)
-            return
+        stamped = table.model_copy(update={"version": int(self._state.clock.now() * 1000)})
+        self._state.files.write_routes(stamped)
         self._text = text
 
 

@@ -45,18 +45,28 @@ class Sampling:
         max_tokens: most new tokens.
         temperature: 0 takes the likeliest token. top_p: share of the probability that is drawn from.
         seed: of the draw; the same seed gives the same answer whoever else is served.
+        logprobs: likeliest tokens that are told for every place, with the token's own probability; None: none is told.
     """
 
     max_tokens: int
     temperature: float = 0.0
     top_p: float = 1.0
     seed: int = 0
+    logprobs: int | None = None
+
+
+Told = tuple[float, tuple[tuple[int, float], ...]]
+"""Logarithm of a token's probability, and those of the likeliest ids in its place."""
 
 
 @dataclass(frozen=True, slots=True)
 class Output:
+    """What is new. `generated_log_probs` and `tops` belong to the ids; they are empty where they were not asked for."""
+
     generated_ids: tuple[int, ...]
     finish_reason: Finish
+    generated_log_probs: tuple[float, ...] = ()
+    tops: tuple[tuple[tuple[int, float], ...], ...] = ()
 
 
 @dataclass(slots=True, eq=False)
@@ -75,6 +85,7 @@ class Request:
     cache: Any = None
     read_tokens: int = 0
     fresh: list[int] = field(default_factory=list)
+    told_of: list[Told] = field(default_factory=list)
     finish: Finish = Finish.NONE
     told: bool = False
     status: Status = Status.RUNNING
@@ -86,8 +97,9 @@ class Request:
     def read(self) -> Mapping[int, Output]:
         """What is new since the last call."""
         new, self.fresh = tuple(self.fresh), []
+        told, self.told_of = self.told_of, []
         self.told = self.finish is not Finish.NONE
-        return {0: Output(new, self.finish)}
+        return {0: Output(new, self.finish, tuple(own for own, _ in told), tuple(top for _, top in told))}
 
     def cancel(self) -> None:
         """Nobody waits for it any more; it leaves at the next step."""
@@ -207,10 +219,21 @@ class Generation:
             else:
                 request.tokens.append(token)
                 request.fresh.append(token)
+                if request.sampling.logprobs is not None:
+                    request.told_of.append(told(row, token, request.sampling.logprobs))
                 if len(request.tokens) - request.size >= request.sampling.max_tokens:
                     request.finish = Finish.LENGTH
             if request.finish is not Finish.NONE:
                 request.status = Status.FINISHED
+
+
+def told(logits: Any, token: int, most: int) -> Told:
+    """What is told of a token of float32 logits [vocabulary]: by the model, before temperature and nucleus."""
+    import torch
+
+    logs = torch.log_softmax(logits, -1)
+    values, ids = logs.topk(most) if most else (logs[:0], logs[:0].long())
+    return float(logs[token]), tuple(zip(ids.tolist(), values.tolist(), strict=True))
 
 
 def drawn(logits: Any, sampling: Sampling, draw: Any) -> int:

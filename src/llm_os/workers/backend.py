@@ -6,10 +6,24 @@ import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 from llm_os.errors import LLMOSError
 from llm_os.models.tagging import Span
 from llm_os.workers.requests import ChatRequest, wrong
+
+
+@dataclass(frozen=True, slots=True)
+class TokenScore:
+    """A token of an answer, with natural logarithms of probabilities.
+
+    Attributes:
+        top: the likeliest tokens in its place, likeliest first, as many as were asked for.
+    """
+
+    text: str
+    logprob: float
+    top: tuple[tuple[str, float], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +35,7 @@ class Piece:
         prompt_tokens, completion_tokens: counts so far.
         finish: `stop` or `length` in the last piece, else None.
         stop: the stop text that ended the answer, if one did.
+        scores: of its tokens, where they were asked for.
     """
 
     text: str
@@ -28,6 +43,7 @@ class Piece:
     completion_tokens: int
     finish: str | None = None
     stop: str | None = None
+    scores: tuple[TokenScore, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +93,10 @@ class Backend(ABC):
 
     Attributes:
         broken: why it can serve no more; set with `lost`, which wakes the server to end the process.
+        follows: parameters of OpenAI's that it follows and not every engine does (`requests.FOLLOWED_BY`).
     """
+
+    follows: ClassVar[frozenset[str]] = frozenset()
 
     def __init__(self) -> None:
         self.broken: LLMOSError | None = None

@@ -8,9 +8,9 @@ from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import Any
 
 from llm_os.errors import OverloadedError
-from llm_os.workers.backend import Backend, Piece, Tokenized
+from llm_os.workers.backend import Backend, Piece, Tokenized, TokenScore
 from llm_os.workers.requests import ChatRequest, wrong
-from llm_os.workers.stepping import Pipeline, Stepper
+from llm_os.workers.stepping import Pipeline, Stepper, Tokens
 from llm_os.workers.texts import Detokenizer
 
 QUEUE = 8
@@ -78,11 +78,20 @@ class ChatBackend(Backend):
             text, count = Detokenizer(self.decode), 0
             async for new in tokens:
                 count += len(new.ids)
-                yield Piece(text.feed(new.ids, last=new.finish is not None), size, count, new.finish)
+                said = text.feed(new.ids, last=new.finish is not None)
+                scores = self._scores(new) if request.logprobs is not None else ()
+                yield Piece(said, size, count, new.finish, scores=scores)
         finally:
             self._running -= 1
             if tokens is not None:
                 await tokens.aclose()
+
+    def _scores(self, new: Tokens) -> tuple[TokenScore, ...]:
+        tops = new.tops or ((),) * len(new.ids)
+        return tuple(
+            TokenScore(self.decode([one]), logprob, tuple((self.decode([other]), x) for other, x in top))
+            for one, logprob, top in zip(new.ids, new.logprobs, tops, strict=True)
+        )
 
     async def _ids(self, request: ChatRequest) -> list[int]:
         if isinstance(request.prompt, tuple):

@@ -25,6 +25,8 @@ BLOCK = 32
 class OpenVinoBackend(ChatBackend):
     """A pipeline of openvino-genai, with its own tokenizer."""
 
+    follows = frozenset({"logprobs", "response_format", "frequency_penalty", "presence_penalty"})
+
     def __init__(self, pipeline: Any, *, context: int, most: int) -> None:
         self._tokenizer = pipeline.get_tokenizer()
         vocabulary = 1 + max(self._tokenizer.get_vocab().values())
@@ -58,6 +60,13 @@ class OpenVinoBackend(ChatBackend):
         config = openvino_genai.GenerationConfig()
         config.max_new_tokens = most
         config.set_eos_token_id(self._tokenizer.get_eos_token_id())
+        config.frequency_penalty = request.frequency_penalty
+        config.presence_penalty = request.presence_penalty
+        config.logprobs = int(request.logprobs is not None)
+        if request.schema is not None:
+            form = openvino_genai.StructuredOutputConfig()
+            form.json_schema = request.schema
+            config.structured_output_config = form
         config.do_sample = request.temperature > 0
         if config.do_sample:
             config.temperature = request.temperature

@@ -18,11 +18,15 @@ from llm_os.spec.base import half_characters
 
 MOST_STOPS = 8
 MOST_TEXTS = 4096
+MOST_CHOICES = 16
+"""Answers to one prompt (`n`)."""
+MOST_LOGPROBS = 20
+"""Alternatives to a token that are told."""
 NEUTRAL: Mapping[str, tuple[Any, ...]] = {
-    "n": (1,),
     "frequency_penalty": (0, 0.0),
     "presence_penalty": (0, 0.0),
     "logprobs": (False,),
+    "top_logprobs": (0,),
     "logit_bias": ({},),
     "tools": ([],),
     "response_format": ({"type": "text"},),
@@ -30,10 +34,18 @@ NEUTRAL: Mapping[str, tuple[Any, ...]] = {
     "echo": (False,),
     "suffix": ("",),
 }
-"""Parameters of OpenAI's that no engine here follows, with the values that ask for nothing."""
+"""Parameters of OpenAI's that not every engine follows, with the values that ask for nothing."""
+FOLLOWED_BY: Mapping[str, str] = {
+    "logprobs": "torch or openvino",
+    "top_logprobs": "torch",
+    "response_format": "openvino",
+    "frequency_penalty": "openvino",
+    "presence_penalty": "openvino",
+}
+"""Parameters that some engines follow (`Backend.follows`) -> which, for the hints of those that do not."""
 UNUSED = frozenset({"model", "user", "metadata", "store"})
 """Parameters that never change an answer."""
-SAMPLING = frozenset({"stream", "stream_options", "max_tokens", "temperature", "top_p", "seed", "stop"})
+SAMPLING = frozenset({"stream", "stream_options", "max_tokens", "temperature", "top_p", "seed", "stop", "n"})
 KNOWN = SAMPLING | {"messages", "max_completion_tokens"}
 KNOWN_OF_COMPLETIONS = SAMPLING | {"prompt"}
 COMPLETION = 16
@@ -56,6 +68,10 @@ class ChatRequest:
         temperature: 0 is greedy.
         stop: texts that end the answer and are not part of it.
         usage: send the token counts at the end of a stream.
+        n: answers to it.
+        logprobs: alternatives to each token that are told with the token's own probability; None: nothing is told.
+        schema: JSON Schema that the answer is held to, as JSON; None: any text.
+        frequency_penalty, presence_penalty: as OpenAI defines them; 0 is none.
     """
 
     messages: tuple[Mapping[str, str], ...] = ()
@@ -67,6 +83,11 @@ class ChatRequest:
     top_p: float = 1.0
     seed: int | None = None
     stop: tuple[str, ...] = ()
+    n: int = 1
+    logprobs: int | None = None
+    schema: str | None = None
+    frequency_penalty: float = 0.0
+    presence_penalty: float = 0.0
 
 
 def wrong(param: str, message: str, hint: str) -> InvalidOptionError:
@@ -89,7 +110,8 @@ def error_body(error: LLMOSError) -> dict[str, Any]:
     }
 
 
-def _object(body: bytes) -> dict[str, Any]:
+def json_object(body: bytes) -> dict[str, Any]:
+    """The object in a body. Raises InvalidInputError."""
     try:
         value = json.loads(body)
     except (ValueError, RecursionError) as error:
@@ -104,18 +126,31 @@ def _object(body: bytes) -> dict[str, Any]:
     return value
 
 
-def chat_request(body: bytes, engine: str) -> ChatRequest:
-    """Read a chat request. Raises InvalidInputError that names the wrong parameter and the engine."""
-    value = _object(body)
-    _only(value, KNOWN, engine)
-    return replace(_sampling(value), messages=_messages(value.get("messages")))
+def chat_request(body: bytes, engine: str, follows: frozenset[str] = frozenset()) -> ChatRequest:
+    """Read a chat request. Raises InvalidInputError that names the wrong parameter and the engine.
+
+    Args:
+        follows: parameters that this engine follows and others do not.
+    """
+    value = json_object(body)
+    _only(value, KNOWN | follows, engine)
+    asked = replace(_sampling(value), messages=_messages(value.get("messages")), schema=_schema(value))
+    if not _boolean(value, "logprobs"):
+        if value.get("top_logprobs"):
+            raise wrong("top_logprobs", "'top_logprobs' needs 'logprobs': true.", "Send both.")
+        return asked
+    return replace(asked, logprobs=_integer(value, "top_logprobs", least=0, most=MOST_LOGPROBS) or 0)
 
 
-def completion_request(body: bytes, engine: str) -> tuple[ChatRequest, ...]:
+def completion_request(body: bytes, engine: str, follows: frozenset[str] = frozenset()) -> tuple[ChatRequest, ...]:
     """Read a completion request, one for each of its prompts. Raises InvalidInputError as `chat_request` does."""
-    value = _object(body)
-    _only(value, KNOWN_OF_COMPLETIONS, engine)
+    value = json_object(body)
+    _only(value, KNOWN_OF_COMPLETIONS | (follows - {"response_format", "top_logprobs"}), engine)
     asked = _sampling(value)
+    if value.get("logprobs") is not False:
+        asked = replace(asked, logprobs=_integer(value, "logprobs", least=0, most=MOST_LOGPROBS))
+    if asked.logprobs and "top_logprobs" not in follows:
+        raise _unfollowed("top_logprobs", engine, "It tells the probability of the token itself: 'logprobs': 0.")
     asked = asked if asked.max_tokens is not None else replace(asked, max_tokens=COMPLETION)
     prompts = _prompts(value.get("prompt"))
     if asked.stream and len(prompts) > 1:
@@ -128,8 +163,12 @@ def _only(value: Mapping[str, Any], known: frozenset[str], engine: str) -> None:
         neutral = any(type(given) is type(nothing) and given == nothing for nothing in NEUTRAL.get(name, ()))
         if name in known or name in UNUSED or given is None or neutral:
             continue
-        listed = ", ".join(sorted(known))
-        raise wrong(name, f"The engine {engine} does not follow '{name}'.", f"Leave it out. It follows: {listed}.")
+        raise _unfollowed(name, engine, f"Leave it out. It follows: {', '.join(sorted(known))}.")
+
+
+def _unfollowed(name: str, engine: str, hint: str) -> InvalidOptionError:
+    could = f"{name} is followed by the engine {FOLLOWED_BY[name]}. " if name in FOLLOWED_BY else ""
+    return wrong(name, f"The engine {engine} does not follow '{name}'.", could + hint)
 
 
 def _sampling(value: Mapping[str, Any]) -> ChatRequest:
@@ -147,7 +186,42 @@ def _sampling(value: Mapping[str, Any]) -> ChatRequest:
         top_p=_number(value, "top_p", 1.0, lambda x: 0 < x <= 1, "above 0 and at most 1"),
         seed=_integer(value, "seed", least=0),
         stop=_stops(value.get("stop")),
+        n=_integer(value, "n", least=1, most=MOST_CHOICES) or 1,
+        frequency_penalty=_number(value, "frequency_penalty", 0.0, _fair, "between -2 and 2"),
+        presence_penalty=_number(value, "presence_penalty", 0.0, _fair, "between -2 and 2"),
     )
+
+
+def _fair(penalty: float) -> bool:
+    return -2 <= penalty <= 2
+
+
+def _schema(value: Mapping[str, Any]) -> str | None:
+    """What `response_format` holds the answer to, as JSON Schema. Raises InvalidOptionError."""
+    given = value.get("response_format") or {"type": "text"}
+    kind = given.get("type") if isinstance(given, dict) else None
+    if kind == "text":
+        return None
+    if kind == "json_object":
+        return '{"type": "object"}'
+    form = given.get("json_schema") if kind == "json_schema" else None
+    schema = form.get("schema") if isinstance(form, dict) else None
+    if not isinstance(schema, dict):
+        raise wrong(
+            "response_format",
+            "'response_format' must be text, json_object, or json_schema with a schema.",
+            'Send {"type": "json_schema", "json_schema": {"name": "answer", "schema": {"type": "object", ...}}}.',
+        )
+    import jsonschema
+
+    try:
+        jsonschema.Draft202012Validator.check_schema(schema)
+    except jsonschema.SchemaError as error:
+        place = "/".join(str(part) for part in error.absolute_path) or "its top"
+        raise wrong(
+            "response_format", f"The JSON Schema is not valid at {place}: {error.message}", "Mend it there."
+        ) from error
+    return json.dumps(schema)
 
 
 def _prompts(given: Any) -> list[str | tuple[int, ...]]:
@@ -173,7 +247,7 @@ def _are_ids(given: Any) -> bool:
 
 def tokenize_request(body: bytes, engine: str) -> ChatRequest:
     """A text as it is (`prompt`), or messages in the model's template. Raises InvalidInputError."""
-    value = _object(body)
+    value = json_object(body)
     _only(value, frozenset({"prompt", "messages"}), engine)
     if (value.get("prompt") is None) == (value.get("messages") is None):
         raise wrong("prompt", "Give either 'prompt' or 'messages'.", 'Send "prompt": "...".')
@@ -186,7 +260,7 @@ def tokenize_request(body: bytes, engine: str) -> ChatRequest:
 
 def detokenize_request(body: bytes, engine: str) -> tuple[int, ...]:
     """Token ids. Raises InvalidInputError."""
-    value = _object(body)
+    value = json_object(body)
     _only(value, frozenset({"tokens"}), engine)
     if not _are_ids(value.get("tokens")):
         raise wrong("tokens", "'tokens' must be a list of token ids.", 'Send "tokens": [1, 2, 3].')
@@ -225,12 +299,13 @@ def _boolean(value: Mapping[str, Any], name: str) -> bool:
     return bool(given)
 
 
-def _integer(value: Mapping[str, Any], name: str, *, least: int) -> int | None:
+def _integer(value: Mapping[str, Any], name: str, *, least: int, most: int = 2**63 - 1) -> int | None:
     given = value.get(name)
     if given is None:
         return None
-    if isinstance(given, bool) or not isinstance(given, int) or not least <= given < 2**63:
-        raise wrong(name, f"'{name}' must be a whole number, {least} or more.", "Leave it out for the default.")
+    if isinstance(given, bool) or not isinstance(given, int) or not least <= given <= most:
+        range_ = f"{least} or more" if most == 2**63 - 1 else f"from {least} to {most}"
+        raise wrong(name, f"'{name}' must be a whole number, {range_}.", "Leave it out for the default.")
     return given
 
 
@@ -252,7 +327,7 @@ def _stops(given: Any) -> tuple[str, ...]:
 
 def classify_request(body: bytes, engine: str) -> list[str]:
     """Texts of a classification request. Raises InvalidInputError that names the wrong parameter."""
-    return _texts(_object(body), engine)
+    return _texts(json_object(body), engine)
 
 
 def embeddings_request(body: bytes, engine: str) -> tuple[list[str], Callable[[Sequence[float]], Any]]:
@@ -260,7 +335,7 @@ def embeddings_request(body: bytes, engine: str) -> tuple[list[str], Callable[[S
 
     Raises InvalidInputError that names the wrong parameter.
     """
-    value = dict(_object(body))
+    value = dict(json_object(body))
     form = value.pop("encoding_format", None) or "float"
     if form not in ("float", "base64"):
         raise wrong("encoding_format", "'encoding_format' must be float or base64.", "Leave it out for float.")

@@ -7,14 +7,16 @@ import contextlib
 import json
 import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 from aiohttp import web
 
 from llm_os.errors import InternalError, LLMOSError, NotFoundError, TooLargeError, UnavailableError
 from llm_os.spec.attempts import ServeCall
-from llm_os.workers.backend import Backend, Piece
+from llm_os.workers.backend import Backend, Piece, TokenScore
+from llm_os.workers.choices import choices_of, merged
+from llm_os.workers.ranking import Rerank, Score
 from llm_os.workers.requests import (
     ChatRequest,
     chat_request,
@@ -70,6 +72,8 @@ class Face:
         app.router.add_post("/detokenize", self._detokenize)
         app.router.add_post("/classify", self._classify)
         app.router.add_post("/v1/embeddings", self._embed)
+        app.router.add_post("/v1/rerank", self._rank)
+        app.router.add_post("/v1/score", self._rank)
         return app
 
     async def _guard(self, request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -138,57 +142,68 @@ class Face:
         ]
         return self._listed(data, found.prompt_tokens)
 
+    async def _rank(self, request: web.Request) -> web.Response:
+        asked = (Rerank if request.path == "/v1/rerank" else Score)(await request.read(), self._call.engine)
+        found = await self._backend.embed(asked.texts)
+        return web.json_response(asked.answer(found, self._call.deployment))
+
     def _listed(self, data: list[dict[str, Any]], tokens: int) -> web.Response:
         usage = {"prompt_tokens": tokens, "total_tokens": tokens}
         return web.json_response({"object": "list", "model": self._call.deployment, "data": data, "usage": usage})
 
     async def _chat(self, request: web.Request) -> web.StreamResponse:
-        asked = chat_request(await request.read(), self._call.engine)
+        asked = chat_request(await request.read(), self._call.engine, self._backend.follows)
         return await self._generate(request, (asked,), Chat(self._call.deployment))
 
     async def _complete(self, request: web.Request) -> web.StreamResponse:
-        asked = completion_request(await request.read(), self._call.engine)
+        asked = completion_request(await request.read(), self._call.engine, self._backend.follows)
         return await self._generate(request, asked, Completion(self._call.deployment))
 
     async def _generate(self, request: web.Request, asked: Sequence[ChatRequest], shape: Shape) -> web.StreamResponse:
+        choices = [one for each in asked for one in choices_of(each)]
         if asked[0].stream:
-            async with contextlib.aclosing(_stopped_at(self._backend.chat(asked[0]), asked[0])) as pieces:
+            answers = [_stopped_at(self._backend.chat(one), one) for one in choices]
+            async with contextlib.aclosing(merged(answers)) as pieces:
                 return await self._stream(request, asked[0], pieces, shape)
         turns = asyncio.Semaphore(TOGETHER)
-        running = [asyncio.create_task(self._whole(one, turns)) for one in asked]
+        running = [asyncio.create_task(self._whole(one, turns)) for one in choices]
         try:
             done = await asyncio.gather(*running)
         finally:  # one that fails ends the others
             for task in running:
                 task.cancel()
-        return web.json_response(shape.whole([text for text, _ in done], [last for _, last in done]))
+        return web.json_response(shape.whole(done, asked[0].n))
 
-    async def _whole(self, asked: ChatRequest, turns: asyncio.Semaphore) -> tuple[str, Piece]:
-        text, last = "", None
+    async def _whole(self, asked: ChatRequest, turns: asyncio.Semaphore) -> Piece:
+        """The answer as one piece."""
+        text, last, scores = "", None, list[TokenScore]()
         async with turns, contextlib.aclosing(_stopped_at(self._backend.chat(asked), asked)) as pieces:
             async for last in pieces:
                 text += last.text
+                scores.extend(last.scores)
         if last is None:
             raise UnavailableError("The engine answered nothing.", hint="Ask again.")
-        return text, last
+        return replace(last, text=text, scores=tuple(scores))
 
     async def _stream(
-        self, request: web.Request, asked: ChatRequest, pieces: AsyncGenerator[Piece, None], shape: Shape
+        self, request: web.Request, asked: ChatRequest, pieces: AsyncGenerator[tuple[int, Piece], None], shape: Shape
     ) -> web.StreamResponse:
         # Waiting for the first piece keeps a refusal (too long a prompt) a plain answer with its status.
-        last = await anext(pieces)
+        index, piece = await anext(pieces)
         response = web.StreamResponse(headers={"content-type": "text/event-stream", "cache-control": "no-cache"})
         await response.prepare(request)
-        await response.write(_event(shape.event(last, first=True, usage=asked.usage)))
+        await response.write(_event(shape.event(piece, index, first=True, usage=asked.usage)))
+        last = {index: piece}
         try:
-            async for last in pieces:
-                await response.write(_event(shape.event(last, first=False, usage=asked.usage)))
+            async for index, piece in pieces:
+                await response.write(_event(shape.event(piece, index, first=index not in last, usage=asked.usage)))
+                last[index] = piece
         except LLMOSError as error:
             self.failed += 1
             await response.write(_event(error_body(error)))
             return response
         if asked.usage:
-            await response.write(_event(shape.counted(last)))
+            await response.write(_event(shape.counted(list(last.values()))))
         await response.write(b"data: [DONE]\n\n")
         await response.write_eof()
         return response
@@ -207,14 +222,14 @@ def _event(body: Any) -> bytes:
 
 
 async def _stopped_at(pieces: AsyncGenerator[Piece, None], asked: ChatRequest) -> AsyncGenerator[Piece, None]:
-    """The pieces up to the first stop text. A piece without text and end is not passed on, but for the first."""
+    """The pieces up to the first stop text. A piece that says nothing is not passed on, but for the first."""
     stops, first = StopTexts(asked.stop), True
     try:
         async for piece in pieces:
             text = stops.feed(piece.text, last=piece.finish is not None)
             finish = "stop" if stops.stopped is not None else piece.finish
-            if text or finish or first:
-                yield Piece(text, piece.prompt_tokens, piece.completion_tokens, finish, stops.stopped)
+            if text or finish or first or piece.scores:
+                yield replace(piece, text=text, finish=finish, stop=stops.stopped)
             first = False
             if finish:
                 return

@@ -6,6 +6,7 @@ import time
 import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from itertools import accumulate
 from typing import Any
 
 from llm_os.workers.backend import Piece
@@ -26,51 +27,71 @@ class Shape(ABC):
         self._head = {"id": f"{self.prefix}-{uuid.uuid4().hex}", "created": int(time.time()), "model": model}
 
     @abstractmethod
-    def choice(self, text: str) -> Mapping[str, Any]:
-        """What a choice of a whole answer holds of a text."""
+    def choice(self, piece: Piece) -> Mapping[str, Any]:
+        """What a choice of a whole answer holds of its text."""
 
     @abstractmethod
-    def part(self, text: str, *, first: bool) -> Mapping[str, Any]:
+    def part(self, piece: Piece, *, first: bool) -> Mapping[str, Any]:
         """What a choice of an event holds of a new text."""
 
-    def whole(self, texts: Sequence[str], last: Sequence[Piece]) -> dict[str, Any]:
-        """The answer to prompts whose last pieces are these."""
-        choices = [
-            {"index": index, **self.choice(text), **_end(piece)}
-            for index, (text, piece) in enumerate(zip(texts, last, strict=True))
-        ]
-        return {**self._head, "object": self.whole_kind, "choices": choices, "usage": usage_of(last)}
+    def whole(self, answers: Sequence[Piece], n: int) -> dict[str, Any]:
+        """The answers to prompts, `n` to each, each as one piece."""
+        choices = [{"index": index, **self.choice(piece), **_end(piece)} for index, piece in enumerate(answers)]
+        return {**self._head, "object": self.whole_kind, "choices": choices, "usage": usage_of(answers, n)}
 
-    def event(self, piece: Piece, *, first: bool, usage: bool) -> dict[str, Any]:
+    def event(self, piece: Piece, index: int, *, first: bool, usage: bool) -> dict[str, Any]:
         """One event; with usage asked for, those before the last hold `usage: null`."""
-        choice = {"index": 0, **self.part(piece.text, first=first), **_end(piece)}
+        choice = {"index": index, **self.part(piece, first=first), **_end(piece)}
         extra = {"usage": None} if usage else {}
         return {**self._head, "object": self.part_kind, "choices": [choice], **extra}
 
-    def counted(self, last: Piece) -> dict[str, Any]:
-        """The event that holds the token counts alone."""
-        return {**self._head, "object": self.part_kind, "choices": [], "usage": usage_of([last])}
+    def counted(self, last: Sequence[Piece]) -> dict[str, Any]:
+        """The event that holds the token counts alone, from the last pieces of all answers to one prompt."""
+        return {**self._head, "object": self.part_kind, "choices": [], "usage": usage_of(last, len(last))}
 
 
 class Chat(Shape):
     whole_kind, part_kind, prefix = "chat.completion", "chat.completion.chunk", "chatcmpl"
 
-    def choice(self, text: str) -> Mapping[str, Any]:
-        return {"message": {"role": "assistant", "content": text}}
+    def choice(self, piece: Piece) -> Mapping[str, Any]:
+        return {"message": {"role": "assistant", "content": piece.text}, **self._told(piece)}
 
-    def part(self, text: str, *, first: bool) -> Mapping[str, Any]:
-        content = {"content": text} if text or first else {}
-        return {"delta": {"role": "assistant", **content} if first else content}
+    def part(self, piece: Piece, *, first: bool) -> Mapping[str, Any]:
+        content = {"content": piece.text} if piece.text or first else {}
+        return {"delta": {"role": "assistant", **content} if first else content, **self._told(piece)}
+
+    def _told(self, piece: Piece) -> Mapping[str, Any]:
+        if not piece.scores:
+            return {}
+        content = [
+            {**_token(one.text, one.logprob), "top_logprobs": [_token(*other) for other in one.top]}
+            for one in piece.scores
+        ]
+        return {"logprobs": {"content": content, "refusal": None}}
 
 
 class Completion(Shape):
     whole_kind, part_kind, prefix = "text_completion", "text_completion", "cmpl"
 
-    def choice(self, text: str) -> Mapping[str, Any]:
-        return {"text": text, "logprobs": None}
+    def choice(self, piece: Piece) -> Mapping[str, Any]:
+        if not piece.scores:
+            return {"text": piece.text, "logprobs": None}
+        texts = [one.text for one in piece.scores]
+        ends = list(accumulate(map(len, texts)))
+        told = {
+            "tokens": texts,
+            "token_logprobs": [one.logprob for one in piece.scores],
+            "top_logprobs": [dict(one.top) for one in piece.scores],
+            "text_offset": [0, *ends[:-1]],
+        }
+        return {"text": piece.text, "logprobs": told}
 
-    def part(self, text: str, *, first: bool) -> Mapping[str, Any]:
-        return self.choice(text)
+    def part(self, piece: Piece, *, first: bool) -> Mapping[str, Any]:
+        return self.choice(piece)
+
+
+def _token(text: str, logprob: float) -> dict[str, Any]:
+    return {"token": text, "logprob": logprob, "bytes": list(text.encode())}
 
 
 def _end(piece: Piece) -> dict[str, str | None]:
@@ -79,7 +100,7 @@ def _end(piece: Piece) -> dict[str, str | None]:
     return {"finish_reason": piece.finish, **stopped}
 
 
-def usage_of(last: Sequence[Piece]) -> dict[str, int]:
-    """Token counts of answers, from their last pieces."""
-    prompt, completion = sum(p.prompt_tokens for p in last), sum(p.completion_tokens for p in last)
+def usage_of(last: Sequence[Piece], n: int) -> dict[str, int]:
+    """Token counts of answers, `n` to each prompt, from their last pieces; a prompt counts once."""
+    prompt, completion = sum(p.prompt_tokens for p in last[::n]), sum(p.completion_tokens for p in last)
     return {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}

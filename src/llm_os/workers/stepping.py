@@ -34,10 +34,17 @@ class Pipeline(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Tokens:
-    """New tokens; `finish` is `stop` or `length` in the last ones."""
+    """New tokens; `finish` is `stop` or `length` in the last ones.
+
+    Attributes:
+        logprobs: of the tokens, as the engine tells them; empty where it does not.
+        tops: of the places of the tokens: ids and logarithms of the likeliest ones; empty where it tells none.
+    """
 
     ids: tuple[int, ...]
     finish: str | None = None
+    logprobs: tuple[float, ...] = ()
+    tops: tuple[tuple[tuple[int, float], ...], ...] = ()
 
 
 @dataclass(slots=True, eq=False)
@@ -149,6 +156,8 @@ class Stepper:
 
     def _read(self, request: _Request) -> Tokens | LLMOSError | None:
         ids: list[int] = []
+        logprobs: list[float] = []
+        tops: list[tuple[tuple[int, float], ...]] = []
         finish = None
         handle = request.handle
         if handle is None:
@@ -156,10 +165,12 @@ class Stepper:
         while handle.can_read():
             for output in handle.read().values():
                 ids.extend(output.generated_ids)
+                logprobs.extend(getattr(output, "generated_log_probs", ()))
+                tops.extend(getattr(output, "tops", ()))
                 reason = output.finish_reason.name
                 finish = None if reason == "NONE" else reason.lower()
         if ids or finish:
-            return Tokens(tuple(ids), finish)
+            return Tokens(tuple(ids), finish, tuple(logprobs), tuple(tops))
         if handle.get_status().name == "IGNORED":
             return CapacityError(
                 "The prompt does not fit into the engine's cache.", hint="Deploy it with a larger cache_tokens."

@@ -140,6 +140,8 @@ def best_time(
 class TorchChat(ChatBackend):
     """The reference generation loop behind a step thread."""
 
+    follows = frozenset({"logprobs", "top_logprobs"})
+
     def __init__(self, chat: ChatModel, pipeline: Generation, *, most: int) -> None:
         super().__init__(
             pipeline, context=chat.context, most=most, vocabulary=chat.model.get_input_embeddings().num_embeddings
@@ -154,7 +156,7 @@ class TorchChat(ChatBackend):
 
     def sampling(self, request: ChatRequest, most: int) -> Sampling:
         seed = random.getrandbits(63) if request.seed is None else request.seed
-        return Sampling(most, request.temperature, request.top_p, seed)
+        return Sampling(most, request.temperature, request.top_p, seed, request.logprobs)
 
     def decode(self, ids: Sequence[int]) -> str:
         return self._chat.text(ids)

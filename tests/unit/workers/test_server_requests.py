@@ -8,7 +8,14 @@ from typing import Any
 import pytest
 
 from llm_os.errors import InvalidInputError, InvalidOptionError
-from llm_os.workers.requests import MOST_STOPS, chat_request, classify_request, error_body
+from llm_os.workers.requests import (
+    FOLLOWED_BY,
+    MOST_STOPS,
+    chat_request,
+    classify_request,
+    completion_request,
+    error_body,
+)
 
 HELLO = [{"role": "user", "content": "Hi"}]
 
@@ -47,7 +54,11 @@ def test_parameters_that_ask_for_nothing_are_taken() -> None:
     ("given", "param"),
     [
         ({"best_of": 2}, "best_of"),
-        ({"n": 2}, "n"),
+        ({"n": 0}, "n"),
+        ({"n": 17}, "n"),
+        ({"logprobs": True}, "logprobs"),
+        ({"top_logprobs": 2}, "top_logprobs"),
+        ({"response_format": {"type": "json_object"}}, "response_format"),
         ({"frequency_penalty": 0.5}, "frequency_penalty"),
         ({"temperature": 3}, "temperature"),
         ({"temperature": True}, "temperature"),
@@ -73,6 +84,49 @@ def test_what_is_wrong_is_named(given: dict[str, Any], param: str) -> None:
     with pytest.raises(InvalidOptionError) as caught:
         chat(**given)
     assert error_body(caught.value)["error"]["param"] == param
+
+
+ALL = frozenset(FOLLOWED_BY)
+
+
+def chat_with(**more: Any) -> Any:
+    return chat_request(json.dumps({"messages": HELLO} | more).encode(), "toy", ALL)
+
+
+def test_what_an_engine_follows_reaches_it() -> None:
+    asked = chat_with(n=2, logprobs=True, top_logprobs=3, frequency_penalty=0.5, presence_penalty=-1)
+    assert (asked.n, asked.logprobs, asked.frequency_penalty, asked.presence_penalty) == (2, 3, 0.5, -1.0)
+    assert chat_with(logprobs=True).logprobs == 0
+    assert chat_with().logprobs is None
+    assert chat_with(response_format={"type": "text"}).schema is None
+    assert json.loads(chat_with(response_format={"type": "json_object"}).schema) == {"type": "object"}
+    (completion,) = completion_request(b'{"prompt": "a", "logprobs": 2}', "toy", ALL)
+    assert completion.logprobs == 2
+
+
+@pytest.mark.parametrize(
+    ("given", "param"),
+    [
+        ({"logprobs": 1}, "logprobs"),
+        ({"top_logprobs": 2}, "top_logprobs"),
+        ({"logprobs": True, "top_logprobs": 21}, "top_logprobs"),
+        ({"frequency_penalty": 3}, "frequency_penalty"),
+        ({"response_format": "json"}, "response_format"),
+        ({"response_format": {"type": "json_schema", "json_schema": {"schema": {"type": 5}}}}, "response_format"),
+    ],
+)
+def test_a_wrong_wish_is_named(given: dict[str, Any], param: str) -> None:
+    with pytest.raises(InvalidOptionError) as caught:
+        chat_with(**given)
+    assert error_body(caught.value)["error"]["param"] == param
+
+
+def test_who_does_not_follow_says_who_does() -> None:
+    with pytest.raises(InvalidOptionError, match="followed by the engine openvino") as caught:
+        chat(response_format={"type": "json_object"})
+    assert "toy does not follow 'response_format'" in caught.value.message
+    with pytest.raises(InvalidOptionError, match="engine torch"):
+        completion_request(b'{"prompt": "a", "logprobs": 2}', "toy", frozenset({"logprobs"}))
 
 
 def test_an_unknown_parameter_names_the_engine() -> None:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import sys
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterator, Sequence
 
 import click
 
+from llm_os.cli.conversation import Conversation, Message
 from llm_os.cli.link import looking
 from llm_os.cli.render import as_json_option, print_json
-from llm_os.client.models import Model
 from llm_os.client.transport import place
 from llm_os.session import load_model
 from llm_os.spec.deployments import Deployment
@@ -40,34 +39,20 @@ def predict(model: str, texts: tuple[str, ...], as_json: bool) -> int:
 def run(model: str, prompt: str | None, max_tokens: int, as_json: bool) -> int:
     """Chat with a model; with a prompt, ask it once."""
     handle = load_model(model)
+
+    def answer(messages: Sequence[Message]) -> Iterator[str]:
+        return handle.generate(list(messages), max_tokens, stream=True)
+
+    conversation = Conversation(answer)
     if prompt is None and not sys.stdin.isatty():
         prompt = sys.stdin.read().strip()
     if prompt is not None:
         if as_json:
             print_json({"model": handle.version, "answer": handle.generate(prompt, max_tokens)})
         else:
-            _say(handle, prompt, max_tokens)
+            conversation.say(prompt)
         return 0
-    print(f"{handle.version}. Ctrl-D ends the chat.")
-    messages: list[Mapping[str, Any]] = []
-    while True:
-        try:
-            text = input("> ")
-        except EOFError:
-            print()
-            return 0
-        if text.strip():
-            messages.append({"role": "user", "content": text})
-            messages.append({"role": "assistant", "content": _say(handle, messages, max_tokens)})
-
-
-def _say(handle: Model, prompt: str | list[Mapping[str, Any]], max_tokens: int) -> str:
-    answer = ""
-    for piece in handle.generate(prompt, max_tokens, stream=True):
-        print(piece, end="", flush=True)
-        answer += piece
-    print()
-    return answer
+    return conversation.talk(f"{handle.version}.")
 
 
 @click.command(epilog="Example: llm-os deploy smollm2 --name chat")

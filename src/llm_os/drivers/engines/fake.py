@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
+from typing import ClassVar
 
 from pydantic import Field
 
@@ -43,6 +45,10 @@ class Fake(Engine):
     tasks = ("text-generation", "text-classification")
     Options = FakeOptions
     preference = -100
+    gaps: ClassVar[Mapping[str, str]] = dict.fromkeys(
+        ("probabilities_of_tokens_are_told", "the_likeliest_tokens_are_told", "an_answer_is_held_to_a_schema"),
+        "it has no model",
+    )
 
     def probe(self) -> Probe:
         if not Settings().testing:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from importlib import metadata
+from typing import ClassVar
 
 from pydantic import Field
 
@@ -38,6 +40,9 @@ class OpenVino(Engine):
     tasks = ("text-generation",)
     Options = OpenVinoOptions
     preference = 20
+    gaps: ClassVar[Mapping[str, str]] = {
+        "the_likeliest_tokens_are_told": "openvino-genai tells the probability of the token that was taken, no others"
+    }
 
     def probe(self) -> Probe:
         try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 
+from llm_os.errors import by_code
 from llm_os.server.gateway.access import AccessLog
 from llm_os.server.gateway.estimates import Estimates
 from llm_os.server.gateway.exchange import Exchange
@@ -12,6 +13,8 @@ from llm_os.server.gateway.metering import Metering
 from llm_os.server.gateway.metrics import Metrics, Series
 from llm_os.server.gateway.spool import tokens_of
 
+CODES = frozenset(by_code())
+"""Codes of errors that are ours; engines may say anything."""
 WRITE_EVERY = 0.5
 """Seconds between two writes at least."""
 
@@ -81,7 +84,7 @@ class Accounting:
                 tokens = max(tokens_of(exchange.usage)[1], exchange.events)
                 series.between.observe((took - first) / (tokens - 1))
         if code is not None:
-            metrics.rejected.labels(code).inc()
+            metrics.rejected.labels(code if code in CODES else "engine_error").inc()
         if exchange.tries > 1:
             metrics.retried.labels(exchange.model).inc()
         if exchange.broken:

@@ -9,9 +9,9 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 from llm_os.errors import DeadlineError, OverloadedError
-from llm_os.server.gateway.fairness import FairQueue
+from llm_os.server.gateway.fairness import FairQueue, Place, place_of
 from llm_os.spec.quotas import Priority
-from llm_os.spec.routing import Route
+from llm_os.spec.routing import Route, RoutingTable
 
 _SMOOTHING = 0.2
 """Weight of the newest duration in the running mean."""
@@ -36,6 +36,11 @@ class Asker:
     priority: Priority = Priority.STANDARD
     estimate: float = 0.0
     deadline: float | None = None
+
+    @property
+    def place(self) -> Place:
+        """Where it waits."""
+        return place_of(self.tenant, self.priority)
 
 
 @dataclass(slots=True)
@@ -89,10 +94,9 @@ class Admission:
             DeadlineError: the deadline came first.
         """
         line = self._lines.setdefault(route.deployment, _Line())
-        line.limit = self._per_replica * len(route.endpoints)
-        self._pump(line)  # there may be more replicas than before
+        self._resize(line, route)
         slot, arrived = Slot(), self._clock()
-        line.queue.enter(asker.tenant)
+        line.queue.enter(asker.place)
         try:
             if line.running < line.limit and not len(line.queue):
                 self._start(line, asker)
@@ -105,14 +109,18 @@ class Admission:
             finally:
                 self._end(line, asker, slot, self._clock() - begun)
         finally:
-            line.queue.leave(asker.tenant)
-            if not line.running and not len(line.queue):
-                line.queue = FairQueue()  # nobody is there: the accounts begin anew
+            line.queue.leave(asker.place)
 
     def waiting(self, deployment: str) -> int:
         """Requests that wait for this deployment."""
         line = self._lines.get(deployment)
         return 0 if line is None else len(line.queue)
+
+    def changed(self, table: RoutingTable) -> None:
+        """There is a new routing table: new replicas take in those who wait."""
+        for route in table.routes:
+            if route.endpoints and (line := self._lines.get(route.deployment)) is not None:
+                self._resize(line, route)
 
     def forget(self, served: set[str]) -> None:
         """Drop what is known of deployments that are gone and idle."""
@@ -120,37 +128,49 @@ class Admission:
             if not len(self._lines[name].queue):
                 del self._lines[name]
 
+    def _resize(self, line: _Line, route: Route) -> None:
+        line.limit = self._per_replica * len(route.endpoints)
+        self._pump(line)
+
     def _start(self, line: _Line, asker: Asker) -> None:
         line.running += 1
-        line.queue.begin(asker.tenant, asker.estimate / asker.share)
+        line.queue.begin(asker.place, asker.estimate / asker.share)
 
     def _end(self, line: _Line, asker: Asker, slot: Slot, seconds: float) -> None:
         line.running -= 1
         before = seconds if line.duration is None else line.duration
         line.duration = before + _SMOOTHING * (seconds - before)
         if slot.tokens is not None:
-            line.queue.settle(asker.tenant, (slot.tokens - asker.estimate) / asker.share)
+            line.queue.settle(asker.place, (slot.tokens - asker.estimate) / asker.share)
         self._pump(line)
 
     def _pump(self, line: _Line) -> None:
         while line.running < line.limit and len(line.queue):
             ticket = line.queue.pop(self._clock())
+            if ticket.turn.done():  # its caller has just left, and has not run since
+                continue
             self._start(line, ticket.asker)
             ticket.turn.set_result(None)
 
     async def _wait(self, route: Route, line: _Line, asker: Asker) -> None:
         if len(line.queue) >= WAITING * line.limit:
-            raise self._full(route.deployment, line)
+            victim = line.queue.shed(asker.place)
+            if victim is None:
+                raise self._full(route.deployment, line)
+            if not victim.turn.done():
+                victim.turn.set_exception(self._full(route.deployment, line))
         ticket = _Ticket(asyncio.get_running_loop().create_future(), asker)
-        line.queue.push(asker.tenant, asker.priority, ticket, self._clock())
+        line.queue.push(asker.place, ticket, self._clock())
         try:
             left = None if asker.deadline is None else max(0.0, asker.deadline - self._clock())
             async with asyncio.timeout(left):
                 await ticket.turn
         except BaseException as error:
-            if not line.queue.discard(asker.tenant, asker.priority, ticket):  # its turn came in the same moment
-                line.running -= 1
-                line.queue.settle(asker.tenant, -asker.estimate / asker.share)
+            waited = line.queue.discard(asker.place, ticket)
+            turn = ticket.turn
+            if not waited and turn.done() and not turn.cancelled() and turn.exception() is None:
+                line.running -= 1  # its turn came in the same moment: the next one has it
+                line.queue.settle(asker.place, -asker.estimate / asker.share)
                 self._pump(line)
             if isinstance(error, TimeoutError):
                 raise DeadlineError(

@@ -82,6 +82,8 @@ class Gateway:
             "/detokenize": partial(self._ask, chat, openai.any_call),
             "/classify": partial(self._ask, "text-classification", openai.classify_call),
             "/v1/embeddings": partial(self._ask, "sentence-similarity", openai.classify_call),
+            "/v1/rerank": partial(self._ask, "sentence-similarity", openai.any_call),
+            "/v1/score": partial(self._ask, "sentence-similarity", openai.any_call),
         }
 
     async def health(self, _: web.Request) -> web.Response:
@@ -141,36 +143,51 @@ class Gateway:
         translation: Translation | None = None,
     ) -> web.StreamResponse:
         """Quota, a ready replica, a slot, the answer: in this order, and the account of it at the end."""
-        parts, exchange = self._parts, request[_EXCHANGE]
+        parts, exchange, clock = self._parts, request[_EXCHANGE], time.monotonic
+        accounting, size = parts.accounting, len(call.body)
         priority = priority_of(request.headers, entry.quota)
         exchange.deadline = deadline_of(request.headers, exchange.started)
 
-        def find() -> Route:
-            return routes.find(parts.routes.table, entry, call.model, task)
+        def until() -> float:
+            return clock() + routes.HOLD if exchange.deadline is None else exchange.deadline
 
-        route = find()
-        exchange.model, exchange.version = route.deployment, route.version
-        accounting, size = parts.accounting, len(call.body)
+        def find(model: str = call.model) -> Route:
+            return routes.find(parts.routes.table, entry, model, task)
+
+        def meet(route: Route) -> Route:
+            exchange.model, exchange.version = route.deployment, route.version
+            return route
+
+        route = meet(find())
         estimate = accounting.estimates.guess(route.deployment, size, call.most)
         asker = Asker(entry.tenant, entry.quota.share, priority, estimate, exchange.deadline)
-        use, tokens = parts.quotas.admit(entry, estimate), 0
-        gauge = accounting.metrics.in_flight.labels(route.deployment)
+        use, tokens = parts.quotas.admit(entry, estimate), 0.0
         try:
-            with accounting.metering.request(route.deployment), gauge.track_inprogress():
-                exchange.until = exchange.started + routes.HOLD if exchange.deadline is None else exchange.deadline
-                ready = partial(parts.routes.ready, find, time.monotonic, exchange.until)
-                async with parts.admission.slot(await ready(), asker) as slot:
+            if not route.endpoints:
+                with accounting.metering.waiting(route.deployment):
+                    route = meet(await parts.routes.held(find, entry.tenant, clock, until()))
+            name = route.deployment  # from here on it stays with this deployment, whatever else has the version
+
+            async def ready() -> Route:
+                return meet(await parts.routes.ready(partial(find, name), name, clock, until()))
+
+            gauge = accounting.metrics.in_flight.labels(name)
+            with accounting.metering.request(name), gauge.track_inprogress():
+                async with parts.admission.slot(route, asker) as slot:
                     exchange.queued, exchange.count = slot.waited, partial(accounting.served, exchange, size)
                     try:
                         return await parts.proxy.relay(request, ready, path, call, exchange, translation)
                     except EngineAnswerError as answer:
+                        exchange.sent = False
                         if translation is not None:
                             translation.renamed(answer.error)
                         raise
                     finally:
-                        slot.tokens = tokens = accounting.served(exchange, size)
+                        # Work without counts is paid by the estimate: who leaves before the end gets no turns for it.
+                        tokens = float(accounting.served(exchange, size)) or (estimate if exchange.sent else 0.0)
+                        slot.tokens = tokens
         finally:
-            use.settle(tokens, time.monotonic())
+            use.settle(tokens, clock())
 
     async def _body(self, request: web.Request) -> bytes:
         limit = self._parts.max_body
@@ -249,7 +266,7 @@ def _refusal(request: web.Request, error: LLMOSError, status: int, code: str) ->
 def _of_http(request: web.Request, error: web.HTTPException) -> LLMOSError:
     known = (
         "GET /health, /metrics, /v1/models; POST /v1/chat/completions, /v1/completions, /v1/responses, /v1/messages, "
-        "/v1/embeddings, /classify, /tokenize, /detokenize."
+        "/v1/embeddings, /v1/rerank, /v1/score, /classify, /tokenize, /detokenize."
     )
     if error.status == 404:
         return NotFoundError(f"There is no {request.method} {request.path[:200]}.", hint=f"There are: {known}")

@@ -21,8 +21,6 @@ class Exchange:
     status: int = 0
     deadline: float | None = None
     """By when the whole answer must have come, on the clock of `started`."""
-    until: float = 0.0
-    """How long a replica is waited for, on the clock of `started`."""
     queued: float = 0.0
     """Seconds in the queue."""
     events: int = 0
@@ -37,6 +35,8 @@ class Exchange:
     """Puts what was served to its account; called before the caller can know that the answer is complete."""
     tokens: int | None = None
     """What was put there."""
+    sent: bool = False
+    """A replica got the request, and did not refuse it."""
 
 
 def identified(exchange: Exchange) -> dict[str, str]:

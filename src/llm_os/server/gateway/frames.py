@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from typing import Any
 
+_EVENTS = re.compile(rb".+?(?:\r?\n\r?\n|\Z)", re.DOTALL)
 _LONGEST = 2**20
 """Bytes of one event; a longer one is passed on in parts."""
 
@@ -41,7 +43,7 @@ class Frames:
 
     def _look(self, whole: bytes) -> bytes:
         """Learn from whole events; what is passed on of them."""
-        self.events += whole.count(b"data:")
+        self.events += whole.count(b"\ndata:") + whole.startswith(b"data:")
         tail = whole.rstrip()
         last = tail[tail.rfind(b"\n") + 1 :]
         self.done = self.done or last.replace(b" ", b"") == b"data:[DONE]"
@@ -53,11 +55,19 @@ class Frames:
                 self.usage = usage_of(line[5:]) or self.usage
         if not self._hides:
             return whole
-        return b"\n\n".join(event for event in whole.split(b"\n\n") if not _counts_alone(event))
+        return b"".join(event for event in _EVENTS.findall(whole) if not _counts_alone(event))
 
 
 def _counts_alone(event: bytes) -> bool:
-    return event.startswith(b"data:") and b'"usage"' in event and json.loads(event[5:]).get("choices") == []
+    """Whether an event holds token counts and no part of an answer."""
+    for line in event.splitlines():
+        if line.startswith(b"data:") and b'"usage"' in line:
+            try:
+                value = json.loads(line[5:])
+            except ValueError:
+                return False
+            return isinstance(value, dict) and value.get("choices") == []
+    return False
 
 
 def usage_of(body: bytes) -> Mapping[str, Any]:

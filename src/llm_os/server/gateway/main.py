@@ -56,6 +56,7 @@ async def run(settings: Settings, folder: Path, listening: socket.socket, *, per
     metering = Metering(settings.usage, time.time, lambda: table.table)
     accounting = Accounting(metering, Metrics(), Estimates(), AccessLog(settings.logs / "gateway-access.log"))
     admission, quotas = Admission(per_replica, time.monotonic), Quotas(time.monotonic)
+    table.listeners.append(admission.changed)
     parts = Parts(
         routes=table,
         proxy=Proxy(upstreams, time.monotonic, table.news),
@@ -105,6 +106,7 @@ async def _forget(upstreams: Upstreams, parts: Parts) -> None:
         served = {route.deployment for route in table.routes}
         parts.admission.forget(served)
         parts.accounting.estimates.forget(served)
+        parts.accounting.metrics.forget(served)
         parts.quotas.forget({key.id for key in table.keys})
 
 

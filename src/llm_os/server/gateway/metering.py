@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -56,15 +56,22 @@ class Metering:
             log.warning("the usage of the earlier gateway cannot be read, counting begins anew: %s", error)
             return None
 
-    @contextmanager
-    def request(self, deployment: str) -> Iterator[None]:
+    def request(self, deployment: str) -> AbstractContextManager[None]:
         """Count one request from its admission to its end."""
+        return self._under_way(deployment, 1)
+
+    def waiting(self, deployment: str) -> AbstractContextManager[None]:
+        """A request that waits for the deployment to be ready: it is wanted."""
+        return self._under_way(deployment, 0)
+
+    @contextmanager
+    def _under_way(self, deployment: str, requests: int) -> Iterator[None]:
         count = self._usage.get(deployment)
         if count is None:
             count = self._usage[deployment] = _Count(0.0, 0)
         count.last_request_at = self._clock()
         count.in_flight += 1
-        count.requests += 1
+        count.requests += requests
         self._changed = True
         try:
             yield
@@ -95,9 +102,9 @@ class Metering:
             return False
         table = self._known()
         served = {route.deployment for route in table.routes}
-        for name in [name for name, usage in self._usage.items() if not usage.in_flight and name not in served]:
-            del self._usage[name]
         if table.version:  # else there is no table yet, and nothing is known to be gone
+            for name in [name for name, usage in self._usage.items() if not usage.in_flight and name not in served]:
+                del self._usage[name]
             self._spool.retire({key.id for key in table.keys}, served)
         beside = self._path.with_name(f".{self._path.name}.{os.getpid()}")
         try:

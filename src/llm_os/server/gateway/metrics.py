@@ -5,6 +5,7 @@ Looking a labelled counter up costs more than counting, so those of one kind of 
 
 from __future__ import annotations
 
+from contextlib import suppress
 from functools import cached_property
 from typing import Any
 
@@ -30,6 +31,18 @@ class Series:
         if (counter := self._requests.get(status)) is None:
             counter = self._requests[status] = self._metrics.requests.labels(*self._labels, str(status))
         counter.inc()
+
+    def remove(self) -> None:
+        """Forget them all."""
+        metrics, labels = self._metrics, self._labels
+        mine: list[tuple[Any, tuple[str, ...]]] = [
+            (metrics.requests, (*labels, str(status))) for status in self._requests
+        ]
+        mine += [(one, labels) for one in (metrics.duration, metrics.first_byte, metrics.between, metrics.queued)]
+        mine += [(metrics.tokens, (*labels[1:], direction)) for direction in ("in", "out")]
+        for metric, values in mine:
+            with suppress(KeyError):  # never counted, or removed with another endpoint's
+                metric.remove(*values)
 
     @cached_property
     def duration(self) -> Any:
@@ -109,6 +122,16 @@ class Metrics:
         if (found := self._series.get(labels)) is None:
             found = self._series[labels] = Series(self, labels)
         return found
+
+    def forget(self, served: set[str]) -> None:
+        """Drop the counters of deployments that are gone: their names come and go."""
+        gone = {labels[1] for labels in self._series} - served - {""}
+        for labels in [labels for labels in self._series if labels[1] in gone]:
+            self._series.pop(labels).remove()
+        for metric in (self.in_flight, self.waiting, self.retried, self.broken):
+            for model in gone:
+                with suppress(KeyError):
+                    metric.remove(model)
 
     def page(self) -> bytes:
         """What `/metrics` answers."""

@@ -69,8 +69,9 @@ def _call(value: dict[str, Any], body: bytes) -> Call:
     options = value.get("stream_options") or {}
     if not stream or not isinstance(options, dict) or options.get("include_usage"):
         return Call(model, bool(stream), body, most)
-    if value.get("stream_options") is None and "stream_options" not in value:
-        asking = b'{"stream_options":{"include_usage":true},' + body.lstrip()[1:]
+    plain = body.lstrip()
+    if "stream_options" not in value and plain.startswith(b"{") and b"\0" not in plain:  # UTF-8 without a mark
+        asking = b'{"stream_options":{"include_usage":true},' + plain[1:]
     else:
         asking = json.dumps({**value, "stream_options": {**options, "include_usage": True}}).encode()
     return Call(model, True, asking, most, hides_usage=True)

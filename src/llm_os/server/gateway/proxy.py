@@ -20,6 +20,7 @@ from llm_os.server import envelope
 from llm_os.server.gateway.exchange import Exchange, identified
 from llm_os.server.gateway.frames import Frames, error_event, usage_of
 from llm_os.server.gateway.openai import Call
+from llm_os.server.gateway.routes import HOLD
 from llm_os.server.gateway.translation import Translation
 from llm_os.server.gateway.upstream import Upstreams
 from llm_os.server.gateway.wire import SILENT_FOR, Answer, BrokenConnectionError, SilentError
@@ -29,6 +30,8 @@ log = logging.getLogger("llm_os.gateway")
 
 TRIES = 2
 """Replicas that may break off in answering a request: it may be the request that kills them."""
+STALLED = 60.0
+"""Seconds in which a caller must take what was written for it."""
 AGAIN = 1.0
 """Seconds after which a replica that cannot be reached is tried again, while there is no other."""
 _EVENTS = "text/event-stream"
@@ -81,24 +84,29 @@ class Proxy:
             DeadlineError: no byte came before the exchange's deadline.
         """
         avoid: set[str] = set()
-        broke = 0
+        broke, fresh = 0, False
+        gives_up: float | None = None
         while True:
             route = await ready()
             exchange.tries += 1
             endpoint = self._upstreams.choose(route.endpoints, avoid)
             with self._upstreams.busy(endpoint):
                 try:
-                    answer, first, frames = await self._in_time(endpoint, path, call, exchange)
+                    answer, first, frames = await self._in_time(endpoint, path, call, exchange, fresh=fresh)
                 except BrokenConnectionError as broken:
                     log.warning("%s: replica %s broke off: %s", exchange.request_id, endpoint.attempt, broken)
-                    if broken.stale:
+                    if broken.stale and not fresh:
+                        fresh = True
                         continue
                     broke += broken.sent
-                    if broke == TRIES or self._clock() >= exchange.until:
-                        raise _gone(route) if exchange.deadline is None else _late() from broken
+                    if broke == TRIES:
+                        raise _gone(route) from broken
                     avoid.add(endpoint.attempt)
                     if all(one.attempt in avoid for one in route.endpoints):  # there is no elsewhere yet
-                        await self._news(min(AGAIN, exchange.until - self._clock()))
+                        gives_up = gives_up or self._gives_up(exchange)
+                        if (left := gives_up - self._clock()) <= 0:
+                            raise _gone(route) if exchange.deadline is None else _late() from broken
+                        await self._news(min(AGAIN, left))
                         avoid.clear()
                     continue
                 try:
@@ -106,27 +114,32 @@ class Proxy:
                 finally:
                     answer.close()
 
+    def _gives_up(self, exchange: Exchange) -> float:
+        """When a request that no replica can be reached for waits no more."""
+        return self._clock() + HOLD if exchange.deadline is None else exchange.deadline
+
     async def _in_time(
-        self, endpoint: Endpoint, path: str, call: Call, exchange: Exchange
+        self, endpoint: Endpoint, path: str, call: Call, exchange: Exchange, *, fresh: bool
     ) -> tuple[Answer, bytes, Frames | None]:
         if exchange.deadline is None:
-            return await self._begin(endpoint, path, call, exchange)
+            return await self._begin(endpoint, path, call, exchange, fresh=fresh)
         try:
             async with asyncio.timeout(self._left(exchange)) as limit:
-                return await self._begin(endpoint, path, call, exchange)
+                return await self._begin(endpoint, path, call, exchange, fresh=fresh)
         except TimeoutError as late:
             if limit.expired():
                 raise _late() from late
             raise
 
     async def _begin(
-        self, endpoint: Endpoint, path: str, call: Call, exchange: Exchange
+        self, endpoint: Endpoint, path: str, call: Call, exchange: Exchange, *, fresh: bool
     ) -> tuple[Answer, bytes, Frames | None]:
         """The replica's answer with its first events, or the whole of it when it is no stream."""
         mark = f"x-request-id: {exchange.request_id}\r\n".encode()
         answer: Answer | None = None
         try:
-            answer = await self._upstreams.pool(endpoint).post(path, call.body, mark)
+            exchange.sent = True
+            answer = await self._upstreams.pool(endpoint).post(path, call.body, mark, fresh=fresh)
             if answer.status == 200 and answer.content_type == _EVENTS:
                 frames = Frames(hides_usage=call.hides_usage)
                 first = b""
@@ -143,6 +156,8 @@ class Proxy:
         except BaseException as error:
             if answer is not None:
                 answer.close()
+            if isinstance(error, BrokenConnectionError):
+                exchange.sent = error.sent and not error.stale
             if isinstance(error, SilentError):
                 raise UnavailableError(
                     f"The replica {endpoint.attempt} said nothing for {SILENT_FOR:.0f} s.",
@@ -172,19 +187,18 @@ class Proxy:
         try:
             await response.prepare(request)
             self._count(exchange, frames)
-            await response.write(tell(first))
+            await _told(request, response, tell(first))
             async with asyncio.timeout(self._left(exchange)):
                 async for events in _rest(answer, frames):
                     self._count(exchange, frames)
-                    await response.write(tell(events))
+                    await _told(request, response, tell(events))
             if not frames.done and not frames.failed:
                 exchange.broken = True
                 await response.write(
                     _last_words(_cut("The replica broke off in the middle of the answer."), translation)
                 )
                 response.force_close()
-            await response.write_eof()
-        except ConnectionResetError:
+        except (ConnectionResetError, StalledError):
             exchange.status = _HUNG_UP  # the caller left; closing the answer ends the engine's work
         except TimeoutError:
             await response.write(_last_words(DeadlineError(_LATE, hint="What came so far is whole."), translation))
@@ -208,6 +222,24 @@ class Proxy:
     def _left(self, exchange: Exchange) -> float | None:
         """Seconds until the deadline."""
         return None if exchange.deadline is None else max(0.0, exchange.deadline - self._clock())
+
+
+class StalledError(Exception):
+    """The caller reads no more."""
+
+
+async def _told(request: web.Request, response: web.StreamResponse, events: bytes) -> None:
+    """Write events. Raises StalledError for a caller who does not read: its slot is others', too."""
+    transport = request.transport
+    if transport is None or not transport.get_write_buffer_size():
+        await response.write(events)
+        return
+    try:
+        async with asyncio.timeout(STALLED):
+            await response.write(events)
+    except TimeoutError as error:
+        transport.abort()
+        raise StalledError from error
 
 
 def _gone(route: Route) -> LLMOSError:

@@ -81,20 +81,38 @@ class Quotas:
         now, quota = self._clock(), entry.quota
         account = self._account(entry, now)
         if quota.concurrent is not None and account.running >= quota.concurrent:
-            raise _exceeded(entry, "concurrent", quota.concurrent, f"{quota.concurrent} requests at once", 1)
-        for name, bucket, amount in (
-            ("requests_per_minute", account.requests, 1.0),
-            ("tokens_per_minute", account.tokens, estimate),
-        ):
-            if bucket is not None and (seconds := bucket.wait(amount, now)) > 0:
-                limit = int(bucket.most)
-                raise _exceeded(entry, name, limit, f"{limit} {name.split('_')[0]} a minute", math.ceil(seconds))
+            raise QuotaExceededError(
+                f"The key '{entry.name or entry.id}' may have {quota.concurrent} requests at once, and has them.",
+                hint="Try again when one of them has ended.",
+                details={"retry_after": 1, "quota": "concurrent", "limit": quota.concurrent},
+            )
+        self._refuse(entry, account, estimate, now)
         if account.requests is not None:
             account.requests.take(1.0, now)
         if account.tokens is not None:
             account.tokens.take(estimate, now)
         account.running += 1
         return Use(account, estimate)
+
+    @staticmethod
+    def _refuse(entry: KeyEntry, account: _Account, estimate: float, now: float) -> None:
+        """Raises QuotaExceededError for the limit that would hold it back the longest."""
+        waits = [
+            (bucket.wait(amount, now), name, int(bucket.most))
+            for name, bucket, amount in (
+                ("requests_per_minute", account.requests, 1.0),
+                ("tokens_per_minute", account.tokens, estimate),
+            )
+            if bucket is not None
+        ]
+        wait, name, limit = max(waits, default=(0.0, "", 0))
+        if wait > 0:
+            seconds = max(1, math.ceil(wait))
+            raise QuotaExceededError(
+                f"The key '{entry.name or entry.id}' may have {limit} {name.split('_')[0]} a minute, and has them.",
+                hint=f"Try again in {seconds} s, or ask for a key with a larger quota.",
+                details={"retry_after": seconds, "quota": name, "limit": limit},
+            )
 
     def _account(self, entry: KeyEntry, now: float) -> _Account:
         found = self._accounts.get(entry.id)
@@ -116,12 +134,3 @@ def _fitted(bucket: Bucket | None, most: int | None, now: float) -> Bucket | Non
     if bucket is None or bucket.most != most:
         return Bucket(float(most), float(most), now)
     return bucket
-
-
-def _exceeded(entry: KeyEntry, what: str, limit: int, words: str, seconds: int) -> QuotaExceededError:
-    seconds = max(1, seconds)
-    return QuotaExceededError(
-        f"The key '{entry.name or entry.id}' may have {words}, and has them.",
-        hint=f"Try again in {seconds} s, or ask for a key with a larger quota.",
-        details={"retry_after": seconds, "quota": what, "limit": limit},
-    )

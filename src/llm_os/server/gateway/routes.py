@@ -33,8 +33,8 @@ WATCH_EVERY = 0.2
 """Seconds between two looks at the file."""
 HOLD = 120.0
 """Seconds that a request without a deadline waits for a deployment that has no ready replica."""
-MOST_HELD = 256
-"""Requests that wait so for one deployment."""
+MOST_HELD = 128
+"""Requests of a tenant that wait so for one deployment."""
 
 SERVED_BY = {
     "text-generation": "/v1/chat/completions",
@@ -62,7 +62,9 @@ class Routes:
         self.table = RoutingTable(version=0)
         self.keys: Mapping[str, KeyEntry] = {}
         self._news = asyncio.Event()
-        self._held: Counter[str] = Counter()
+        self._held: Counter[tuple[str, str]] = Counter()
+        self.listeners: list[Callable[[RoutingTable], None]] = []
+        """Called with every new table."""
 
     def refresh(self) -> bool:
         """Read the file if it changed. True when a new table came into force."""
@@ -87,6 +89,8 @@ class Routes:
         log.info("routing table %d: %d routes", self.table.version, len(self.table.routes))
         self._news.set()
         self._news = asyncio.Event()
+        for listener in self.listeners:
+            listener(self.table)
         return True
 
     async def watch(self) -> None:
@@ -101,11 +105,11 @@ class Routes:
             async with asyncio.timeout(seconds):
                 await self._news.wait()
 
-    async def ready(self, find: Callable[[], Route], clock: Callable[[], float], until: float) -> Route:
-        """The route that `find` finds, held until it has a ready replica, at most until `until` on `clock`.
+    async def held(self, find: Callable[[], Route], tenant: str, clock: Callable[[], float], until: float) -> Route:
+        """The route that `find` finds, when it has a ready replica; waits for that until `until` on `clock`.
 
         Raises:
-            OverloadedError: many requests wait for it already.
+            OverloadedError: many requests of this tenant wait for it already.
             UnavailableError: it did not become ready, or is no longer served (retryable).
             Anything that `find` raises at first.
         """
@@ -113,35 +117,42 @@ class Routes:
         if route.endpoints:
             return route
         name = route.deployment
-        if self._held[name] >= MOST_HELD:
+        if self._held[name, tenant] >= MOST_HELD:
             raise OverloadedError(
                 f"{MOST_HELD} requests wait for '{name}', which has no ready replica.",
                 hint=f"Try again in a moment; 'llm-os why {name}' says what it waits for.",
                 details={"param": "model", "retry_after": 5},
             )
-        self._held[name] += 1
+        self._held[name, tenant] += 1
         try:
-            return await self._held_until(find, name, clock, until)
+            return await self.ready(find, name, clock, until)
         finally:
-            self._held[name] -= 1
+            self._held[name, tenant] -= 1
+            if not self._held[name, tenant]:
+                del self._held[name, tenant]
 
-    async def _held_until(
-        self, find: Callable[[], Route], name: str, clock: Callable[[], float], until: float
-    ) -> Route:
-        while (left := until - clock()) > 0:
-            await self.news(left)
+    async def ready(self, find: Callable[[], Route], name: str, clock: Callable[[], float], until: float) -> Route:
+        """As `held`, for a request that was let in.
+
+        Raises UnavailableError: there is no replica, or it is no longer served.
+        """
+        while True:
             try:
-                if (route := find()).endpoints:
-                    return route
-            except NotFoundError as gone:
+                route = find()
+            except LLMOSError as gone:
                 raise UnavailableError(
-                    f"The deployment '{name}' ended before it was ready.", hint=f"'llm-os why {name}' says why."
+                    f"The deployment '{name}' ended before it answered.", hint=f"'llm-os why {name}' says why."
                 ) from gone
-        raise UnavailableError(
-            f"The deployment '{name}' has no ready replica now.",
-            hint=f"Try again in a moment; 'llm-os why {name}' says what it waits for.",
-            details={"param": "model", "retry_after": 1},
-        )
+            if route.endpoints:
+                return route
+            left = until - clock()
+            if left <= 0:
+                raise UnavailableError(
+                    f"The deployment '{name}' has no ready replica now.",
+                    hint=f"Try again in a moment; 'llm-os why {name}' says what it waits for.",
+                    details={"param": "model", "retry_after": 1},
+                )
+            await self.news(left)
 
 
 def visible(table: RoutingTable, entry: KeyEntry) -> list[Route]:

@@ -103,11 +103,15 @@ class Answer:
 
     def head(self, status: int, content_type: str) -> None:
         """The head is there."""
+        if self._begun:
+            return  # a second answer, which nobody asked for
         self.status, self.content_type, self._begun = status, content_type, True
         self._wake()
 
     def feed(self, part: bytes) -> bool:
         """A part of the body is there; False when enough waits to be read."""
+        if self._complete:
+            return True
         self._parts.append(part)
         self._size += len(part)
         self._wake()
@@ -138,14 +142,14 @@ class Connection(asyncio.Protocol):
         self._parser: httptools.HttpResponseParser | None = None
         self._answer: Answer | None = None
         self._type = ""
-        self._paused = self._keep = False
+        self._paused = self._keep = self._sized = False
         self.lost = False
 
     def ask(self, request: bytes) -> Answer:
         """Send a whole request."""
         assert self._transport is not None  # noqa: S101 - connected before it is in a pool
         self._parser = httptools.HttpResponseParser(self)
-        self._type = ""
+        self._type, self._sized = "", False
         self._answer = Answer(self)
         self._transport.write(request)
         return self._answer
@@ -191,11 +195,16 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, error: Exception | None) -> None:
         self.lost = True
         self._pool.forget(self)
-        if self._answer is not None:
+        if self._answer is not None and self._answer.status and not self._sized and error is None:
+            self._answer.end()  # a body without a length ends with its connection
+        elif self._answer is not None:
             self._answer.fail(f"the connection ended{f': {error}' if error else ''}")
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        if name.lower() == b"content-type":
+        field = name.lower()
+        if field in (b"content-length", b"transfer-encoding"):
+            self._sized = True
+        elif field == b"content-type":
             self._type = value.split(b";")[0].strip().lower().decode("latin-1")
 
     def on_headers_complete(self) -> None:
@@ -227,18 +236,19 @@ class Pool:
         self._idle: deque[Connection] = deque()
         self._all: set[Connection] = set()
 
-    async def post(self, target: str, body: bytes, headers: bytes = b"") -> Answer:
+    async def post(self, target: str, body: bytes, headers: bytes = b"", *, fresh: bool = False) -> Answer:
         """Ask; the answer's head is there when this returns.
 
         Args:
             target: the path.
             headers: further lines of the head, each with its end.
+            fresh: not on a connection that was idle.
 
         Raises:
             BrokenConnectionError: the replica is not there, or went away.
             SilentError: it does not answer.
         """
-        reused = bool(self._idle)
+        reused = bool(self._idle) and not fresh
         connection = self._idle.pop() if reused else await self._connected()
         head = (
             f"POST {target} HTTP/1.1\r\nhost: replica\r\ncontent-type: application/json\r\n"

@@ -20,11 +20,9 @@ from llm_os.drivers.engine import Engine
 from llm_os.spec.artifacts import ArtifactFacts
 from llm_os.spec.attempts import EXIT_STOPPED
 from llm_os.spec.resources import Capacity
+from llm_os.testing.conformance.abilities import ABILITIES, CHAT, COMPLETIONS, QUESTION, chat_body
 from llm_os.testing.engine_bed import Served
 
-CHAT = "/v1/chat/completions"
-COMPLETIONS = "/v1/completions"
-QUESTION = [{"role": "user", "content": "What is the capital of France?"}]
 LONG = [{"role": "user", "content": "Write a very long story about the sea and the sailors who love it."}]
 
 Pure = Callable[[Engine, ArtifactFacts], None]
@@ -135,18 +133,14 @@ CLASSIFIER_CHECKS: tuple[Check, ...] = (
 )
 
 
-def _chat(**more: Any) -> dict[str, Any]:
-    return {"model": "served", "messages": QUESTION, "temperature": 0, "max_tokens": 24} | more
-
-
 async def _text(served: Served, **more: Any) -> str:
-    status, body = await served.post(CHAT, _chat(**more))
+    status, body = await served.post(CHAT, chat_body(**more))
     assert status == 200, body
     return str(body["choices"][0]["message"]["content"])
 
 
 async def a_chat_is_answered_and_counted(served: Served) -> None:
-    status, body = await served.post(CHAT, _chat())
+    status, body = await served.post(CHAT, chat_body())
     assert status == 200, body
     assert body["object"] == "chat.completion"
     assert body["choices"][0]["message"]["content"]
@@ -157,7 +151,7 @@ async def a_chat_is_answered_and_counted(served: Served) -> None:
 
 async def a_stream_says_the_same_as_the_whole(served: Served) -> None:
     whole = await _text(served)
-    body = _chat(stream=True, stream_options={"include_usage": True})
+    body = chat_body(stream=True, stream_options={"include_usage": True})
     events = [event async for event in served.events(CHAT, body)]
     assert events[-1] == "[DONE]"
     assert events[-2]["choices"] == []
@@ -171,7 +165,7 @@ async def a_stream_says_the_same_as_the_whole(served: Served) -> None:
 
 async def max_tokens_cuts_and_says_length(served: Served) -> None:
     for name in ("max_tokens", "max_completion_tokens"):
-        body = {key: value for key, value in _chat().items() if key != "max_tokens"}
+        body = {key: value for key, value in chat_body().items() if key != "max_tokens"}
         status, answer = await served.post(CHAT, body | {name: 2})
         assert status == 200, answer
         assert answer["choices"][0]["finish_reason"] == "length"
@@ -181,7 +175,7 @@ async def max_tokens_cuts_and_says_length(served: Served) -> None:
 async def a_stop_text_ends_the_answer_before_it(served: Served) -> None:
     whole = await _text(served)
     word = whole.split()[2]
-    status, answer = await served.post(CHAT, _chat(stop=[word]))
+    status, answer = await served.post(CHAT, chat_body(stop=[word]))
     assert status == 200, answer
     assert answer["choices"][0]["message"]["content"] == whole[: whole.index(word)]
     assert answer["choices"][0]["finish_reason"] == "stop"
@@ -198,22 +192,22 @@ async def a_tiny_temperature_is_greedy(served: Served) -> None:
 
 
 async def an_unknown_parameter_is_refused_by_name(served: Served) -> None:
-    status, body = await served.post(COMPLETIONS, {"model": "served", "prompt": "x", "logprobs": 0})
-    assert (status, body["error"]["param"]) == (400, "logprobs")
-    status, body = await served.post(CHAT, _chat(best_of=3))
+    status, body = await served.post(COMPLETIONS, {"model": "served", "prompt": "x", "echo": True})
+    assert (status, body["error"]["param"]) == (400, "echo")
+    status, body = await served.post(CHAT, chat_body(best_of=3))
     assert (status, body["error"]["param"]) == (400, "best_of")
     assert "engine" in body["error"]["message"]
 
 
 async def eight_chats_at_once_are_all_answered(served: Served) -> None:
-    answers = await asyncio.gather(*(served.post(CHAT, _chat(max_tokens=8)) for _ in range(8)))
+    answers = await asyncio.gather(*(served.post(CHAT, chat_body(max_tokens=8)) for _ in range(8)))
     texts = {body["choices"][0]["message"]["content"] for _, body in answers}
     assert all(status == 200 for status, _ in answers)
     assert all(texts)
 
 
 async def a_caller_who_leaves_stops_the_work(served: Served) -> None:
-    events = served.events(CHAT, _chat(messages=LONG, max_tokens=4000, stream=True))
+    events = served.events(CHAT, chat_body(messages=LONG, max_tokens=4000, stream=True))
     await anext(events)
     await events.aclose()
     for _ in range(200):
@@ -257,7 +251,7 @@ async def tokens_are_told_and_turned_back(served: Served) -> None:
     assert status == 200, back
     assert text in back["prompt"]
     _, chat = await served.post("/tokenize", {"model": "served", "messages": QUESTION})
-    _, answer = await served.post(CHAT, _chat(max_tokens=1))
+    _, answer = await served.post(CHAT, chat_body(max_tokens=1))
     assert chat["count"] == answer["usage"]["prompt_tokens"]
     asked = {"model": "served", "prompt": told["tokens"], "temperature": 0, "max_tokens": 2}
     _, from_ids = await served.post(COMPLETIONS, asked)
@@ -288,6 +282,7 @@ CHAT_CHECKS: tuple[Check, ...] = (
     a_seed_repeats_the_answer,
     a_tiny_temperature_is_greedy,
     an_unknown_parameter_is_refused_by_name,
+    *ABILITIES,
     eight_chats_at_once_are_all_answered,
     a_prompt_is_gone_on_with_as_it_is,
     several_prompts_are_answered_in_their_order,

@@ -10,7 +10,7 @@ from llm_os.errors import DeadlineError, OverloadedError, QuotaExceededError
 from llm_os.server.gateway.admission import WAITING, Admission, Asker
 from llm_os.server.gateway.quotas import Quotas
 from llm_os.spec.quotas import Priority, Quota
-from llm_os.spec.routing import Endpoint, KeyEntry, Route
+from llm_os.spec.routing import Endpoint, KeyEntry, Route, RoutingTable
 
 
 def a_route(name: str = "chat", replicas: int = 1) -> Route:
@@ -89,9 +89,9 @@ async def test_tenants_take_turns_and_urgent_requests_go_first() -> None:
         "now": Asker("a", estimate=10, priority=Priority.INTERACTIVE),
     }.items():
         await desk.ask(name, asker)
-    for name in ("first", "now", "b1", "a1", "a2"):
+    for name in ("first", "now", "a1", "b1", "a2"):
         await desk.end(name)
-    assert desk.begun == ["first", "now", "b1", "a1", "a2"]
+    assert desk.begun == ["first", "now", "a1", "b1", "a2"]
 
 
 async def test_what_a_request_took_counts_and_not_what_was_guessed() -> None:
@@ -103,6 +103,39 @@ async def test_what_a_request_took_counts_and_not_what_was_guessed() -> None:
     for name in ("a1", "b1", "b2", "a2"):
         await desk.end(name)
     assert desk.begun == ["a1", "b1", "b2", "a2"]
+
+
+async def test_a_caller_who_leaves_while_another_ends_disturbs_nobody() -> None:
+    desk = Desk()
+    await desk.ask("first")
+    await desk.ask("left")
+    await desk.ask("next")
+    desk.tasks["left"].cancel()  # its turn is cancelled at once, its place is given up when it runs
+    desk.ends["first"].set()
+    await asyncio.gather(desk.tasks["first"], desk.tasks["left"], return_exceptions=True)
+    assert desk.tasks["first"].exception() is None
+    await desk.rest()
+    assert desk.begun == ["first", "next"]
+    await desk.end("next")
+    async with desk.admission.slot(a_route(), Asker()):
+        pass
+
+
+async def test_one_tenant_does_not_fill_the_queue_for_all() -> None:
+    desk = Desk()
+    await desk.ask("first")
+    for number in range(WAITING):
+        await desk.ask(f"loud{number}", Asker("loud", estimate=10))
+    await desk.ask("quiet", Asker("quiet", estimate=10))
+    shed = desk.tasks[f"loud{WAITING - 1}"]
+    assert isinstance(shed.exception(), OverloadedError)
+    assert desk.admission.waiting("chat") == WAITING
+    await desk.end("first")
+    for name in ("loud0", "quiet"):
+        await desk.end(name)
+    assert desk.begun[:3] == ["first", "loud0", "quiet"]
+    for number in range(1, WAITING - 1):
+        await desk.end(f"loud{number}")
 
 
 async def test_a_deadline_ends_the_wait() -> None:
@@ -156,9 +189,9 @@ async def test_more_replicas_take_in_those_who_wait() -> None:
     desk = Desk()
     await desk.ask("one")
     await desk.ask("two")
-    async with desk.admission.slot(a_route(replicas=3), Asker()):
-        await desk.rest()
-        assert desk.begun == ["one", "two"]
+    desk.admission.changed(RoutingTable(version=2, routes=(a_route(replicas=3), a_route("other"))))
+    await desk.rest()
+    assert desk.begun == ["one", "two"]
     for name in ("one", "two"):
         await desk.end(name)
     desk.admission.forget(set())
@@ -205,6 +238,13 @@ def test_a_request_larger_than_a_whole_minute_passes_when_nothing_else_was_used(
     quotas, entry = Quotas(lambda: now[0]), a_key(tokens_per_minute=100)
     quotas.admit(entry, 5000).settle(5000, now[0])
     assert refused(quotas, entry, 5000)["retry_after"] == 3000
+
+
+def test_the_longest_wait_is_told() -> None:
+    quotas, entry = Quotas(lambda: 0.0), a_key(requests_per_minute=60, tokens_per_minute=60)
+    for _ in range(60):
+        quotas.admit(entry, 1)
+    assert refused(quotas, entry, 50) == {"retry_after": 50, "quota": "tokens_per_minute", "limit": 60}
 
 
 def test_requests_at_once() -> None:

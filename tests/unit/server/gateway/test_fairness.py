@@ -7,17 +7,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llm_os.server.gateway.fairness import PATIENCE, FairQueue
+from llm_os.server.gateway.fairness import EVERY, PATIENCE, FairQueue, Place, place_of
 from llm_os.spec.quotas import Priority
 
 STANDARD = Priority.STANDARD
+A, B, LATE = (place_of(name, STANDARD) for name in ("a", "b", "late"))
 
 
 def filled(queue: FairQueue[str], *items: tuple[str, Priority, float]) -> None:
     """Items named after their tenant and place."""
     for number, (tenant, priority, since) in enumerate(items):
-        queue.enter(tenant)
-        queue.push(tenant, priority, f"{tenant}{number}", since)
+        queue.enter(place_of(tenant, priority))
+        queue.push(place_of(tenant, priority), f"{tenant}{number}", since)
 
 
 def test_the_tenant_served_least_is_next_and_its_requests_keep_their_order() -> None:
@@ -26,7 +27,7 @@ def test_the_tenant_served_least_is_next_and_its_requests_keep_their_order() -> 
     order = []
     while len(queue):
         order.append(queue.pop(4))
-        queue.begin(order[-1][0], 10)
+        queue.begin(place_of(order[-1][0], STANDARD), 10)
     assert order == ["a0", "b3", "a1", "a2"]
 
 
@@ -34,32 +35,55 @@ def test_classes_go_before_shares_but_nobody_waits_for_ever() -> None:
     queue: FairQueue[str] = FairQueue()
     filled(queue, ("a", Priority.BATCH, 0), ("b", Priority.INTERACTIVE, 1), ("c", STANDARD, 0.5))
     assert [queue.pop(2), queue.pop(2), queue.pop(2)] == ["b1", "c2", "a0"]
-    filled(queue, ("a", Priority.BATCH, 0), ("b", Priority.INTERACTIVE, 2 * PATIENCE))
-    assert queue.pop(2 * PATIENCE) == "a0"
+    filled(queue, ("a", Priority.BATCH, 0), *(("b", Priority.INTERACTIVE, PATIENCE),) * 8)
+    order = [queue.pop(PATIENCE) for _ in range(9)]
+    assert order.index("a0") < EVERY  # one turn of four is for those who have waited long
+    assert order[-1] == "b8"
 
 
 def test_who_was_away_saves_no_turns_up() -> None:
     queue: FairQueue[str] = FairQueue()
-    queue.enter("a")
+    queue.enter(A)
     for _ in range(10):
-        queue.begin("a", 100)
-    queue.enter("late")
-    assert queue.counter("late") == 900  # where the one served last began
-    queue.leave("late")
+        queue.begin(A, 100)
+    queue.enter(LATE)
+    assert queue.counter(LATE) == 900  # where the one served last began
+    queue.leave(LATE)
     for _ in range(10):
-        queue.begin("a", 100)
-    queue.enter("late")
-    assert queue.counter("late") == 1900
+        queue.begin(A, 100)
+    queue.enter(LATE)
+    assert queue.counter(LATE) == 1900
+
+
+def test_what_was_served_in_one_class_makes_nobody_wait_in_another() -> None:
+    queue: FairQueue[str] = FairQueue()
+    urgent = place_of("a", Priority.INTERACTIVE)
+    queue.enter(urgent)
+    queue.begin(urgent, 10**6)
+    queue.begin(urgent, 1)
+    filled(queue, ("b", STANDARD, 0), ("c", STANDARD, 1))
+    assert queue.counter(place_of("c", STANDARD)) == 0
 
 
 def test_a_caller_who_leaves_is_taken_out() -> None:
     queue: FairQueue[str] = FairQueue()
     filled(queue, ("a", STANDARD, 0), ("b", STANDARD, 1))
-    assert queue.discard("a", STANDARD, queue._lines[1, "a"][0].item)
-    assert not queue.discard("a", STANDARD, "never there")
+    assert queue.discard(A, queue._lines[A][0].item)
+    assert not queue.discard(A, "never there")
     assert (len(queue), queue.pop(2)) == (1, "b1")
     with pytest.raises(IndexError):
         queue.pop(2)
+
+
+def test_a_full_queue_makes_room_for_whoever_has_less_in_it() -> None:
+    queue: FairQueue[str] = FairQueue()
+    filled(queue, *(("a", STANDARD, number) for number in range(3)))
+    assert queue.shed(A) is None
+    assert queue.shed(place_of("b", Priority.BATCH)) is None
+    assert queue.shed(B) == "a2"
+    filled(queue, ("b", STANDARD, 5))
+    assert queue.shed(B) is None  # one of two against one: nobody gains
+    assert queue.shed(place_of("b", Priority.INTERACTIVE)) == "a1"
 
 
 @dataclass(slots=True)
@@ -74,24 +98,28 @@ class Run:
     def play(self, costs: list[tuple[float, float]]) -> float:
         """Serve requests of (estimate, true cost); the widest gap of what was served, by share."""
         for number, (estimate, cost) in enumerate(costs):
-            self.queue.enter(str(number % 2))
-            self.queue.push(str(number % 2), STANDARD, (number % 2, estimate, cost), 0.0)
+            self.queue.enter(self._place(number % 2))
+            self.queue.push(self._place(number % 2), (number % 2, estimate, cost), 0.0)
         running: list[tuple[float, int, int, float, float]] = []
         now, widest, count = 0.0, 0.0, 0
         while self._both_wait():
             while len(running) < self.slots and self._both_wait():
                 tenant, estimate, cost = self.queue.pop(now)
-                self.queue.begin(str(tenant), estimate / self.shares[tenant])
+                self.queue.begin(self._place(tenant), estimate / self.shares[tenant])
                 heapq.heappush(running, (now + cost, count, tenant, estimate, cost))
                 count += 1
             now, _, tenant, estimate, cost = heapq.heappop(running)
-            self.queue.settle(str(tenant), (cost - estimate) / self.shares[tenant])
+            self.queue.settle(self._place(tenant), (cost - estimate) / self.shares[tenant])
             self.served[tenant] += cost / self.shares[tenant]
             widest = max(widest, abs(self.served[0] - self.served[1]))
         return widest
 
     def _both_wait(self) -> bool:
-        return {place[1] for place in self.queue._lines} == {"0", "1"}
+        return len(self.queue._lines) == 2
+
+    @staticmethod
+    def _place(tenant: int) -> Place:
+        return place_of(str(tenant), STANDARD)
 
 
 @given(
@@ -115,11 +143,15 @@ def test_long_runs_are_served_by_their_shares() -> None:
 
 def test_accounts_of_those_who_are_gone_are_forgotten() -> None:
     queue: FairQueue[str] = FairQueue()
+    queue.enter(A)  # so that it is never empty
     for number in range(1000):
-        queue.enter(str(number))
-        queue.begin(str(number), 5)
-        queue.leave(str(number))
-    queue.enter("steady")
-    queue.begin("steady", 10)
-    queue.begin("steady", 10)  # now nobody who is gone has had more
-    assert set(queue._tenants) == {"steady"}
+        one = place_of(str(number), STANDARD)
+        queue.enter(one)
+        queue.begin(one, 5)
+        queue.leave(one)
+    queue.begin(A, 10)
+    queue.begin(A, 10)  # now nobody who is gone has had more
+    assert set(queue._accounts) == {A}
+    queue.leave(A)
+    assert not queue._accounts
+    assert not queue._floors

@@ -45,6 +45,14 @@ def test_counts_and_forgets_what_is_served_no_more(tmp_path: Path) -> None:
     assert [file.name for file in tmp_path.iterdir()] == ["usage.json"]
 
 
+def test_who_waits_for_a_deployment_wants_it_and_is_not_counted_twice(tmp_path: Path) -> None:
+    metering = Metering(tmp_path / "usage.json", lambda: 5.0, lambda: a_table("chat"))
+    with metering.waiting("chat"):
+        metering.flush()
+        seen = written(tmp_path).deployments["chat"]
+        assert (seen.in_flight, seen.requests, seen.last_request_at) == (1, 0, 5.0)
+
+
 def test_a_full_disk_stops_no_request(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     folder = tmp_path / "not-there"
     metering = Metering(folder / "usage.json", lambda: 1.0, a_table)
@@ -106,9 +114,12 @@ def test_what_is_gone_is_put_together(tmp_path: Path) -> None:
     metering.flush()
     found = {(one.key, one.deployment): one.requests for one in written(tmp_path).served}
     assert found == {("key-1", "chat"): 1, ("", "chat"): 1, ("", ""): 1}
+    with metering.request("chat"):
+        metering.flush()
     table[0] = RoutingTable(version=0)  # not read yet: nothing is known to be gone
     again = Metering(tmp_path / "usage.json", lambda: 1.0, lambda: table[0])
     again.flush()
+    assert set(written(tmp_path).deployments) == {"chat"}
     assert {(one.key, one.deployment) for one in written(tmp_path).served} == set(found)
 
 

@@ -212,6 +212,22 @@ def test_a_stream_is_always_asked_for_its_counts(sent: Any, options: Any, hidden
     assert call.hides_usage is hidden
 
 
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-32"])
+def test_a_body_in_another_encoding_stays_whole(encoding: str) -> None:
+    value = {"model": "chat", "messages": [{"role": "user", "content": "hi"}], "stream": True}
+    call = openai.chat_call(json.dumps(value).encode(encoding))
+    assert json.loads(call.body) == {**value, "stream_options": {"include_usage": True}}
+
+
+@pytest.mark.parametrize("end", [b"\n\n", b"\r\n\r\n"])
+def test_events_of_every_kind_are_told_apart(end: bytes) -> None:
+    counts = b'data: {"choices": [], "usage": {"prompt_tokens": 3}}' + end[: len(end) // 2] + b"id: 5" + end
+    rest = b'data: {"usage" broken' + end + b": comment" + end + b"data: [DONE]" + end
+    frames = Frames(hides_usage=True)
+    assert frames.feed(counts + rest) == rest
+    assert (frames.usage, frames.done, frames.events) == ({"prompt_tokens": 3}, True, 3)
+
+
 def test_a_whole_answer_is_asked_as_it_is() -> None:
     body = b'{"model": "chat", "prompt": "x", "max_tokens": 9}'
     assert openai.completion_call(body) == openai.Call("chat", False, body, 9)
@@ -229,7 +245,7 @@ async def test_a_request_is_held_until_a_replica_is_ready(tmp_path: Path) -> Non
 
     publish(1, a_route("chat", replicas=0))
     now = asyncio.get_running_loop().time
-    held = asyncio.create_task(table.ready(find, now, now() + 60))
+    held = asyncio.create_task(table.held(find, "lab", now, now() + 60))
     await asyncio.sleep(0)
     publish(2, a_route("chat", replicas=0), a_route("other"))
     await asyncio.sleep(0)
@@ -238,8 +254,8 @@ async def test_a_request_is_held_until_a_replica_is_ready(tmp_path: Path) -> Non
     assert (await held).endpoints
     publish(4, a_route("chat", replicas=0))
     with pytest.raises(UnavailableError, match="no ready replica"):
-        await table.ready(find, now, now() + 0.01)
-    gone = asyncio.create_task(table.ready(find, now, now() + 60))
+        await table.held(find, "lab", now, now() + 0.01)
+    gone = asyncio.create_task(table.held(find, "lab", now, now() + 60))
     await asyncio.sleep(0)
     publish(5)
     with pytest.raises(UnavailableError, match="ended before"):
@@ -250,10 +266,12 @@ async def test_not_too_many_are_held(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(routes, "MOST_HELD", 1)
     table = routes.Routes(tmp_path / "routes.json")
     cold = a_route("chat", replicas=0)
-    one = asyncio.create_task(table.ready(lambda: cold, lambda: 0.0, 1.0))
+    one = asyncio.create_task(table.held(lambda: cold, "lab", lambda: 0.0, 1.0))
     await asyncio.sleep(0)
     with pytest.raises(OverloadedError, match="1 requests wait"):
-        await table.ready(lambda: cold, lambda: 0.0, 1.0)
+        await table.held(lambda: cold, "lab", lambda: 0.0, 1.0)
+    with pytest.raises(UnavailableError):
+        await table.held(lambda: cold, "other", lambda: 1.0, 1.0)
     one.cancel()
 
 

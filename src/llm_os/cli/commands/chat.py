@@ -1,0 +1,69 @@
+"""chat: talk to a deployment that is there, in the terminal."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import click
+
+from llm_os.cli.conversation import Conversation, Message
+from llm_os.cli.link import looking
+from llm_os.cli.render import as_json_option, print_json
+from llm_os.client.gateway import Gateway
+from llm_os.client.transport import place
+from llm_os.errors import ConflictError, InvalidInputError, UnavailableError
+from llm_os.settings import Settings
+from llm_os.spec import api
+from llm_os.spec.deployments import Deployment
+
+CHATS = frozenset({"text-generation", "text2text-generation"})
+
+
+@click.command(epilog='Example: llm-os chat support-bot --system "Be brief."')
+@click.argument("name")
+@click.argument("prompt", required=False)
+@click.option("--system", help="How the model shall behave.")
+@click.option("--temperature", type=click.FloatRange(0, 2), default=0.0, show_default=True, help="0: always the same.")
+@click.option("--max-tokens", type=click.IntRange(1), default=1024, show_default=True)
+@as_json_option
+def chat(name: str, prompt: str | None, system: str | None, temperature: float, max_tokens: int, as_json: bool) -> int:
+    """Chat with a deployment; with a prompt, or one on standard input, ask it once."""
+    gateway, version = _gateway(name)
+    options: dict[str, Any] = {"temperature": temperature, "max_tokens": max_tokens}
+
+    def answer(messages: Sequence[Message]) -> Iterator[str]:
+        return gateway.stream(messages, options)
+
+    conversation = Conversation(answer, system=system)
+    if prompt is None and not sys.stdin.isatty():
+        prompt = sys.stdin.read().strip()
+    if prompt is None:
+        return conversation.talk(f"{name} serves {version}.")
+    if not prompt:
+        raise InvalidInputError("There is nothing to ask.", hint='Give a prompt: llm-os chat NAME "..."')
+    if as_json:
+        messages = [{"role": "system", "content": system}] if system else []
+        messages.append({"role": "user", "content": prompt})
+        print_json({"deployment": name, "version": version, "answer": gateway.chat(messages, options)})
+    else:
+        conversation.say(prompt)
+    return 0
+
+
+def _gateway(name: str) -> tuple[Gateway, str]:
+    """The way to a deployment with the home's own key, and what it serves. Raises what stands in the way."""
+    transport = looking()
+    found = transport.call("GET", place("deployments", name, "deployment"), Deployment)
+    if found.state.ended:
+        raise ConflictError(f"{name} is {found.state.value}.", hint=f"Deploy it again: llm-os deploy {found.version}")
+    if found.task not in CHATS:
+        raise InvalidInputError(f"{name} serves {found.task}, it does not chat.", hint="See `llm-os predict --help`.")
+    url = transport.call("GET", "/v1/status", api.KernelStatus).gateway
+    if url is None:
+        raise UnavailableError("The gateway is not ready.", hint="`llm-os why gateway` says why.")
+    return Gateway(url, Settings().admin_key.read_text(encoding="ascii").strip(), found.spec.name), found.version
+
+
+COMMANDS = {"chat": chat}

@@ -1,0 +1,118 @@
+"""What an engine may do beyond plain answers, as checks; an engine that cannot lists them among its gaps."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import jsonschema
+
+from llm_os.testing.engine_bed import Served
+
+CHAT = "/v1/chat/completions"
+COMPLETIONS = "/v1/completions"
+QUESTION = [{"role": "user", "content": "What is the capital of France?"}]
+
+
+def chat_body(**more: Any) -> dict[str, Any]:
+    """A short question, and what is asked of its answer."""
+    return {"model": "served", "messages": QUESTION, "temperature": 0, "max_tokens": 24} | more
+
+
+async def several_answers_are_numbered_and_their_prompt_counts_once(served: Served) -> None:
+    _, one = await served.post(CHAT, chat_body())
+    status, body = await served.post(CHAT, chat_body(n=3))
+    assert status == 200, body
+    assert [choice["index"] for choice in body["choices"]] == [0, 1, 2]
+    # Not the same to the letter: an engine's arithmetic may depend on the batch, even at temperature 0.
+    begun = one["choices"][0]["message"]["content"].split()[0]
+    assert all(choice["message"]["content"].split()[0] == begun for choice in body["choices"]), body
+    assert body["usage"]["prompt_tokens"] == one["usage"]["prompt_tokens"]
+    assert body["usage"]["completion_tokens"] > 2 * min(3, one["usage"]["completion_tokens"])
+    asked = chat_body(n=2, stream=True, stream_options={"include_usage": True})
+    events = [event async for event in served.events(CHAT, asked)]
+    texts = {0: "", 1: ""}
+    for event in events[:-2]:
+        (choice,) = event["choices"]
+        texts[choice["index"]] += choice["delta"].get("content", "")
+    assert all(text.split()[0] == begun for text in texts.values()), texts
+    assert events[-2]["usage"]["prompt_tokens"] == one["usage"]["prompt_tokens"]
+    status, body = await served.post(CHAT, chat_body(n=0))
+    assert (status, body["error"]["param"]) == (400, "n")
+
+
+async def probabilities_of_tokens_are_told(served: Served) -> None:
+    status, body = await served.post(CHAT, chat_body(logprobs=True, max_tokens=6))
+    assert status == 200, body
+    told = body["choices"][0]["logprobs"]["content"]
+    assert len(told) == body["usage"]["completion_tokens"]
+    assert "".join(one["token"] for one in told).strip() == body["choices"][0]["message"]["content"].strip()
+    assert all(one["logprob"] <= 0 for one in told)
+    assert any(one["logprob"] < 0 for one in told)
+    assert bytes(told[0]["bytes"]).decode() == told[0]["token"]
+    asked = {"model": "served", "prompt": "One, two, three,", "temperature": 0, "max_tokens": 4, "logprobs": 0}
+    status, body = await served.post(COMPLETIONS, asked)
+    assert status == 200, body
+    assert [len(body["choices"][0]["logprobs"][name]) for name in ("tokens", "token_logprobs", "text_offset")] == [
+        4
+    ] * 3
+    events = [event async for event in served.events(CHAT, chat_body(logprobs=True, max_tokens=6, stream=True))]
+    parts = [event["choices"][0].get("logprobs") or {"content": []} for event in events[:-1]]
+    assert [one["token"] for part in parts for one in part["content"]] == [one["token"] for one in told]
+
+
+async def the_likeliest_tokens_are_told(served: Served) -> None:
+    status, body = await served.post(CHAT, chat_body(logprobs=True, top_logprobs=3, max_tokens=4))
+    assert status == 200, body
+    for one in body["choices"][0]["logprobs"]["content"]:
+        tops = one["top_logprobs"]
+        assert len(tops) == 3
+        assert [top["logprob"] for top in tops] == sorted((top["logprob"] for top in tops), reverse=True)
+        assert tops[0]["token"] == one["token"], "at temperature 0 the likeliest is taken"
+        assert abs(tops[0]["logprob"] - one["logprob"]) < 1e-4
+    status, body = await served.post(CHAT, chat_body(top_logprobs=3))
+    assert (status, body["error"]["param"]) == (400, "top_logprobs")
+
+
+SCHEMA = {
+    "type": "object",
+    "properties": {"city": {"type": "string", "enum": ["Paris", "Rome"]}, "large": {"type": "boolean"}},
+    "required": ["city", "large"],
+    "additionalProperties": False,
+}
+
+
+async def an_answer_is_held_to_a_schema(served: Served) -> None:
+    form = {"type": "json_schema", "json_schema": {"name": "answer", "schema": SCHEMA}}
+    for temperature in (0, 1.0):
+        status, body = await served.post(
+            CHAT, chat_body(response_format=form, max_tokens=64, temperature=temperature, seed=3)
+        )
+        assert status == 200, body
+        jsonschema.validate(json.loads(body["choices"][0]["message"]["content"]), SCHEMA)
+    asked = chat_body(response_format=form, max_tokens=64, stream=True)
+    events = [event async for event in served.events(CHAT, asked)]
+    text = "".join(event["choices"][0]["delta"].get("content", "") for event in events[:-1])
+    jsonschema.validate(json.loads(text), SCHEMA)
+
+
+async def a_schema_that_is_none_is_refused(served: Served) -> None:
+    wrong: list[Any] = [
+        {"type": "json_schema"},
+        {"type": "json_schema", "json_schema": {"schema": {"type": "colour"}}},
+        {"type": "poem"},
+        "json",
+    ]
+    for form in wrong:
+        status, body = await served.post(CHAT, chat_body(response_format=form))
+        assert (status, body["error"]["param"]) == (400, "response_format"), form
+
+
+ABILITIES: tuple[Callable[[Served], Awaitable[None]], ...] = (
+    several_answers_are_numbered_and_their_prompt_counts_once,
+    probabilities_of_tokens_are_told,
+    the_likeliest_tokens_are_told,
+    an_answer_is_held_to_a_schema,
+    a_schema_that_is_none_is_refused,
+)

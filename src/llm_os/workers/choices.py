@@ -1,0 +1,58 @@
+"""Several answers to one request, side by side; must not know an engine or the network."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Sequence
+from dataclasses import replace
+from typing import TypeVar
+
+from llm_os.workers.requests import ChatRequest
+
+Item = TypeVar("Item")
+
+
+def choices_of(asked: ChatRequest) -> list[ChatRequest]:
+    """A request for each of its `n` answers; with a seed each has one of its own."""
+    seeds = [None if asked.seed is None else asked.seed + number for number in range(asked.n)]
+    return [replace(asked, n=1, seed=seed) for seed in seeds]
+
+
+async def merged(streams: Sequence[AsyncGenerator[Item, None]]) -> AsyncGenerator[tuple[int, Item], None]:
+    """Items of all streams as they come, each with the number of its stream. Closing it closes them all.
+
+    Raises what the first of them that fails raises.
+    """
+    if len(streams) == 1:
+        try:
+            async for item in streams[0]:
+                yield 0, item
+        finally:
+            await streams[0].aclose()
+        return
+    ready: asyncio.Queue[tuple[int, Item] | None] = asyncio.Queue()
+
+    async def read(number: int) -> None:
+        try:
+            async for item in streams[number]:
+                ready.put_nowait((number, item))
+        finally:
+            await streams[number].aclose()
+            ready.put_nowait(None)  # one has ended
+
+    tasks = [asyncio.create_task(read(number)) for number in range(len(streams))]
+    try:
+        left = len(tasks)
+        while left:
+            come = await ready.get()
+            if come is not None:
+                yield come
+                continue
+            left -= 1
+            for task in tasks:
+                if task.done() and not task.cancelled() and (error := task.exception()) is not None:
+                    raise error
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)

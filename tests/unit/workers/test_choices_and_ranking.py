@@ -1,0 +1,120 @@
+"""Several answers side by side, and the order of documents."""
+
+import asyncio
+import json
+from collections.abc import AsyncGenerator
+from typing import Any
+
+import pytest
+
+from llm_os.errors import InvalidOptionError
+from llm_os.workers.backend import Embedded
+from llm_os.workers.choices import choices_of, merged
+from llm_os.workers.ranking import Rerank, Score
+from llm_os.workers.requests import ChatRequest
+
+
+def test_each_answer_has_a_seed_of_its_own() -> None:
+    assert [one.seed for one in choices_of(ChatRequest(n=3, seed=7))] == [7, 8, 9]
+    assert [(one.seed, one.n) for one in choices_of(ChatRequest(n=2))] == [(None, 1)] * 2
+
+
+class Streams:
+    """Counting generators that tell when they are closed."""
+
+    def __init__(self) -> None:
+        self.closed: list[str] = []
+
+    async def of(self, name: str, items: int, *, fails: bool = False) -> AsyncGenerator[str, None]:
+        try:
+            for number in range(items):
+                await asyncio.sleep(0)
+                yield f"{name}{number}"
+            if fails:
+                raise InvalidOptionError("no more")
+            if items > 99:
+                await asyncio.Event().wait()
+        finally:
+            self.closed.append(name)
+
+
+async def test_items_of_all_streams_come_with_their_number() -> None:
+    streams = Streams()
+    found = [item async for item in merged([streams.of("a", 3), streams.of("b", 1), streams.of("c", 0)])]
+    assert sorted(found) == [(0, "a0"), (0, "a1"), (0, "a2"), (1, "b0")]
+    assert sorted(streams.closed) == ["a", "b", "c"]
+    assert [item async for item in merged([streams.of("d", 2)])] == [(0, "d0"), (0, "d1")]
+
+
+async def test_one_that_fails_ends_the_others() -> None:
+    streams = Streams()
+    with pytest.raises(InvalidOptionError, match="no more"):
+        async for _ in merged([streams.of("a", 2, fails=True), streams.of("b", 100)]):
+            pass
+    assert sorted(streams.closed) == ["a", "b"]
+
+
+@pytest.mark.parametrize("number", [1, 2])
+async def test_closing_closes_them_all(number: int) -> None:
+    streams = Streams()
+    both = merged([streams.of(name, 100) for name in "ab"[:number]])
+    await anext(both)
+    await both.aclose()
+    assert len(streams.closed) == number
+
+
+VECTORS = {"q": (1.0, 0.0), "same": (2.0, 0.0), "apart": (0.0, 1.0), "between": (1.0, 1.0), "none": (0.0, 0.0)}
+
+
+def embedded(texts: list[str]) -> Embedded:
+    return Embedded([VECTORS[text] for text in texts], 9)
+
+
+def rerank(**body: Any) -> dict[str, Any]:
+    asked = Rerank(json.dumps({"model": "m", **body}).encode(), "toy")
+    return asked.answer(embedded(asked.texts), "m")
+
+
+def score(first: Any, second: Any) -> list[float]:
+    asked = Score(json.dumps({"model": "m", "text_1": first, "text_2": second}).encode(), "toy")
+    answer = asked.answer(embedded(asked.texts), "m")
+    assert [one["index"] for one in answer["data"]] == list(range(len(answer["data"])))
+    return [round(one["score"], 3) for one in answer["data"]]
+
+
+def test_the_nearest_document_is_first() -> None:
+    answer = rerank(query="q", documents=["apart", {"text": "same"}, "between", "none"])
+    assert [one["index"] for one in answer["results"]] == [1, 2, 0, 3]
+    assert answer["results"][0] == {"index": 1, "relevance_score": 1.0, "document": {"text": "same"}}
+    assert answer["usage"] == {"prompt_tokens": 9, "total_tokens": 9}
+    few = rerank(query="q", documents=["apart", "same"], top_n=1, return_documents=False)
+    assert few["results"] == [{"index": 1, "relevance_score": 1.0}]
+
+
+def test_pairs_are_scored_in_their_order() -> None:
+    assert score("q", ["same", "between"]) == [1.0, 0.707]
+    assert score(["q", "apart"], ["apart", "apart"]) == [0.0, 1.0]
+
+
+@pytest.mark.parametrize(
+    ("body", "param"),
+    [
+        ({"query": "", "documents": ["a"]}, "query"),
+        ({"query": "q", "documents": []}, "documents"),
+        ({"query": "q", "documents": [{"image": 1}]}, "documents"),
+        ({"query": "q", "documents": ["a"], "top_n": 0}, "top_n"),
+        ({"query": "q", "documents": ["a"], "return_documents": "no"}, "return_documents"),
+        ({"query": "q", "documents": ["a"], "max_chunks": 3}, "max_chunks"),
+    ],
+)
+def test_a_wrong_order_is_refused_by_name(body: dict[str, Any], param: str) -> None:
+    with pytest.raises(InvalidOptionError) as caught:
+        rerank(**body)
+    assert caught.value.details["param"] == param
+
+
+@pytest.mark.parametrize(("first", "second", "param"), [(["a", "b"], ["c"], "text_1"), ("a", 3, "text_2")])
+def test_a_wrong_pair_is_refused_by_name(first: Any, second: Any, param: str) -> None:
+    with pytest.raises(InvalidOptionError) as caught:
+        score(first, second)
+    assert caught.value.details["param"] == param
