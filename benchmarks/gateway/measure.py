@@ -64,7 +64,7 @@ HEADERS = {"authorization": f"Bearer {SECRET}", "content-type": "application/jso
 
 async def answer(request: web.Request) -> web.StreamResponse:
     """The replica: no work at all."""
-    if b'"stream": true' not in await request.read():
+    if not json.loads(await request.read()).get("stream"):
         return web.Response(body=WHOLE, content_type="application/json")
     response = web.StreamResponse(headers={"content-type": "text/event-stream"})
     await response.prepare(request)
@@ -137,7 +137,8 @@ async def load(target: str, stream: bool, at_once: int, requests: int) -> dict[s
                     text = await response.read()
                 took.append((time.perf_counter() - before) * 1000)
                 assert response.status == 200, text
-                assert not stream or text.endswith(b"[DONE]\n\n"), text[-100:]
+                assert not stream or text.count(b"word ") == EVENTS, text[-100:]
+                assert not stream or text.rstrip().endswith(b"[DONE]"), text[-100:]
 
         begun = time.perf_counter()
         await asyncio.gather(*(worker() for _ in range(at_once)))
@@ -192,7 +193,7 @@ async def measure(rounds: int, requests: int, peers: Sequence[str], python: str)
             for name in peers:
                 place = Path(folder) / name
                 place.mkdir()
-                process, targets[name] = await begun(name, place, python, replica)
+                process, targets[name] = await begun(name, place, python, replica, socket)
                 processes.append(process)
             for target in targets.values():
                 await loaded(target, False, 8, 100)  # once unmeasured: connections, caches
@@ -201,7 +202,7 @@ async def measure(rounds: int, requests: int, peers: Sequence[str], python: str)
                 for case, (stream, at_once) in CASES.items():
                     first = number % len(paths)
                     for path in paths[first:] + paths[:first]:
-                        many = requests // 10 if path == "litellm" else requests
+                        many = max(200, requests // 5) if path == "litellm" else requests
                         seen[case][path].append(await loaded(targets[path], stream, at_once, many))
             assert bed.process is not None
             resident = psutil.Process(bed.process.pid).memory_info().rss

@@ -1,4 +1,6 @@
-"""Other ways to a replica, each started as its makers say, before a replica on a TCP port. Imports nothing of ours.
+"""Other ways to a replica, each started as its makers say, before a replica. Imports nothing of ours.
+
+nginx asks the replica over its Unix socket, as the gateway does; the others know TCP alone.
 
     nginx          apt-get install nginx; one worker, kept-alive connections, no buffering
     vllm-router    pip install vllm-router; round robin
@@ -26,7 +28,7 @@ events {{ worker_connections 1024; }}
 http {{
   access_log off; client_body_temp_path {folder}/body; proxy_temp_path {folder}/proxy; fastcgi_temp_path {folder}/f;
   uwsgi_temp_path {folder}/u; scgi_temp_path {folder}/s;
-  upstream replica {{ server 127.0.0.1:{replica}; keepalive 64; }}
+  upstream replica {{ server unix:{unix}; keepalive 64; }}
   server {{
     listen 127.0.0.1:{port}; keepalive_requests 1000000;
     location / {{
@@ -41,19 +43,19 @@ LITELLM = """model_list:
 """
 
 
-def nginx(folder: Path, python: str, replica: int, port: int) -> list[str]:
-    del python
-    (folder / "nginx.conf").write_text(NGINX.format(folder=folder, replica=replica, port=port))
+def nginx(folder: Path, python: str, replica: int, port: int, unix: str) -> list[str]:
+    del python, replica
+    (folder / "nginx.conf").write_text(NGINX.format(folder=folder, unix=unix, port=port))
     return ["nginx", "-c", str(folder / "nginx.conf"), "-p", str(folder), "-e", str(folder / "error.log")]
 
 
-def vllm_router(folder: Path, python: str, replica: int, port: int) -> list[str]:
-    del folder
+def vllm_router(folder: Path, python: str, replica: int, port: int, unix: str) -> list[str]:
+    del folder, unix
     return _router(python, "vllm_router.launch_router", replica, port, "round_robin")
 
 
-def sglang_router(folder: Path, python: str, replica: int, port: int) -> list[str]:
-    del folder
+def sglang_router(folder: Path, python: str, replica: int, port: int, unix: str) -> list[str]:
+    del folder, unix
     return _router(python, "sglang_router.launch_router", replica, port, "cache_aware")
 
 
@@ -64,13 +66,14 @@ def _router(python: str, module: str, replica: int, port: int, policy: str) -> l
     ]
 
 
-def litellm(folder: Path, python: str, replica: int, port: int) -> list[str]:
+def litellm(folder: Path, python: str, replica: int, port: int, unix: str) -> list[str]:
+    del unix
     (folder / "litellm.yaml").write_text(LITELLM.format(replica=replica))
     command = str(Path(python).with_name("litellm"))
     return [command, "--config", str(folder / "litellm.yaml"), "--host", "127.0.0.1", "--port", str(port)]
 
 
-PEERS: dict[str, Callable[[Path, str, int, int], list[str]]] = {
+PEERS: dict[str, Callable[[Path, str, int, int, str], list[str]]] = {
     "nginx": nginx,
     "vllm-router": vllm_router,
     "sglang-router": sglang_router,
@@ -84,12 +87,14 @@ def free_port() -> int:
         return int(one.getsockname()[1])
 
 
-async def begun(name: str, folder: Path, python: str, replica: int) -> tuple[asyncio.subprocess.Process, str]:
+async def begun(
+    name: str, folder: Path, python: str, replica: int, unix: str
+) -> tuple[asyncio.subprocess.Process, str]:
     """The peer's process and its address, once it answers a chat. Raises SystemExit with its last words."""
     port = free_port()
     log = folder / f"{name}.log"
     with log.open("wb") as out:
-        command = PEERS[name](folder, python, replica, port)
+        command = PEERS[name](folder, python, replica, port, unix)
         process = await asyncio.create_subprocess_exec(*command, stdout=out, stderr=out)
     url = f"http://127.0.0.1:{port}"
     until = asyncio.get_running_loop().time() + READY_WITHIN

@@ -243,3 +243,22 @@ async def ask_metrics(bed: GatewayBed) -> tuple[int, str, Any]:
     headers = {"authorization": f"Bearer {MONITOR}"}
     async with aiohttp.ClientSession() as session, session.get(bed.url + "/metrics", headers=headers) as answer:
         return answer.status, await answer.text(), answer.headers
+
+
+async def test_a_conversation_goes_on_where_it_was_read(started: MakeBed, tmp_path: Path) -> None:
+    replicas = [ScriptedReplica(tmp_path / f"{name}.sock") for name in "abc"]
+    for replica in replicas:
+        await replica.start()
+    bed = await started(a_route("chat", *replicas))
+    said = {name: [{"role": "user", "content": f"{name} asks about something long. " * 30}] for name in "stuvwx"}
+    for turn in range(4):
+        for name, messages in said.items():
+            messages.append({"role": "user", "content": f"and then, {name}, {turn}? " * 10})
+            assert (await ask(bed, body={"model": "chat", "messages": messages}))[0] == 200
+    places: dict[str, set[int]] = {name: set() for name in said}
+    for number, replica in enumerate(replicas):
+        for body in replica.seen:
+            places[body["messages"][0]["content"][0]].add(number)
+        await replica.close()
+    assert all(len(where) == 1 for where in places.values()), places
+    assert {number for where in places.values() for number in where} == {0, 1, 2}

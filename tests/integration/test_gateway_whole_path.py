@@ -1,5 +1,6 @@
 """Kernel, launcher, engine worker and gateway as real processes: requests go on whatever else dies."""
 
+import contextlib
 import json
 import os
 import signal
@@ -8,6 +9,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import aiohttp
+import psutil
 import pytest
 
 from llm_os.testing.home_bed import Callers, Home
@@ -117,3 +119,27 @@ async def test_an_idle_deployment_ends_but_not_while_it_is_asked(home: Home) -> 
                 return answer.status in {401, 404}
 
         await home.until(refused)
+
+
+async def test_after_a_kill_of_everything_the_same_deployments_come_back(home: Home) -> None:
+    await home.load("toy", "ToyForSequenceClassification")
+    for name in ("mood", "tone"):
+        url, key = await home.deploy(name, "toy")
+    await home.kill_kernel()
+    killed = 0
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if process.environ().get("LLM_OS_HOME") == str(home.settings.home):
+                process.kill()  # stubs, workers, gateway: as a reboot leaves them, without a last word
+                killed += 1
+    assert killed >= 6
+    await home.start()
+    for name in ("mood", "tone"):
+        await home.until_state(name, "ready")
+    url = (await home.get("/v1/status"))["gateway"].removesuffix("/v1")
+    callers = Callers(url, key, "tone")
+    try:
+        await callers.until_more(20)  # by the key that was given out before
+    finally:
+        await callers.close()
+    assert set(callers.statuses) == {200}

@@ -107,10 +107,17 @@ def shown(pieces: Iterator[str]) -> str:
     from rich.live import Live
     from rich.markdown import Markdown
 
-    with Live(console=Console(), refresh_per_second=12, vertical_overflow="visible") as live:
-        for piece in pieces:
-            answer += piece
-            live.update(Markdown(answer))
+    console = Console()
+    # While it comes, as much as the screen holds; when it has ended or was stopped, all of it, once.
+    with Live(console=console, refresh_per_second=12, vertical_overflow="ellipsis", transient=True) as live:
+        try:
+            for piece in pieces:
+                answer += piece
+                live.update(Markdown(answer))
+        finally:
+            live.update("")
+            live.stop()
+            console.print(Markdown(answer))
     return answer
 
 

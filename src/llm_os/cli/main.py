@@ -32,6 +32,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "deploy": ("serve", "Serve a model, to stay."),
     "chat": ("chat", "Chat with a deployment."),
     "stop": ("serve", "End a deployment."),
+    "service": ("service", "Keep the kernel up, by systemd."),
     "keys": ("keys", "Make, list and revoke keys; see what was served."),
 }
 

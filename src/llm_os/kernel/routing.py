@@ -61,6 +61,9 @@ def routing_table(tx: Connection, version: int, admin_sha256: str | None) -> Rou
                 task=row.deployment.task,
                 engine=row.deployment.engine,
                 endpoints=tuple(Endpoint(attempt=a.id, url=str(a.endpoint)) for a in ready),
+                cache_tokens=tokens
+                if isinstance(tokens := row.deployment.spec.options.get("cache_tokens"), int)
+                else None,
                 created_at=row.deployment.created_at,
             )
         )

@@ -23,6 +23,8 @@ class Route(Record):
     engine: str
     endpoints: tuple[Endpoint, ...] = ()
     """Ready replicas only."""
+    cache_tokens: int | None = None
+    """Tokens that the cache of a replica holds; None where the engine does not say."""
     created_at: float
 
 

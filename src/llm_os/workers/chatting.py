@@ -33,6 +33,7 @@ class ChatBackend(Backend):
         self._context = context
         self._most = most
         self._running = 0
+        self._texts: dict[int, str] = {}
 
     @abstractmethod
     def template(self, messages: Sequence[Mapping[str, str]]) -> list[int]:
@@ -89,9 +90,15 @@ class ChatBackend(Backend):
     def _scores(self, new: Tokens) -> tuple[TokenScore, ...]:
         tops = new.tops or ((),) * len(new.ids)
         return tuple(
-            TokenScore(self.decode([one]), logprob, tuple((self.decode([other]), x) for other, x in top))
+            TokenScore(self._text(one), logprob, tuple((self._text(other), x) for other, x in top))
             for one, logprob, top in zip(new.ids, new.logprobs, tops, strict=True)
         )
+
+    def _text(self, token: int) -> str:
+        """Text of a token by itself."""
+        if (found := self._texts.get(token)) is None:
+            found = self._texts[token] = self.decode([token])
+        return found
 
     async def _ids(self, request: ChatRequest) -> list[int]:
         if isinstance(request.prompt, tuple):

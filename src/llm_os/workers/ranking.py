@@ -5,7 +5,6 @@ The shapes are those of Cohere and Jina (`/v1/rerank`) and of vLLM (`/v1/score`)
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -38,8 +37,7 @@ class Rerank:
 
     def answer(self, found: Embedded, model: str) -> dict[str, Any]:
         """Documents, the nearest first."""
-        query, *documents = found.vectors
-        scores = [cosine(query, document) for document in documents]
+        scores = cosines(found.vectors[:1], found.vectors[1:])
         order = sorted(range(len(scores)), key=lambda index: -scores[index])[: self._top]
         results = [
             {
@@ -74,17 +72,20 @@ class Score:
     def answer(self, found: Embedded, model: str) -> dict[str, Any]:
         """A score for each pair, in their order."""
         first, second = found.vectors[: self._first], found.vectors[self._first :]
-        pairs = zip([*first] * (len(second) if self._first == 1 else 1), second, strict=True)
         data = [
-            {"object": "score", "index": index, "score": cosine(one, other)} for index, (one, other) in enumerate(pairs)
+            {"object": "score", "index": index, "score": score} for index, score in enumerate(cosines(first, second))
         ]
         return {"object": "list", "model": model, "data": data, "usage": _usage(found)}
 
 
-def cosine(one: Sequence[float], other: Sequence[float]) -> float:
-    """Of the angle between two vectors; 0 where one of them is nothing."""
-    size = math.hypot(*one) * math.hypot(*other)
-    return math.fsum(a * b for a, b in zip(one, other, strict=True)) / size if size else 0.0
+def cosines(first: Sequence[Sequence[float]], second: Sequence[Sequence[float]]) -> list[float]:
+    """Of the angles between pairs of vectors, the first of which may be one for all; 0 where one of them is nothing."""
+    import numpy
+
+    one, other = numpy.asarray(first, numpy.float64), numpy.asarray(second, numpy.float64)
+    sizes = numpy.linalg.norm(one, axis=1) * numpy.linalg.norm(other, axis=1)
+    products = (one * other).sum(axis=1)
+    return [float(x) for x in numpy.divide(products, sizes, out=numpy.zeros_like(products), where=sizes > 0)]
 
 
 def _usage(found: Embedded) -> dict[str, int]:

@@ -15,6 +15,7 @@ from typing import Any
 
 from llm_os.errors import InvalidInputError, InvalidOptionError, LLMOSError
 from llm_os.spec.base import half_characters
+from llm_os.workers.schemas import vetted
 
 MOST_STOPS = 8
 MOST_TEXTS = 4096
@@ -22,6 +23,10 @@ MOST_CHOICES = 16
 """Answers to one prompt (`n`)."""
 MOST_LOGPROBS = 20
 """Alternatives to a token that are told."""
+MOST_TOLD = 250_000
+"""Probabilities in an answer."""
+LONG_ANSWER = 8192
+"""Tokens that an answer may have where the request sets no bound."""
 NEUTRAL: Mapping[str, tuple[Any, ...]] = {
     "frequency_penalty": (0, 0.0),
     "presence_penalty": (0, 0.0),
@@ -139,7 +144,18 @@ def chat_request(body: bytes, engine: str, follows: frozenset[str] = frozenset()
         if value.get("top_logprobs"):
             raise wrong("top_logprobs", "'top_logprobs' needs 'logprobs': true.", "Send both.")
         return asked
-    return replace(asked, logprobs=_integer(value, "top_logprobs", least=0, most=MOST_LOGPROBS) or 0)
+    asked = replace(asked, logprobs=_integer(value, "top_logprobs", least=0, most=MOST_LOGPROBS) or 0)
+    _told_within(asked, 1)
+    return asked
+
+
+def _told_within(asked: ChatRequest, prompts: int) -> None:
+    """Refuse an answer whose probabilities would fill the memory. Raises InvalidOptionError."""
+    if asked.logprobs is None:
+        return
+    told = asked.n * prompts * (asked.max_tokens or LONG_ANSWER) * (1 + asked.logprobs)
+    if told > MOST_TOLD:
+        raise wrong("logprobs", f"Up to {told} probabilities would be told, {MOST_TOLD} at most.", "Set 'max_tokens'.")
 
 
 def completion_request(body: bytes, engine: str, follows: frozenset[str] = frozenset()) -> tuple[ChatRequest, ...]:
@@ -150,11 +166,15 @@ def completion_request(body: bytes, engine: str, follows: frozenset[str] = froze
     if value.get("logprobs") is not False:
         asked = replace(asked, logprobs=_integer(value, "logprobs", least=0, most=MOST_LOGPROBS))
     if asked.logprobs and "top_logprobs" not in follows:
-        raise _unfollowed("top_logprobs", engine, "It tells the probability of the token itself: 'logprobs': 0.")
+        hint = "It tells the probability of the token itself: 'logprobs': 0. The engine torch tells others."
+        raise wrong("logprobs", f"The engine {engine} tells no other tokens' probabilities.", hint)
     asked = asked if asked.max_tokens is not None else replace(asked, max_tokens=COMPLETION)
     prompts = _prompts(value.get("prompt"))
     if asked.stream and len(prompts) > 1:
         raise wrong("prompt", f"A stream answers one prompt, these are {len(prompts)}.", "Leave 'stream' out.")
+    if asked.n * len(prompts) > MOST_PROMPTS:
+        raise wrong("n", f"{asked.n} answers to {len(prompts)} prompts are over {MOST_PROMPTS}.", "Ask in parts.")
+    _told_within(asked, len(prompts))
     return tuple(replace(asked, prompt=prompt) for prompt in prompts)
 
 
@@ -198,7 +218,9 @@ def _fair(penalty: float) -> bool:
 
 def _schema(value: Mapping[str, Any]) -> str | None:
     """What `response_format` holds the answer to, as JSON Schema. Raises InvalidOptionError."""
-    given = value.get("response_format") or {"type": "text"}
+    given = value.get("response_format")
+    if given is None:
+        return None
     kind = given.get("type") if isinstance(given, dict) else None
     if kind == "text":
         return None
@@ -212,16 +234,7 @@ def _schema(value: Mapping[str, Any]) -> str | None:
             "'response_format' must be text, json_object, or json_schema with a schema.",
             'Send {"type": "json_schema", "json_schema": {"name": "answer", "schema": {"type": "object", ...}}}.',
         )
-    import jsonschema
-
-    try:
-        jsonschema.Draft202012Validator.check_schema(schema)
-    except jsonschema.SchemaError as error:
-        place = "/".join(str(part) for part in error.absolute_path) or "its top"
-        raise wrong(
-            "response_format", f"The JSON Schema is not valid at {place}: {error.message}", "Mend it there."
-        ) from error
-    return json.dumps(schema)
+    return vetted(schema)
 
 
 def _prompts(given: Any) -> list[str | tuple[int, ...]]:

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import logging
+from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from dataclasses import asdict, replace
 from typing import Any
@@ -222,14 +223,25 @@ def _event(body: Any) -> bytes:
 
 
 async def _stopped_at(pieces: AsyncGenerator[Piece, None], asked: ChatRequest) -> AsyncGenerator[Piece, None]:
-    """The pieces up to the first stop text. A piece that says nothing is not passed on, but for the first."""
+    """The pieces up to the first stop text. A piece that says nothing is not passed on, but for the first.
+
+    Probabilities go with the text that they belong to: those of a text that is held back, or dropped, do not go first.
+    """
     stops, first = StopTexts(asked.stop), True
+    waiting: deque[TokenScore] = deque()
+    said = scored = 0
     try:
         async for piece in pieces:
             text = stops.feed(piece.text, last=piece.finish is not None)
             finish = "stop" if stops.stopped is not None else piece.finish
-            if text or finish or first or piece.scores:
-                yield replace(piece, text=text, finish=finish, stop=stops.stopped)
+            said += len(text)
+            waiting.extend(piece.scores)
+            ready: list[TokenScore] = []
+            while waiting and (scored < said or (finish and stops.stopped is None)):
+                scored += len(waiting[0].text)
+                ready.append(waiting.popleft())
+            if text or finish or first or ready:
+                yield replace(piece, text=text, finish=finish, stop=stops.stopped, scores=tuple(ready))
             first = False
             if finish:
                 return

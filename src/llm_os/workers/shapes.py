@@ -10,6 +10,7 @@ from itertools import accumulate
 from typing import Any
 
 from llm_os.workers.backend import Piece
+from llm_os.workers.texts import UNFINISHED
 
 
 class Shape(ABC):
@@ -27,21 +28,21 @@ class Shape(ABC):
         self._head = {"id": f"{self.prefix}-{uuid.uuid4().hex}", "created": int(time.time()), "model": model}
 
     @abstractmethod
-    def choice(self, piece: Piece) -> Mapping[str, Any]:
+    def choice(self, piece: Piece, index: int) -> Mapping[str, Any]:
         """What a choice of a whole answer holds of its text."""
 
     @abstractmethod
-    def part(self, piece: Piece, *, first: bool) -> Mapping[str, Any]:
+    def part(self, piece: Piece, index: int, *, first: bool) -> Mapping[str, Any]:
         """What a choice of an event holds of a new text."""
 
     def whole(self, answers: Sequence[Piece], n: int) -> dict[str, Any]:
         """The answers to prompts, `n` to each, each as one piece."""
-        choices = [{"index": index, **self.choice(piece), **_end(piece)} for index, piece in enumerate(answers)]
+        choices = [{"index": index, **self.choice(piece, index), **_end(piece)} for index, piece in enumerate(answers)]
         return {**self._head, "object": self.whole_kind, "choices": choices, "usage": usage_of(answers, n)}
 
     def event(self, piece: Piece, index: int, *, first: bool, usage: bool) -> dict[str, Any]:
         """One event; with usage asked for, those before the last hold `usage: null`."""
-        choice = {"index": index, **self.part(piece, first=first), **_end(piece)}
+        choice = {"index": index, **self.part(piece, index, first=first), **_end(piece)}
         extra = {"usage": None} if usage else {}
         return {**self._head, "object": self.part_kind, "choices": [choice], **extra}
 
@@ -53,10 +54,10 @@ class Shape(ABC):
 class Chat(Shape):
     whole_kind, part_kind, prefix = "chat.completion", "chat.completion.chunk", "chatcmpl"
 
-    def choice(self, piece: Piece) -> Mapping[str, Any]:
+    def choice(self, piece: Piece, index: int) -> Mapping[str, Any]:
         return {"message": {"role": "assistant", "content": piece.text}, **self._told(piece)}
 
-    def part(self, piece: Piece, *, first: bool) -> Mapping[str, Any]:
+    def part(self, piece: Piece, index: int, *, first: bool) -> Mapping[str, Any]:
         content = {"content": piece.text} if piece.text or first else {}
         return {"delta": {"role": "assistant", **content} if first else content, **self._told(piece)}
 
@@ -73,25 +74,32 @@ class Chat(Shape):
 class Completion(Shape):
     whole_kind, part_kind, prefix = "text_completion", "text_completion", "cmpl"
 
-    def choice(self, piece: Piece) -> Mapping[str, Any]:
+    def __init__(self, model: str) -> None:
+        super().__init__(model)
+        self._offsets: dict[int, int] = {}
+
+    def choice(self, piece: Piece, index: int) -> Mapping[str, Any]:
         if not piece.scores:
             return {"text": piece.text, "logprobs": None}
+        offset = self._offsets.get(index, 0)
         texts = [one.text for one in piece.scores]
         ends = list(accumulate(map(len, texts)))
         told = {
             "tokens": texts,
             "token_logprobs": [one.logprob for one in piece.scores],
-            "top_logprobs": [dict(one.top) for one in piece.scores],
-            "text_offset": [0, *ends[:-1]],
+            "top_logprobs": [dict(reversed(one.top)) for one in piece.scores],  # of equal texts the likeliest
+            "text_offset": [offset, *(offset + end for end in ends[:-1])],
         }
+        self._offsets[index] = offset + ends[-1]
         return {"text": piece.text, "logprobs": told}
 
-    def part(self, piece: Piece, *, first: bool) -> Mapping[str, Any]:
-        return self.choice(piece)
+    def part(self, piece: Piece, index: int, *, first: bool) -> Mapping[str, Any]:
+        return self.choice(piece, index)
 
 
 def _token(text: str, logprob: float) -> dict[str, Any]:
-    return {"token": text, "logprob": logprob, "bytes": list(text.encode())}
+    # A part of a character has no text of its own, and its bytes are not known here.
+    return {"token": text, "logprob": logprob, "bytes": None if UNFINISHED in text else list(text.encode())}
 
 
 def _end(piece: Piece) -> dict[str, str | None]:

@@ -8,10 +8,12 @@ from typing import Any
 import pytest
 
 from llm_os.errors import InvalidOptionError
-from llm_os.workers.backend import Embedded
+from llm_os.workers.backend import Embedded, Piece, TokenScore
 from llm_os.workers.choices import choices_of, merged
 from llm_os.workers.ranking import Rerank, Score
 from llm_os.workers.requests import ChatRequest
+from llm_os.workers.server import _stopped_at
+from llm_os.workers.shapes import Chat, Completion
 
 
 def test_each_answer_has_a_seed_of_its_own() -> None:
@@ -61,6 +63,40 @@ async def test_closing_closes_them_all(number: int) -> None:
     await anext(both)
     await both.aclose()
     assert len(streams.closed) == number
+
+
+def scored(*texts: str, finish: str | None = None) -> Piece:
+    return Piece("".join(texts), 3, 1, finish, scores=tuple(TokenScore(text, -1.0) for text in texts))
+
+
+async def cut(stop: tuple[str, ...], *pieces: Piece) -> list[Piece]:
+    async def all_of_them() -> AsyncGenerator[Piece, None]:
+        for piece in pieces:
+            yield piece
+
+    return [piece async for piece in _stopped_at(all_of_them(), ChatRequest(stop=stop))]
+
+
+async def test_probabilities_go_with_the_text_that_they_belong_to() -> None:
+    found = await cut(("END",), scored("one ", "E"), scored("ND", " never"), scored("more", finish="stop"))
+    assert "".join(piece.text for piece in found) == "one "
+    assert [score.text for piece in found for score in piece.scores] == ["one "]
+    assert found[-1].finish == "stop"
+    whole = await cut((), scored("one "), scored(""), scored("two", "", finish="length"))
+    assert [score.text for piece in whole for score in piece.scores] == ["one ", "", "two", ""]
+
+
+def test_offsets_of_a_streamed_completion_go_on() -> None:
+    shape = Completion("m")
+    first = shape.event(scored("ab", "c"), 0, first=True, usage=False)["choices"][0]["logprobs"]
+    second = shape.event(scored("de"), 0, first=False, usage=False)["choices"][0]["logprobs"]
+    other = shape.event(scored("x"), 1, first=True, usage=False)["choices"][0]["logprobs"]
+    assert (first["text_offset"], second["text_offset"], other["text_offset"]) == ([0, 2], [3], [0])
+
+
+def test_bytes_that_are_not_known_are_not_made_up() -> None:
+    part = Chat("m").event(scored("\ufffd", "é"), 0, first=True, usage=False)["choices"][0]["logprobs"]["content"]
+    assert [one["bytes"] for one in part] == [None, [195, 169]]
 
 
 VECTORS = {"q": (1.0, 0.0), "same": (2.0, 0.0), "apart": (0.0, 1.0), "between": (1.0, 1.0), "none": (0.0, 0.0)}

@@ -112,6 +112,8 @@ def test_what_an_engine_follows_reaches_it() -> None:
         ({"logprobs": True, "top_logprobs": 21}, "top_logprobs"),
         ({"frequency_penalty": 3}, "frequency_penalty"),
         ({"response_format": "json"}, "response_format"),
+        ({"response_format": {}}, "response_format"),
+        ({"logprobs": True, "top_logprobs": 20, "n": 16}, "logprobs"),
         ({"response_format": {"type": "json_schema", "json_schema": {"schema": {"type": 5}}}}, "response_format"),
     ],
 )
@@ -127,6 +129,8 @@ def test_who_does_not_follow_says_who_does() -> None:
     assert "toy does not follow 'response_format'" in caught.value.message
     with pytest.raises(InvalidOptionError, match="engine torch"):
         completion_request(b'{"prompt": "a", "logprobs": 2}', "toy", frozenset({"logprobs"}))
+    with pytest.raises(InvalidOptionError, match="16 answers to 17 prompts"):
+        completion_request(json.dumps({"prompt": ["a"] * 17, "n": 16}).encode(), "toy")
 
 
 def test_an_unknown_parameter_names_the_engine() -> None:

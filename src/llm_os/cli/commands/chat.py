@@ -13,7 +13,7 @@ from llm_os.cli.link import looking
 from llm_os.cli.render import as_json_option, print_json
 from llm_os.client.gateway import Gateway
 from llm_os.client.transport import place
-from llm_os.errors import ConflictError, InvalidInputError, UnavailableError
+from llm_os.errors import AuthenticationError, ConflictError, InvalidInputError, UnavailableError
 from llm_os.settings import Settings
 from llm_os.spec import api
 from llm_os.spec.deployments import Deployment
@@ -39,6 +39,8 @@ def chat(name: str, prompt: str | None, system: str | None, temperature: float, 
     conversation = Conversation(answer, system=system)
     if prompt is None and not sys.stdin.isatty():
         prompt = sys.stdin.read().strip()
+    if prompt is None and as_json:
+        raise InvalidInputError("With --json there must be a prompt.", hint='llm-os chat NAME "..." --json')
     if prompt is None:
         return conversation.talk(f"{name} serves {version}.")
     if not prompt:
@@ -63,7 +65,14 @@ def _gateway(name: str) -> tuple[Gateway, str]:
     url = transport.call("GET", "/v1/status", api.KernelStatus).gateway
     if url is None:
         raise UnavailableError("The gateway is not ready.", hint="`llm-os why gateway` says why.")
-    return Gateway(url, Settings().admin_key.read_text(encoding="ascii").strip(), found.spec.name), found.version
+    path = Settings().admin_key
+    try:
+        key = path.read_text(encoding="ascii").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise AuthenticationError(
+            f"The key of this home cannot be read: {error}.", hint=f"`llm-os doctor` says more of {path}."
+        ) from error
+    return Gateway(url, key, found.spec.name), found.version
 
 
 COMMANDS = {"chat": chat}

@@ -12,6 +12,7 @@ from llm_os.cli.conversation import Conversation, Message
 from llm_os.cli.link import looking
 from llm_os.cli.render import as_json_option, print_json
 from llm_os.client.transport import place
+from llm_os.errors import InvalidInputError
 from llm_os.session import load_model
 from llm_os.spec.deployments import Deployment
 
@@ -52,6 +53,8 @@ def run(model: str, prompt: str | None, max_tokens: int, as_json: bool) -> int:
         else:
             conversation.say(prompt)
         return 0
+    if as_json:
+        raise InvalidInputError("With --json there must be a prompt.", hint='llm-os run MODEL "..." --json')
     return conversation.talk(f"{handle.version}.")
 
 

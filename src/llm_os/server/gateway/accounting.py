@@ -54,7 +54,7 @@ class Accounting:
             return exchange.tokens
         prompt, answer = tokens_of(exchange.usage)
         if prompt or answer:
-            self.estimates.learn(exchange.model, size, prompt, answer)
+            self.estimates.learn(exchange.model, size, prompt, answer, exchange.answers)
         elif exchange.events:
             prompt, answer = self.estimates.prompt(exchange.model, size), exchange.events
         if exchange.first_byte is not None:

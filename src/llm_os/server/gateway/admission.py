@@ -17,6 +17,8 @@ _SMOOTHING = 0.2
 """Weight of the newest duration in the running mean."""
 _LONGEST_WAIT = 30
 """Seconds: nobody is sent away for longer."""
+TOGETHER = 16
+"""Answers to one request that an engine works on at once (`workers.server`)."""
 WAITING = 4
 """So many times what its replicas take at once may wait for a deployment."""
 
@@ -29,6 +31,7 @@ class Asker:
         share: weight of the tenant.
         estimate: tokens of prompt and answer, as far as they can be guessed.
         deadline: monotonic seconds by which the answer must have come; None: no deadline.
+        answers: how many are asked for; an engine works on each, on TOGETHER of a request at once.
     """
 
     tenant: str = "default"
@@ -36,6 +39,12 @@ class Asker:
     priority: Priority = Priority.STANDARD
     estimate: float = 0.0
     deadline: float | None = None
+    answers: int = 1
+
+    @property
+    def weight(self) -> int:
+        """Slots that it takes."""
+        return min(self.answers, TOGETHER)
 
     @property
     def place(self) -> Place:
@@ -133,11 +142,11 @@ class Admission:
         self._pump(line)
 
     def _start(self, line: _Line, asker: Asker) -> None:
-        line.running += 1
+        line.running += asker.weight
         line.queue.begin(asker.place, asker.estimate / asker.share)
 
     def _end(self, line: _Line, asker: Asker, slot: Slot, seconds: float) -> None:
-        line.running -= 1
+        line.running -= asker.weight
         before = seconds if line.duration is None else line.duration
         line.duration = before + _SMOOTHING * (seconds - before)
         if slot.tokens is not None:
@@ -169,7 +178,7 @@ class Admission:
             waited = line.queue.discard(asker.place, ticket)
             turn = ticket.turn
             if not waited and turn.done() and not turn.cancelled() and turn.exception() is None:
-                line.running -= 1  # its turn came in the same moment: the next one has it
+                line.running -= asker.weight  # its turn came in the same moment: the next one has it
                 line.queue.settle(asker.place, -asker.estimate / asker.share)
                 self._pump(line)
             if isinstance(error, TimeoutError):

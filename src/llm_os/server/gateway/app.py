@@ -13,7 +13,14 @@ from typing import Any
 
 from aiohttp import web
 
-from llm_os.errors import AuthenticationError, InvalidInputError, LLMOSError, NotFoundError, TooLargeError
+from llm_os.errors import (
+    AuthenticationError,
+    DeadlineError,
+    InvalidInputError,
+    LLMOSError,
+    NotFoundError,
+    TooLargeError,
+)
 from llm_os.server import envelope, keys
 from llm_os.server.gateway import anthropic, openai, responses, routes
 from llm_os.server.gateway.accounting import Accounting
@@ -159,9 +166,11 @@ class Gateway:
             return route
 
         route = meet(find())
-        estimate = accounting.estimates.guess(route.deployment, size, call.most)
-        asker = Asker(entry.tenant, entry.quota.share, priority, estimate, exchange.deadline)
-        use, tokens = parts.quotas.admit(entry, estimate), 0.0
+        estimate = accounting.estimates.guess(route.deployment, size, call.most, call.answers)
+        exchange.prompt_tokens = accounting.estimates.prompt(route.deployment, size)
+        exchange.answers = call.answers
+        asker = Asker(entry.tenant, entry.quota.share, priority, estimate, exchange.deadline, call.answers)
+        use, tokens, left = parts.quotas.admit(entry, estimate), 0.0, False
         try:
             if not route.endpoints:
                 with accounting.metering.waiting(route.deployment):
@@ -177,14 +186,16 @@ class Gateway:
                     exchange.queued, exchange.count = slot.waited, partial(accounting.served, exchange, size)
                     try:
                         return await parts.proxy.relay(request, ready, path, call, exchange, translation)
+                    except (asyncio.CancelledError, DeadlineError):
+                        left = exchange.sent
+                        raise
                     except EngineAnswerError as answer:
-                        exchange.sent = False
                         if translation is not None:
                             translation.renamed(answer.error)
                         raise
                     finally:
                         # Work without counts is paid by the estimate: who leaves before the end gets no turns for it.
-                        tokens = float(accounting.served(exchange, size)) or (estimate if exchange.sent else 0.0)
+                        tokens = float(accounting.served(exchange, size)) or (estimate if left else 0.0)
                         slot.tokens = tokens
         finally:
             use.settle(tokens, clock())

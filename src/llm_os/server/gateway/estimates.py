@@ -26,22 +26,23 @@ class Estimates:
         """Tokens of a body of so many bytes."""
         return 1 + round(size / self._of(deployment).bytes_per_token)
 
-    def guess(self, deployment: str, size: int, most: int | None) -> float:
+    def guess(self, deployment: str, size: int, most: int | None, answers: int = 1) -> float:
         """Tokens of prompt and answer.
 
         Args:
             size: bytes of the body.
-            most: tokens of the answer at most, where the request says so.
+            most: tokens of an answer at most, where the request says so.
+            answers: how many are asked for.
         """
         answer = self._of(deployment).answer
-        return self.prompt(deployment, size) + (answer if most is None else min(answer, most))
+        return self.prompt(deployment, size) + answers * (answer if most is None else min(answer, most))
 
-    def learn(self, deployment: str, size: int, prompt: int, answer: int) -> None:
-        """An engine reported these tokens for a body of so many bytes."""
+    def learn(self, deployment: str, size: int, prompt: int, answer: int, answers: int = 1) -> None:
+        """An engine reported these tokens for a body of so many bytes, the answers' together."""
         seen = self._seen.setdefault(deployment, _Seen())
         if prompt:
             seen.bytes_per_token += _SMOOTHING * (size / prompt - seen.bytes_per_token)
-        seen.answer += _SMOOTHING * (answer - seen.answer)
+        seen.answer += _SMOOTHING * (answer / answers - seen.answer)
 
     def forget(self, served: set[str]) -> None:
         """Drop what was learnt of deployments that are gone."""

@@ -21,6 +21,10 @@ class Exchange:
     status: int = 0
     deadline: float | None = None
     """By when the whole answer must have come, on the clock of `started`."""
+    prompt_tokens: float = 1.0
+    """As far as they can be guessed."""
+    answers: int = 1
+    """That were asked for."""
     queued: float = 0.0
     """Seconds in the queue."""
     events: int = 0

@@ -52,7 +52,7 @@ async def run(settings: Settings, folder: Path, listening: socket.socket, *, per
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     table = Routes(settings.routes)
     table.refresh()
-    upstreams = Upstreams()
+    upstreams = Upstreams(time.monotonic)
     metering = Metering(settings.usage, time.time, lambda: table.table)
     accounting = Accounting(metering, Metrics(), Estimates(), AccessLog(settings.logs / "gateway-access.log"))
     admission, quotas = Admission(per_replica, time.monotonic), Quotas(time.monotonic)
@@ -102,7 +102,7 @@ async def _forget(upstreams: Upstreams, parts: Parts) -> None:
     while True:
         await asyncio.sleep(_FORGET_EVERY)
         table = parts.routes.table
-        upstreams.forget(endpoint.url for route in table.routes for endpoint in route.endpoints)
+        upstreams.forget(table)
         served = {route.deployment for route in table.routes}
         parts.admission.forget(served)
         parts.accounting.estimates.forget(served)

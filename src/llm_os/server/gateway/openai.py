@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from llm_os.errors import InvalidInputError, InvalidOptionError
 from llm_os.spec.base import half_characters
 from llm_os.spec.routing import Route
+
+_MOST_ANSWERS = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +22,8 @@ class Call:
         most: new tokens at most, where the request says so.
         body: what the engine gets: a stream is always asked for its token counts.
         hides_usage: the caller did not ask for them, so the event that holds them alone is not passed on.
+        value: the body as it was sent.
+        answers: how many are asked for, of all prompts together.
     """
 
     model: str
@@ -26,6 +31,13 @@ class Call:
     body: bytes
     most: int | None = None
     hides_usage: bool = False
+    value: Mapping[str, Any] = field(default_factory=dict, repr=False)
+
+    @property
+    def answers(self) -> int:
+        n, prompts = self.value.get("n"), self.value.get("prompt")
+        several = len(prompts) if isinstance(prompts, list) and prompts and not isinstance(prompts[0], int) else 1
+        return several * (n if isinstance(n, int) and 0 < n <= _MOST_ANSWERS else 1)
 
 
 def _wrong(param: str, message: str, hint: str) -> InvalidOptionError:
@@ -68,13 +80,13 @@ def _call(value: dict[str, Any], body: bytes) -> Call:
     most = most if isinstance(most, int) and most > 0 else None
     options = value.get("stream_options") or {}
     if not stream or not isinstance(options, dict) or options.get("include_usage"):
-        return Call(model, bool(stream), body, most)
+        return Call(model, bool(stream), body, most, value=value)
     plain = body.lstrip()
     if "stream_options" not in value and plain.startswith(b"{") and b"\0" not in plain:  # UTF-8 without a mark
         asking = b'{"stream_options":{"include_usage":true},' + plain[1:]
     else:
         asking = json.dumps({**value, "stream_options": {**options, "include_usage": True}}).encode()
-    return Call(model, True, asking, most, hides_usage=True)
+    return Call(model, True, asking, most, hides_usage=True, value=value)
 
 
 def chat_call(body: bytes) -> Call:

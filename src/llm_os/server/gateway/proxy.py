@@ -20,7 +20,9 @@ from llm_os.server import envelope
 from llm_os.server.gateway.exchange import Exchange, identified
 from llm_os.server.gateway.frames import Frames, error_event, usage_of
 from llm_os.server.gateway.openai import Call
+from llm_os.server.gateway.prefixes import blocks, prompt_of
 from llm_os.server.gateway.routes import HOLD
+from llm_os.server.gateway.spool import tokens_of
 from llm_os.server.gateway.translation import Translation
 from llm_os.server.gateway.upstream import Upstreams
 from llm_os.server.gateway.wire import SILENT_FOR, Answer, BrokenConnectionError, SilentError
@@ -85,12 +87,15 @@ class Proxy:
         """
         avoid: set[str] = set()
         broke, fresh = 0, False
+        names: tuple[int, ...] | None = None
         gives_up: float | None = None
         while True:
             route = await ready()
             exchange.tries += 1
-            endpoint = self._upstreams.choose(route.endpoints, avoid)
-            with self._upstreams.busy(endpoint):
+            if names is None and len(route.endpoints) > 1:
+                names = blocks(prompt_of(call.value))
+            endpoint, choice = self._upstreams.choose(route, names or (), exchange.prompt_tokens, avoid)
+            with self._upstreams.busy(route, endpoint, choice, lambda: tokens_of(exchange.usage)[1]):
                 try:
                     answer, first, frames = await self._in_time(endpoint, path, call, exchange, fresh=fresh)
                 except BrokenConnectionError as broken:

@@ -1,39 +1,61 @@
-"""Connections to replicas, kept alive, and who is least busy; must not know keys or tasks."""
+"""Connections to replicas, kept alive, and which of them is asked; must not know keys or tasks."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 
 from llm_os.errors import UnavailableError
+from llm_os.server.gateway.balance import Balance, Choice
+from llm_os.server.gateway.prefixes import BLOCK, TOKEN, Prefixes
 from llm_os.server.gateway.wire import Pool
-from llm_os.spec.routing import Endpoint
+from llm_os.spec.routing import Endpoint, Route, RoutingTable
 
 _UNIX = "unix:"
+CACHE_TOKENS = 16384
+"""Tokens that the cache of a replica is taken to hold where its engine does not say."""
 
 
 class Upstreams:
-    """One pool for each replica, made at first use."""
+    """One pool for each replica and one balance for each deployment, made at first use.
 
-    def __init__(self) -> None:
+    Args:
+        clock: monotonic seconds.
+    """
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
         self._pools: dict[str, Pool] = {}
+        self._balances: dict[str, Balance] = {}
         self._in_flight: Counter[str] = Counter()
 
-    def choose(self, endpoints: Sequence[Endpoint], avoid: Collection[str] = ()) -> Endpoint:
-        """The replica with the fewest requests in flight; those to avoid (their attempts) only if there is no other."""
-        if len(endpoints) == 1:
-            return endpoints[0]
-        others = [endpoint for endpoint in endpoints if endpoint.attempt not in avoid]
-        return min(others or endpoints, key=lambda endpoint: self._in_flight[endpoint.url])
+    def choose(
+        self, route: Route, names: Sequence[int] = (), tokens: float = 1.0, avoid: Collection[str] = ()
+    ) -> tuple[Endpoint, Choice]:
+        """A replica, by what it has read lately and how busy it is; one to avoid (its attempt) if there is no other.
+
+        Args:
+            names: blocks of the prompt. tokens: of the prompt.
+        """
+        balance = self._balances.get(route.deployment)
+        if balance is None:
+            size = (route.cache_tokens or CACHE_TOKENS) * TOKEN // BLOCK
+            balance = self._balances[route.deployment] = Balance(Prefixes(size), BLOCK / TOKEN)
+        attempts = {endpoint.attempt: endpoint for endpoint in route.endpoints}
+        choice = balance.choose(list(attempts), names, tokens, self._clock(), avoid)
+        return attempts[choice.replica], choice
 
     @contextmanager
-    def busy(self, endpoint: Endpoint) -> Iterator[None]:
-        """Count a request while it runs."""
+    def busy(self, route: Route, endpoint: Endpoint, choice: Choice, answer: Callable[[], float]) -> Iterator[None]:
+        """Count a request while it runs; `answer` are the tokens of its answer, at its end."""
+        balance = self._balances[route.deployment]
+        balance.begin(choice, self._clock())
         self._in_flight[endpoint.url] += 1
         try:
             yield
         finally:
+            balance.end(choice, answer(), self._clock())
             self._in_flight[endpoint.url] -= 1
             if not self._in_flight[endpoint.url]:
                 del self._in_flight[endpoint.url]
@@ -50,10 +72,17 @@ class Upstreams:
             found = self._pools[endpoint.url] = Pool(endpoint.url.removeprefix(_UNIX))
         return found
 
-    def forget(self, served: Iterable[str]) -> None:
-        """Close the pools of replicas that are no longer served and idle; `served` are endpoint URLs."""
-        for url in set(self._pools) - set(served) - set(self._in_flight):
+    def forget(self, table: RoutingTable) -> None:
+        """Drop what is kept of replicas and deployments that are no longer served and idle."""
+        served = {endpoint.url for route in table.routes for endpoint in route.endpoints}
+        for url in set(self._pools) - served - set(self._in_flight):
             self._pools.pop(url).close()
+        replicas = {route.deployment: {one.attempt for one in route.endpoints} for route in table.routes}
+        for name, balance in list(self._balances.items()):
+            if name in replicas:
+                balance.keep(replicas[name])
+            else:
+                del self._balances[name]
 
     def close(self) -> None:
         """Close every connection."""

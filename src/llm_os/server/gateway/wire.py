@@ -17,6 +17,8 @@ CONNECT_WITHIN = 5.0
 """Seconds to connect to a Unix socket: its replica lives or it does not."""
 SILENT_FOR = 600.0
 """Seconds without a byte after which a replica counts as hung; a long prompt on few cores takes minutes."""
+AT_ONCE = 0.5
+"""Seconds in which a connection that was idle breaks if its end had closed it before; later it was something else."""
 _HIGH = 2**18
 """Bytes of an answer that may wait for a slow caller before the replica is made to wait."""
 
@@ -248,7 +250,7 @@ class Pool:
             BrokenConnectionError: the replica is not there, or went away.
             SilentError: it does not answer.
         """
-        reused = bool(self._idle) and not fresh
+        reused, begun = bool(self._idle) and not fresh, asyncio.get_running_loop().time()
         connection = self._idle.pop() if reused else await self._connected()
         head = (
             f"POST {target} HTTP/1.1\r\nhost: replica\r\ncontent-type: application/json\r\n"
@@ -259,7 +261,8 @@ class Pool:
             await answer.begin()
         except BaseException as error:
             answer.close()
-            if reused and isinstance(error, BrokenConnectionError):
+            at_once = asyncio.get_running_loop().time() - begun < AT_ONCE
+            if reused and at_once and isinstance(error, BrokenConnectionError):
                 raise BrokenConnectionError(str(error), stale=True) from error
             raise
         return answer

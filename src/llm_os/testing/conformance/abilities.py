@@ -101,6 +101,8 @@ async def a_schema_that_is_none_is_refused(served: Served) -> None:
     wrong: list[Any] = [
         {"type": "json_schema"},
         {"type": "json_schema", "json_schema": {"schema": {"type": "colour"}}},
+        {"type": "json_schema", "json_schema": {"schema": {"$ref": "#/$defs/missing"}}},
+        {"type": "json_schema", "json_schema": {"schema": {"type": "string", "pattern": "(?=x)"}}},
         {"type": "poem"},
         "json",
     ]

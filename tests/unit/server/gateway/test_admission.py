@@ -138,6 +138,17 @@ async def test_one_tenant_does_not_fill_the_queue_for_all() -> None:
         await desk.end(f"loud{number}")
 
 
+async def test_a_request_for_many_answers_takes_as_many_slots() -> None:
+    desk = Desk(per_replica=8)
+    await desk.ask("many", Asker(answers=256))
+    await desk.ask("next")
+    assert desk.begun == ["many"]
+    await desk.end("many")
+    assert desk.begun == ["many", "next"]
+    await desk.end("next")
+    assert desk.admission._lines["chat"].running == 0
+
+
 async def test_a_deadline_ends_the_wait() -> None:
     desk = Desk()
     await desk.ask("first")

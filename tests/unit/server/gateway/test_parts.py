@@ -152,17 +152,22 @@ def test_usage_of_a_strange_answer_is_nothing(body: bytes) -> None:
 
 
 def test_the_least_busy_replica_is_chosen_and_the_broken_one_avoided() -> None:
-    upstreams = Upstreams()
-    first, second = a_route("chat", replicas=2).endpoints
-    with upstreams.busy(first):
-        assert upstreams.choose((first, second)) == second
-        assert upstreams.choose((first, second), avoid={second.attempt}) == first
-    assert upstreams.choose((first,), avoid={first.attempt}) == first
+    upstreams = Upstreams(lambda: 0.0)
+    route = a_route("chat", replicas=2)
+    first, choice = upstreams.choose(route)
+    with upstreams.busy(route, first, choice, lambda: 5.0):
+        second, _ = upstreams.choose(route)
+        assert second != first
+        assert upstreams.choose(route, avoid={second.attempt})[0] == first
+        alone = a_route("chat")
+        assert upstreams.choose(alone, avoid={alone.endpoints[0].attempt})[0] == alone.endpoints[0]
+        upstreams.forget(RoutingTable(version=1))
+    assert not upstreams._balances
 
 
 def test_an_endpoint_that_is_no_unix_socket_is_refused() -> None:
     with pytest.raises(UnavailableError, match="does not speak"):
-        Upstreams().pool(Endpoint(attempt="a", url="http://127.0.0.1:1"))
+        Upstreams(lambda: 0.0).pool(Endpoint(attempt="a", url="http://127.0.0.1:1"))
 
 
 @pytest.mark.parametrize(
@@ -228,9 +233,22 @@ def test_events_of_every_kind_are_told_apart(end: bytes) -> None:
     assert (frames.usage, frames.done, frames.events) == ({"prompt_tokens": 3}, True, 3)
 
 
+@pytest.mark.parametrize(
+    ("sent", "answers"),
+    [
+        ({"prompt": "x"}, 1),
+        ({"prompt": [1, 2]}, 1),
+        ({"prompt": ["a", "b"], "n": 3}, 6),
+        ({"prompt": "x", "n": "many"}, 1),
+    ],
+)
+def test_answers_are_counted_over_all_prompts(sent: Any, answers: int) -> None:
+    assert openai.completion_call(json.dumps({"model": "m", **sent}).encode()).answers == answers
+
+
 def test_a_whole_answer_is_asked_as_it_is() -> None:
     body = b'{"model": "chat", "prompt": "x", "max_tokens": 9}'
-    assert openai.completion_call(body) == openai.Call("chat", False, body, 9)
+    assert openai.completion_call(body) == openai.Call("chat", False, body, 9, value=json.loads(body))
 
 
 async def test_a_request_is_held_until_a_replica_is_ready(tmp_path: Path) -> None:
@@ -282,6 +300,7 @@ def test_estimates_follow_what_engines_count() -> None:
     for _ in range(200):
         estimates.learn("chat", 300, 100, 40)
     assert abs(estimates.guess("chat", 300, None) - 141) < 2
+    assert abs(estimates.guess("chat", 300, None, 4) - 261) < 4
     estimates.forget(set())
     assert estimates.guess("chat", 400, None) == 101 + 128
 

@@ -1,0 +1,210 @@
+"""What the gateway's choice of a replica saves: its own code on a real trace of conversations, in virtual time.
+
+    python benchmarks/routing/measure.py mooncake_conversation.jsonl [--workers 8] [--blocks 4000] [--speed 6000]
+
+The trace (Mooncake, FAST '25: `FAST25-release/traces/conversation_trace.jsonl`) names the blocks of 512 tokens of every
+prompt. Each worker keeps the blocks that it used last, the ends of prompts go first, and it reads and writes so many
+tokens a second, one request after the other. Peers: round robin, least work under way, and the cost that is often
+written down (work under way plus tokens to read, both in full). The limits are caches that everybody shares: one
+without end, and one of all the workers' blocks.
+Also: the time of a decision with 64 workers, on this machine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import heapq
+import json
+import statistics
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from llm_os.server.gateway import balance
+from llm_os.server.gateway.balance import Balance, Choice
+from llm_os.server.gateway.prefixes import Prefixes
+
+TOKENS = 512
+Request = dict[str, Any]
+
+
+@dataclass(slots=True)
+class Worker:
+    """A cache of blocks, used last first out last, and a queue."""
+
+    size: int
+    held: OrderedDict[int, None] = field(default_factory=OrderedDict)
+    free_at: float = 0.0
+    work: float = 0.0
+    requests: int = 0
+
+    def known(self, names: Sequence[int]) -> int:
+        """Blocks at the beginning that are there."""
+        count = 0
+        for name in names:
+            if name not in self.held:
+                break
+            count += 1
+        return count
+
+    def use(self, names: Sequence[int]) -> None:
+        for name in reversed(names):
+            self.held[name] = None
+            self.held.move_to_end(name)
+        while len(self.held) > self.size:
+            self.held.popitem(last=False)
+
+
+class Ours:
+    """The gateway's code, told what a gateway is told."""
+
+    def __init__(self, workers: int, blocks: int) -> None:
+        self.names = [f"w{number}" for number in range(workers)]
+        self.balance = Balance(Prefixes(blocks), float(TOKENS))
+        self.ends: list[tuple[float, int, Choice, float]] = []
+        self.count = 0
+        self.choice: Choice | None = None
+
+    def choose(self, request: Request, workers: Sequence[Worker], now: float) -> int:
+        while self.ends and self.ends[0][0] <= now:
+            at, _, choice, answer = heapq.heappop(self.ends)
+            self.balance.end(choice, answer, at)
+        self.choice = self.balance.choose(self.names, request["hash_ids"], request["input_length"], now)
+        return self.names.index(self.choice.replica)
+
+    def placed(self, request: Request, worker: int, now: float, ends: float) -> None:
+        assert self.choice is not None
+        self.count += 1
+        self.balance.begin(self.choice, now)
+        heapq.heappush(self.ends, (ends, self.count, self.choice, request["output_length"]))
+
+
+class Plain:
+    """A rule of one line."""
+
+    def __init__(self, rule: Callable[[Request, Sequence[Worker], float, int], int]) -> None:
+        self.rule, self.count = rule, -1
+
+    def choose(self, request: Request, workers: Sequence[Worker], now: float) -> int:
+        self.count += 1
+        return self.rule(request, workers, now, self.count)
+
+    def placed(self, request: Request, worker: int, now: float, ends: float) -> None:
+        """It remembers nothing."""
+
+
+def least(request: Request, workers: Sequence[Worker], now: float, _: int) -> int:
+    return min(range(len(workers)), key=lambda one: max(0.0, workers[one].free_at - now))
+
+
+def full_cost(speed: float) -> Callable[[Request, Sequence[Worker], float, int], int]:
+    def rule(request: Request, workers: Sequence[Worker], now: float, _: int) -> int:
+        return min(
+            range(len(workers)),
+            key=lambda one: (
+                speed * max(0.0, workers[one].free_at - now) - TOKENS * workers[one].known(request["hash_ids"])
+            ),
+        )
+
+    return rule
+
+
+def play(requests: Sequence[Request], router: Ours | Plain, count: int, blocks: int, speed: float) -> dict[str, float]:
+    """Share of prompt tokens that were not read again, how even the work was, and seconds to the first token."""
+    workers = [Worker(blocks) for _ in range(count)]
+    saved, waited = 0.0, []
+    for request in requests:
+        now = request["timestamp"] / 1000
+        number = router.choose(request, workers, now)
+        worker = workers[number]
+        hit = min(TOKENS * worker.known(request["hash_ids"]), request["input_length"])
+        to_read = request["input_length"] - hit
+        saved += hit
+        worker.use(request["hash_ids"])
+        worker.work += to_read + request["output_length"]
+        worker.requests += 1
+        begun = max(now, worker.free_at)
+        waited.append(begun + to_read / speed - now)
+        worker.free_at = begun + (to_read + request["output_length"]) / speed
+        router.placed(request, number, now, worker.free_at)
+    total = sum(request["input_length"] for request in requests)
+    waited.sort()
+    return {
+        "saved": saved / total,
+        "work": max(worker.work for worker in workers) * count / sum(worker.work for worker in workers),
+        "requests": max(worker.requests for worker in workers) * count / len(requests),
+        "first_p50": statistics.median(waited),
+        "first_p99": waited[int(0.99 * len(waited))],
+    }
+
+
+def limit(requests: Sequence[Request], blocks: int) -> float:
+    """What one cache of so many blocks would save that everybody shares."""
+    worker, saved = Worker(blocks), 0.0
+    for request in requests:
+        saved += min(TOKENS * worker.known(request["hash_ids"]), request["input_length"])
+        worker.use(request["hash_ids"])
+    return saved / sum(request["input_length"] for request in requests)
+
+
+def decision(requests: Sequence[Request], workers: int, blocks: int) -> float:
+    """Median microseconds of a choice and its beginning, once the caches are full."""
+    router, took = Ours(workers, blocks), []
+    for request in requests:
+        now = request["timestamp"] / 1000
+        names = request["hash_ids"]
+        before = time.perf_counter()
+        choice = router.balance.choose(router.names, names, request["input_length"], now)
+        router.balance.begin(choice, now)
+        took.append(time.perf_counter() - before)
+        router.balance.end(choice, request["output_length"], now)
+    return statistics.median(took[len(took) // 2 :]) * 1e6
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("trace", type=Path)
+    parser.add_argument("--workers", type=int, default=8)
+    parser.add_argument("--blocks", type=int, default=4000, help="of 512 tokens, in each worker")
+    parser.add_argument("--speed", type=float, default=6000.0, help="tokens a second of a worker, read or written")
+    parser.add_argument("--weights", action="store_true", help="other weights of our own cost too")
+    parser.add_argument("--json", action="store_true")
+    options = parser.parse_args()
+    requests = [json.loads(line) for line in options.trace.read_text().splitlines()]
+    count, blocks, speed = options.workers, options.blocks, options.speed
+    best, shared = limit(requests, 10**9), limit(requests, count * blocks)
+    found = {
+        "round robin": play(requests, Plain(lambda _r, w, _t, n: n % len(w)), count, blocks, speed),
+        "least work": play(requests, Plain(least), count, blocks, speed),
+        "work + tokens to read": play(requests, Plain(full_cost(speed)), count, blocks, speed),
+        "ours": play(requests, Ours(count, blocks), count, blocks, speed),
+    }
+    if options.weights:
+        usual = balance.LATELY, balance.NOW
+        for lately in (0.003, 0.01, 0.03):
+            for now in (0.0, 0.03, 0.1, 0.3, 1.0):
+                balance.LATELY, balance.NOW = lately, now
+                found[f"ours, {lately} and {now}"] = play(requests, Ours(count, blocks), count, blocks, speed)
+        balance.LATELY, balance.NOW = usual
+    micro = decision(requests, 64, blocks)
+    if options.json:
+        print(json.dumps({"limit": best, "one_cache": shared, "decision_us": micro, "routers": found}, indent=1))
+        return
+    print(
+        f"{count} workers of {blocks} blocks, {speed:.0f} tokens/s each; the limit saves {best:.1%} of prompt tokens,"
+    )
+    print(f"  one cache of all these blocks that everybody shares {shared:.1%} ({shared / best:.1%} of the limit)")
+    for name, row in found.items():
+        print(
+            f"  {name:24} saves {row['saved']:6.1%} ({row['saved'] / best:6.1%} of the limit)   max/mean: work "
+            f"{row['work']:.2f}, requests {row['requests']:.2f}   first token p50 {row['first_p50']:.2f} s, "
+            f"p99 {row['first_p99']:.1f} s"
+        )
+    print(f"a decision with 64 workers takes {micro:.0f} microseconds (median, caches full)")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,134 @@
+"""Which JSON Schemas an answer can be held to: what grammars can say, and small enough to be made into one at once.
+
+A grammar is compiled in the thread that serves all answers, and one that cannot be compiled would end them all. So what
+is not known to compile, or would be left out of the grammar without a word, is refused here by name.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from llm_os.errors import InvalidOptionError
+
+MOST_BYTES = 64 * 2**10
+MOST_NODES = 2000
+"""Schemas inside a schema."""
+DEEPEST = 32
+MOST_TIMES = 1000
+"""Repetitions that a bound or a pattern may ask for."""
+LONGEST_PATTERN = 500
+
+SAID = frozenset(
+    {"title", "description", "default", "examples", "$schema", "$id", "$comment", "deprecated", "readOnly"}
+)
+"""Keywords that hold an answer to nothing."""
+ONE = frozenset({"items", "additionalProperties"})
+"""Keywords whose value is a schema; a truth value means any or none."""
+MANY = frozenset({"anyOf", "oneOf", "allOf", "prefixItems"})
+NAMED = frozenset({"properties", "$defs", "definitions"})
+COUNTS = frozenset({"minLength", "maxLength", "minItems", "maxItems"})
+PLAIN = frozenset(
+    {
+        *("type", "required", "enum", "const", "format", "pattern", "$ref"),
+        *("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"),
+    }
+)
+KNOWN = SAID | ONE | MANY | NAMED | COUNTS | PLAIN
+_REPEATED = re.compile(r"\{(\d*),?(\d*)\}")
+
+
+def vetted(schema: Mapping[str, Any]) -> str:
+    """The schema as JSON. Raises InvalidOptionError that names the place of what it cannot be held to."""
+    try:
+        text = json.dumps(schema, allow_nan=False)
+    except (ValueError, RecursionError) as error:
+        raise _refused("its top", "it is no JSON", "Numbers must be finite, and it must end.") from error
+    if len(text) > MOST_BYTES:
+        raise _refused("its top", f"it has {len(text)} bytes, {MOST_BYTES} at most", "Send a smaller one.")
+    for count, (place, one) in enumerate(_schemas(schema, "", 0)):
+        if count >= MOST_NODES:
+            raise _refused(place, f"it has more than {MOST_NODES} parts", "Send a smaller one.")
+        _check(one, place, schema)
+    _valid(schema)
+    return text
+
+
+def _schemas(schema: Any, place: str, depth: int) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """All schemas inside a schema, with their places."""
+    if depth > DEEPEST:
+        raise _refused(place, f"it is more than {DEEPEST} deep", "Send a flatter one.")
+    if schema is True:
+        return
+    if not isinstance(schema, dict):
+        raise _refused(place, "it is no object", 'A schema is an object, such as {"type": "string"}.')
+    yield place, schema
+    for name, value in schema.items():
+        below = f"{place}/{name}"
+        if name in ONE and not isinstance(value, bool):
+            yield from _schemas(value, below, depth + 1)
+        elif name in MANY and isinstance(value, list):
+            for index, each in enumerate(value):
+                yield from _schemas(each, f"{below}/{index}", depth + 1)
+        elif name in NAMED and isinstance(value, dict):
+            for key, each in value.items():
+                yield from _schemas(each, f"{below}/{key}", depth + 1)
+
+
+def _check(schema: Mapping[str, Any], place: str, root: Mapping[str, Any]) -> None:
+    for name, value in schema.items():
+        if name not in KNOWN:
+            raise _refused(place, f"'{name}' cannot be followed", f"These can: {', '.join(sorted(KNOWN - SAID))}.")
+        if name in COUNTS and isinstance(value, int) and value > MOST_TIMES:
+            raise _refused(place, f"'{name}' is over {MOST_TIMES}", "Ask for less.")
+        if name == "allOf" and isinstance(value, list) and len(value) > 1:
+            raise _refused(place, "'allOf' of several cannot be followed", "Put them into one.")
+        if name == "$ref":
+            _reachable(value, place, root)
+        if name == "pattern":
+            _small(value, place)
+
+
+def _reachable(ref: Any, place: str, root: Mapping[str, Any]) -> None:
+    found: Any = root
+    if not isinstance(ref, str) or not ref.startswith("#"):
+        raise _refused(place, f"'$ref' {ref!r} leads elsewhere", "Put what it means into '$defs'.")
+    for part in ref.removeprefix("#").split("/")[1:]:
+        name = part.replace("~1", "/").replace("~0", "~")
+        if not isinstance(found, dict) or name not in found:
+            raise _refused(place, f"'$ref' {ref!r} leads nowhere", "Put what it means into '$defs'.")
+        found = found[name]
+
+
+def _small(pattern: Any, place: str) -> None:
+    if (
+        not isinstance(pattern, str)
+        or len(pattern) > LONGEST_PATTERN
+        or "(?" in pattern
+        or re.search(r"\\[1-9bB]", pattern)
+    ):
+        raise _refused(place, "'pattern' cannot be followed", "Send a short one without look-around, groups by number.")
+    times = [int(number) for pair in _REPEATED.findall(pattern) for number in pair if number]
+    if max(times, default=0) > MOST_TIMES:
+        raise _refused(place, f"'pattern' repeats more than {MOST_TIMES} times", "Ask for less.")
+
+
+def _valid(schema: Mapping[str, Any]) -> None:
+    import jsonschema
+
+    try:
+        jsonschema.Draft202012Validator.check_schema(schema)
+    except jsonschema.SchemaError as error:
+        place = "/".join(str(part) for part in error.absolute_path)
+        raise _refused(f"/{place}", error.message, "Mend it there.") from error
+
+
+def _refused(place: str, why: str, hint: str) -> InvalidOptionError:
+    where = place if place not in ("", "/") else "its top"
+    return InvalidOptionError(
+        f"The JSON Schema cannot be used at {where[:200]}: {why[:300]}.",
+        hint=hint,
+        details={"param": "response_format"},
+    )
