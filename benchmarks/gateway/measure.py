@@ -193,8 +193,13 @@ async def measure(rounds: int, requests: int, peers: Sequence[str], python: str)
             for name in peers:
                 place = Path(folder) / name
                 place.mkdir()
-                process, targets[name] = await begun(name, place, python, replica, socket)
+                try:
+                    process, targets[name] = await begun(name, place, python, replica, socket)
+                except RuntimeError as silent:
+                    print(f"left out: {silent}", file=sys.stderr)
+                    continue
                 processes.append(process)
+            paths = tuple(path for path in paths if path in targets)
             for target in targets.values():
                 await loaded(target, False, 8, 100)  # once unmeasured: connections, caches
             seen: dict[str, dict[str, list[dict[str, float]]]] = {case: {path: [] for path in paths} for case in CASES}

@@ -21,9 +21,9 @@ from pathlib import Path
 import aiohttp
 
 BODY = {"model": "chat", "messages": [{"role": "user", "content": "hello"}]}
-READY_WITHIN = 120.0
+READY_WITHIN = 60.0
 
-NGINX = """daemon off; worker_processes 1; pid {folder}/nginx.pid; error_log {folder}/error.log;
+NGINX = """daemon off; user root; worker_processes 1; pid {folder}/nginx.pid; error_log {folder}/error.log;
 events {{ worker_connections 1024; }}
 http {{
   access_log off; client_body_temp_path {folder}/body; proxy_temp_path {folder}/proxy; fastcgi_temp_path {folder}/f;
@@ -90,7 +90,7 @@ def free_port() -> int:
 async def begun(
     name: str, folder: Path, python: str, replica: int, unix: str
 ) -> tuple[asyncio.subprocess.Process, str]:
-    """The peer's process and its address, once it answers a chat. Raises SystemExit with its last words."""
+    """The peer's process and its address, once it answers a chat. Raises RuntimeError with its last words."""
     port = free_port()
     log = folder / f"{name}.log"
     with log.open("wb") as out:
@@ -107,4 +107,7 @@ async def begun(
             except aiohttp.ClientError:
                 pass
             await asyncio.sleep(0.2)
-    raise SystemExit(f"{name} does not answer:\n{log.read_text(errors='replace')[-3000:]}")
+    if process.returncode is None:
+        process.kill()
+    await process.wait()
+    raise RuntimeError(f"{name} does not answer:\n{log.read_text(errors='replace')[-3000:]}")

@@ -193,15 +193,16 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--cache", type=Path, default=Path(tempfile.gettempdir()) / "llm-os-benchmark-language-model")
+    parser.add_argument("--variants", default=",".join(VARIANTS))
     parser.add_argument("--one", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.one:
         print(json.dumps(one(options.one, options.cache, options.rows, options.threads)))
         return
     prepare(options.cache, options.source, options.rows)
-    seen: dict[str, list[dict[str, float]]] = {variant: [] for variant in VARIANTS}
+    seen: dict[str, list[dict[str, float]]] = {variant: [] for variant in options.variants.split(",")}
     for turn in range(options.rounds):
-        for variant in VARIANTS:
+        for variant in seen:
             command = [sys.executable, __file__, str(options.source), "--one", variant, "--rows", str(options.rows)]
             command += ["--threads", str(options.threads), "--cache", str(options.cache)]
             done = subprocess.run(command, capture_output=True, text=True, check=False)
