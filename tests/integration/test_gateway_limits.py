@@ -93,6 +93,17 @@ async def test_tokens_are_what_the_engine_counted(started: MakeBed, one: Scripte
     assert 5 <= int(headers["retry-after"]) <= 60
 
 
+async def test_work_whose_caller_leaves_is_paid_by_the_estimate(started: MakeBed, one: ScriptedReplica) -> None:
+    one.delay = 30.0
+    bed = await started(a_route("chat", one), keys=(a_key("anna", tokens_per_minute=300),))
+    found = [(await ask(bed, "sk-anna", **{"x-llm-os-timeout": "0.5"}))[0] for _ in range(3)]
+    assert found == [504, 504, 429]  # about 150 tokens each, though none was counted
+    one.delay, one.refuse_with = 0.0, (400, {"error": {"message": "no", "code": "invalid_option"}})
+    bed.route(a_route("chat", one), keys=(a_key("bob", tokens_per_minute=300),))
+    found = [(await ask(bed, "sk-bob"))[0] for _ in range(4)]
+    assert found == [400] * 4  # what an engine refuses costs nothing
+
+
 async def test_requests_at_once_are_bounded_for_a_key(started: MakeBed, one: ScriptedReplica) -> None:
     one.delay = 30.0
     bed = await started(a_route("chat", one), keys=(a_key("anna", concurrent=1),))

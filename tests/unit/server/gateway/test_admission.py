@@ -105,20 +105,27 @@ async def test_what_a_request_took_counts_and_not_what_was_guessed() -> None:
     assert desk.begun == ["a1", "b1", "b2", "a2"]
 
 
-async def test_a_caller_who_leaves_while_another_ends_disturbs_nobody() -> None:
+async def test_a_caller_who_leaves_while_another_ends_disturbs_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
     desk = Desk()
+    pump = Admission._pump
+
+    def cancel_and_pump(self: Admission, line: Any) -> None:
+        if desk.begun == ["first"] and desk.ends["first"].is_set():
+            desk.tasks["left"].cancel()  # cancelled at once, and still in the queue until it runs
+        pump(self, line)
+
     await desk.ask("first")
     await desk.ask("left")
     await desk.ask("next")
-    desk.tasks["left"].cancel()  # its turn is cancelled at once, its place is given up when it runs
-    desk.ends["first"].set()
-    await asyncio.gather(desk.tasks["first"], desk.tasks["left"], return_exceptions=True)
-    assert desk.tasks["first"].exception() is None
+    monkeypatch.setattr(Admission, "_pump", cancel_and_pump)
+    await desk.end("first")  # raises, if the turn of the one who left was given to it
+    await asyncio.gather(desk.tasks["left"], return_exceptions=True)
     await desk.rest()
     assert desk.begun == ["first", "next"]
     await desk.end("next")
+    assert desk.admission._lines["chat"].running == 0
     async with desk.admission.slot(a_route(), Asker()):
-        pass
+        assert desk.admission._lines["chat"].running == 1
 
 
 async def test_one_tenant_does_not_fill_the_queue_for_all() -> None:

@@ -20,7 +20,9 @@ from llm_os.errors import (
 )
 from llm_os.server.gateway import openai, routes, wishes
 from llm_os.server.gateway.estimates import Estimates
+from llm_os.server.gateway.exchange import Exchange
 from llm_os.server.gateway.frames import Frames, usage_of
+from llm_os.server.gateway.proxy import Proxy
 from llm_os.server.gateway.upstream import Upstreams
 from llm_os.spec.quotas import Priority, Quota
 from llm_os.spec.routing import Endpoint, KeyEntry, Route, RoutingTable
@@ -337,3 +339,16 @@ def test_a_time_that_is_none_is_refused(sent: str) -> None:
 def test_a_deadline_counts_from_the_arrival() -> None:
     assert wishes.deadline_of({wishes.TIMEOUT: "2.5"}, 5.0) == 7.5
     assert wishes.deadline_of({}, 5.0) is None
+
+
+def test_an_answer_is_counted_when_it_is_complete_and_before_that_is_passed_on() -> None:
+    counted: list[Any] = []
+    exchange = Exchange(request_id="r", started=0.0)
+    exchange.count = lambda: counted.append(exchange.usage)
+    frames = Frames()
+    frames.feed(b'data: {"usage": {"prompt_tokens": 3}}\n\n')
+    Proxy._count(exchange, frames)
+    assert counted == []
+    frames.feed(b"data: [DONE]\n\n")
+    Proxy._count(exchange, frames)
+    assert counted == [{"prompt_tokens": 3}]
