@@ -59,8 +59,9 @@ class Balance:
         """The replica for a prompt of these blocks and tokens; one to avoid only if there is no other."""
         allowed = [replica for replica in replicas if replica not in avoid] if avoid else replicas
         known = self.prefixes.known(names) if names else {}
+        scale = self._scale(now)  # first: it may put new sums in the place of the old ones
         given, under_way, worth = self._given, self._open, self.tokens_per_block
-        aged, now_counts = (LATELY / self._scale(now), NOW) if names else (1e-9 / self._scale(now), 1.0)
+        aged, now_counts = (LATELY / scale, NOW) if names else (1e-9 / scale, 1.0)
         best, chosen = math.inf, ""
         for replica in allowed or replicas:
             if replica not in given:

@@ -150,3 +150,15 @@ def test_an_answer_of_a_replica_that_is_gone_is_no_harm() -> None:
     balance.end(choice, 10, 1.0)
     with pytest.raises(KeyError):
         _ = balance._open["a"]
+
+
+def test_a_machine_that_is_up_for_long_makes_no_difference() -> None:
+    long = 400 * 24 * 3600.0
+    balance = Balance(Prefixes(100), 64.0)
+    first = balance.choose(["a", "b"], (1, 2), 128, long)
+    balance.begin(first, long)
+    balance.end(first, 10, long + 1)
+    assert balance.choose(["a", "b"], (1, 2), 128, long + 2).replica == first.replica  # it has read that
+    later = balance.choose(["a", "b", "c"], (), 128, 2 * long)  # idle for so long that all it was given is forgotten
+    balance.begin(later, 2 * long)
+    assert balance.choose(["a", "b", "c"], (), 128, 2 * long).replica != later.replica
