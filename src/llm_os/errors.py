@@ -26,6 +26,7 @@ LLMOSError
 ├── UnavailableError             a replica or engine is not ready or missing (retryable)
 ├── OverloadedError              a bounded queue is full (retryable; `retry_after` seconds in the details)
 │   └── QuotaExceededError       the key has used what it may for now
+├── RolloutError                 a new version was taken back; the old one goes on serving
 ├── DeadlineError                no answer within the time that the caller gave
 ├── AuthenticationError          no key, or a wrong one
 ├── PermissionDeniedError        the key's role does not allow it
@@ -208,6 +209,11 @@ class OverloadedError(LLMOSError):
 
 class QuotaExceededError(OverloadedError):
     code = "quota_exceeded"
+
+
+class RolloutError(LLMOSError):
+    code = "rollout"
+    status = 409
 
 
 class DeadlineError(LLMOSError):

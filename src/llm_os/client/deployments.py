@@ -8,21 +8,28 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal, overload
 
+from pydantic import BaseModel
+
+from llm_os.client.checks import checked
 from llm_os.client.connection import Connection
 from llm_os.client.gateway import Gateway, as_messages
+from llm_os.client.transport import Transport
 from llm_os.errors import (
     AuthenticationError,
     ConflictError,
     InvalidInputError,
     NotFoundError,
+    RolloutError,
     UnavailableError,
     from_dict,
 )
 from llm_os.spec import api
 from llm_os.spec.deployments import Deployment as DeploymentRecord
-from llm_os.spec.deployments import DeploymentSpec, DeploymentState
+from llm_os.spec.deployments import DeploymentSpec, DeploymentState, Phase, Rollout, UpdatePolicy
 
 READY_SECONDS = 180.0
+LOOK_EVERY = 0.2
+"""Seconds between two looks at a rollout."""
 Prompt = str | Sequence[Mapping[str, Any]]
 """A text, or messages with `role` and `content`."""
 
@@ -128,6 +135,64 @@ class Deployment:
         path = f"/v1/deployments/{self.name}"
         return self._connection.transport.call("GET", path, DeploymentRecord).state.value
 
+    def update(
+        self,
+        model: str | None = None,
+        *,
+        engine: str | None = None,
+        wait: bool = True,
+        policy: Mapping[str, Any] | None = None,
+        **options: Any,
+    ) -> Rollout:
+        """Serve another version, engine or options under the same name, without a request that fails.
+
+        Args:
+            model: `card@number`, or `card@alias` to follow it; None: the same.
+            wait: until it has taken over or was taken back; else return at once.
+            policy: what differs from the deployment's `UpdatePolicy`: `canary`, `bake` and so on.
+            options: of the engine.
+
+        Raises:
+            RolloutError: it was taken back; the old version goes on serving.
+            ConflictError: another update is under way.
+        """
+        whole = checked(UpdatePolicy, policy, "An update") if policy is not None else None
+        request = api.UpdateDeployment(model=model, engine=engine, options=options or None, policy=whole)
+        record = self._change("update", request)
+        return self._followed(record) if wait else _rollout(record)
+
+    def promote(self) -> None:
+        """Let the version that is being tried take over."""
+        self._change("promote")
+
+    def rollback(self, *, wait: bool = True) -> Rollout:
+        """Take an update back, or go to the version before."""
+        record = self._change("rollback")
+        return self._followed(record) if wait and record.updating else _rollout(record)
+
+    def scale(self, replicas: int | None = None, *, least: int | None = None, most: int | None = None) -> None:
+        """Have so many replicas, or as many between `least` and `most` as requests need. `least=0`: it may sleep."""
+        scaling = {key: value for key, value in (("least", least), ("most", most)) if value is not None}
+        body = {"replicas": replicas, "scaling": scaling or None}
+        self._change("scale", checked(api.ScaleDeployment, body, "Scaling"))
+
+    def _change(self, verb: str, body: BaseModel | None = None) -> DeploymentRecord:
+        path = f"/v1/deployments/{self.name}/{verb}"
+        return self._connection.transport.call("POST", path, DeploymentRecord, body=body)
+
+    def _followed(self, record: DeploymentRecord) -> Rollout:
+        target = _rollout(record).target.number
+        for record in rollout_steps(self._connection.transport, self.name):
+            self.version = record.version
+        rollout = _rollout(record)
+        if rollout.target.number != target or rollout.phase is Phase.ROLLED_BACK:
+            raise RolloutError(
+                f"{self.name} stays with {record.version}: {rollout.message}.",
+                hint=f"'llm-os why {self.name}' says more.",
+                details={"version": rollout.target.version},
+            )
+        return rollout
+
     def stop(self) -> None:
         """End it. Running answers get a moment to finish. Calling it twice is fine."""
         self._connection.transport.call("POST", f"/v1/deployments/{self.name}/stop", DeploymentRecord)
@@ -183,6 +248,27 @@ def deploy(connection: Connection, spec: DeploymentSpec, *, keep: bool = False, 
     created = connection.transport.call("POST", "/v1/deployments", api.CreatedDeployment, body=request)
     record = wait_ready(connection, created.deployment)
     return Deployment(connection, record.spec.name, created.url or connection.gateway(), created.key, record.version)
+
+
+def rollout_steps(transport: Transport, name: str) -> Iterator[DeploymentRecord]:
+    """The deployment at each phase of its rollout, the last one when it has ended."""
+    seen: tuple[int, Phase] | None = None
+    while True:
+        record = transport.call("GET", f"/v1/deployments/{name}", DeploymentRecord)
+        rollout = record.rollout
+        if rollout is None:
+            return
+        if seen != (now := (rollout.target.number, rollout.phase)):
+            seen = now
+            yield record
+        if not record.updating:
+            return
+        time.sleep(LOOK_EVERY)
+
+
+def _rollout(record: DeploymentRecord) -> Rollout:
+    assert record.rollout is not None  # noqa: S101 - the kernel has just begun one
+    return record.rollout
 
 
 def wait_ready(connection: Connection, record: DeploymentRecord) -> DeploymentRecord:

@@ -9,7 +9,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, overload
 
+from llm_os.client.aliases import move_alias
 from llm_os.client.cards import Card, card
+from llm_os.client.checks import checked
 from llm_os.client.connection import Connection
 from llm_os.client.datasets import Dataset
 from llm_os.client.deployments import Deployment, Prediction, Prompt, answer, deploy, embeddings, predictions
@@ -264,18 +266,32 @@ class Model:
             )
         return answer(self._private(), prompt_or_messages, max_tokens, stream=stream)
 
-    def deploy(self, name: str | None = None, keep: bool = False, **options: Any) -> Deployment:
+    def deploy(
+        self, name: str | None = None, keep: bool = False, follow: str | None = None, **options: Any
+    ) -> Deployment:
         """Serve this version and wait until it answers.
 
         Args:
             name: what requests call it; None: the card's name.
             keep: leave it serving when this script ends.
-            options: `engine`, and options of the engine.
+            follow: an alias of this model (`production`): when it moves, the deployment is updated.
+            options: `engine`, `replicas`, `scaling`, `update` and `labels` as in `spec.deployments`, and options of
+                the engine.
         """
-        engine = options.pop("engine", None)
+        names = ("engine", "replicas", "scaling", "update", "labels")
+        own: dict[str, Any] = {key: options.pop(key) for key in names if key in options}
         name = _checked_name(name, "a deployment") or slug(self._record.card)
-        spec = DeploymentSpec(name=name, model=self._whole().ref, engine=engine, options=options)
+        model = f"{self._record.card}@{follow}" if follow else self._whole().ref
+        spec = checked(DeploymentSpec, {"name": name, "model": model, "options": options, **own}, "A deployment")
         return deploy(self._connection, spec, keep=keep)
+
+    def alias(self, name: str) -> str:
+        """Make `card@name` mean this version; deployments that follow it are updated. Returns the whole name.
+
+        Raises:
+            InvalidInputError: it cannot be called that.
+        """
+        return move_alias(self._connection, self._whole(), name)
 
     def merge(self, base: Model | None = None, name: str | None = None) -> Model:
         """Put this adapter into the weights of its base; the handle then stands for the merged version.

@@ -14,10 +14,10 @@ from llm_os.kernel.state import State
 from llm_os.spec.attempts import AttemptSpec, Control, Input, ServeCall, TaskCall
 from llm_os.spec.base import new_id
 from llm_os.spec.conditions import Reason
-from llm_os.spec.deployments import Deployment
+from llm_os.spec.deployments import Deployment, Revision
 from llm_os.spec.jobs import Attempt, AttemptState, Job
 from llm_os.spec.placement import Placement
-from llm_os.spec.processes import ProcessSpec
+from llm_os.spec.processes import ProcessSpec, StopPolicy
 from llm_os.spec.resources import ResourceSpec
 from llm_os.store import rows
 
@@ -26,14 +26,28 @@ TASK_ENV = {"OMP_WAIT_POLICY": "PASSIVE"}
 """Threads that wait do not spin: beside other work a spinning thread takes the core that the other one needs."""
 PROGRAM = {"TOKENIZERS_PARALLELISM": "true", "TQDM_DISABLE": "1"}
 """What every program of an attempt finds in its environment. Bars of libraries are for terminals, not for a log."""
+HANDED_OVER = 60.0
+"""Seconds that a replica gets whose place others have taken."""
+_HANDED_OVER = frozenset({Reason.REPLACED, Reason.SCALED_DOWN})
 GATEWAY = "gateway"
 GATEWAY_PLACEMENT = Placement(node="local", cpus=0, memory=128 * 2**20)
 
 
 def new_attempt(
-    state: State, tx: Connection, *, kind: str, owner: str, placement: Placement, session: str | None
+    state: State,
+    tx: Connection,
+    *,
+    kind: str,
+    owner: str,
+    placement: Placement,
+    session: str | None,
+    revision: int = 1,
 ) -> Attempt:
-    """Commit a new attempt; its fencing token is larger than that of any attempt of this owner before."""
+    """Commit a new attempt; its fencing token is larger than that of any attempt of this owner before.
+
+    Args:
+        revision: of the deployment, where it is a replica.
+    """
     earlier = rows.attempts_of(tx, owner)
     number = 1 + max((attempt.number for attempt in earlier), default=0)
     attempt = Attempt(
@@ -44,6 +58,7 @@ def new_attempt(
         token=number,
         state=AttemptState.PLACED,
         placement=placement,
+        revision=revision,
         created_at=state.clock.now(),
     )
     rows.add_attempt(tx, attempt, session)
@@ -57,8 +72,13 @@ def ask_to_stop(state: State, tx: Connection, attempt: Attempt, reason: Reason) 
     stopping = attempt.model_copy(update={"state": AttemptState.STOPPING, "reason": reason.value})
     done = rows.update_attempt(tx, stopping, was=attempt.state)
     if done and attempt.started_at is not None:
-        state.files.write_control(attempt.id, Control(stop=True, reason=reason.value))
+        state.files.write_control(attempt.id, Control(stop=True, reason=reason.value, grace=grace_of(stopping)))
     return done
+
+
+def grace_of(attempt: Attempt) -> float:
+    """Seconds that an attempt gets to end what it has begun: longer where others do its work already."""
+    return HANDED_OVER if attempt.reason in _HANDED_OVER else StopPolicy().grace
 
 
 def task_spec(state: State, attempt: Attempt, job: Job, resources: ResourceSpec) -> AttemptSpec:
@@ -76,19 +96,19 @@ def task_spec(state: State, attempt: Attempt, job: Job, resources: ResourceSpec)
 
 
 def serve_spec(
-    state: State, attempt: Attempt, deployment: Deployment, manifest: str, engine: Engine, resources: ResourceSpec
+    state: State, attempt: Attempt, deployment: Deployment, revision: Revision, manifest: str, engine: Engine
 ) -> AttemptSpec:
     """What the engine worker finds in its folder."""
     facts = state.artifacts.facts(manifest)
-    options = engine.Options.model_validate(dict(deployment.spec.options))
-    process = engine.process(options, facts, resources)
+    options = engine.Options.model_validate(dict(revision.options))
+    process = engine.process(options, facts, revision.resources)
     socket = str(state.files.socket(attempt.id))
     call = ServeCall(
         engine=engine.name,
         deployment=deployment.spec.name,
         model=_input(state, manifest),
-        version=deployment.version,
-        task=deployment.task,
+        version=revision.version,
+        task=revision.task,
         options=options.model_dump(mode="json"),
         socket=socket,
     )

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from sqlalchemy import Connection
 
 from llm_os._version import __version__
+from llm_os.kernel.aliases import Aliases
 from llm_os.kernel.attempts import GATEWAY
 from llm_os.kernel.deployments import Deployments
 from llm_os.kernel.jobs import Jobs
 from llm_os.kernel.keys import Keys
+from llm_os.kernel.rollouts import Rollouts
+from llm_os.kernel.scaling import Scales
 from llm_os.kernel.sessions import Sessions
 from llm_os.kernel.state import Pages, State, once
 from llm_os.kernel.submission import find_model
@@ -31,24 +36,31 @@ MOST_WAIT = 30.0
 """Seconds that a waiting call may last; the caller asks again."""
 
 
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """Who does what the calls ask."""
+
+    jobs: Jobs
+    deployments: Deployments
+    rollouts: Rollouts
+    scales: Scales
+    sessions: Sessions
+    keys: Keys
+    aliases: Aliases
+
+
 class Calls:
     """Implements `kernel.syscalls.Syscalls`."""
 
-    def __init__(
-        self,
-        state: State,
-        jobs: Jobs,
-        deployments: Deployments,
-        sessions: Sessions,
-        keys: Keys,
-        *,
-        ephemeral: bool,
-    ) -> None:
+    def __init__(self, state: State, parts: Parts, *, ephemeral: bool) -> None:
         self._state = state
-        self._jobs = jobs
-        self._deployments = deployments
-        self._sessions = sessions
-        self._keys = keys
+        self._jobs = parts.jobs
+        self._deployments = parts.deployments
+        self._rollouts = parts.rollouts
+        self._scales = parts.scales
+        self._sessions = parts.sessions
+        self._keys = parts.keys
+        self._aliases = parts.aliases
         self.ephemeral = ephemeral
         self.keep = False
         self.stopping_since = 0.0
@@ -191,6 +203,15 @@ class Calls:
     def _model(self, tx: Connection, ref: str) -> ModelVersion:
         return find_model(tx, ref)
 
+    def aliases(self, card: str | None = None) -> list[api.Alias]:
+        return self._aliases.list(card)
+
+    def move_alias(self, card: str, name: str, request: api.MoveAlias) -> api.Alias:
+        return self._aliases.move(card, name, request)
+
+    def drop_alias(self, card: str, name: str) -> api.Alias:
+        return self._aliases.drop(card, name)
+
     def artifact(self, digest: str) -> ArtifactFacts:
         return self._state.artifacts.facts(digest)
 
@@ -221,6 +242,18 @@ class Calls:
 
     def stop_deployment(self, name: str) -> Deployment:
         return self._deployments.stop(name)
+
+    def update_deployment(self, name: str, request: api.UpdateDeployment) -> Deployment:
+        return self._rollouts.update(name, request)
+
+    def promote_deployment(self, name: str) -> Deployment:
+        return self._rollouts.promote(name)
+
+    def roll_back_deployment(self, name: str) -> Deployment:
+        return self._rollouts.roll_back(name)
+
+    def scale_deployment(self, name: str, request: api.ScaleDeployment) -> Deployment:
+        return self._scales.scale(name, request)
 
     async def deployment_logs(self, name: str, offset: int) -> api.LogPage:
         found = self.deployment(name) if name != GATEWAY else None

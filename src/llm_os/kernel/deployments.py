@@ -6,24 +6,16 @@ from collections.abc import Mapping
 
 from sqlalchemy import Connection
 
-from llm_os.drivers.device import Unavailable
-from llm_os.drivers.engine import Engine
-from llm_os.errors import (
-    CapacityError,
-    ConflictError,
-    NotFoundError,
-    UnavailableError,
-    UnsupportedModelError,
-    did_you_mean,
-    from_dict,
-)
+from llm_os.errors import ConflictError, NotFoundError, UnavailableError, did_you_mean, from_dict
 from llm_os.kernel.attempts import ask_to_stop
 from llm_os.kernel.keys import mint_key
 from llm_os.kernel.outcomes import End, Outcome
+from llm_os.kernel.replicas import at_first, count
+from llm_os.kernel.revisions import chosen_engine, planned, revision
 from llm_os.kernel.state import State
-from llm_os.kernel.submission import check_session, find_model, validated
+from llm_os.kernel.submission import check_session, find_model
 from llm_os.spec.api import CreatedDeployment, CreateDeployment
-from llm_os.spec.base import Json, Spec, new_id
+from llm_os.spec.base import Json, new_id
 from llm_os.spec.conditions import Condition, Reason
 from llm_os.spec.deployments import Deployment, DeploymentSpec, DeploymentState, Replica
 from llm_os.spec.events import EventKind
@@ -58,10 +50,10 @@ class Deployments:
         with self._state.database.transaction() as tx:
             check_session(tx, request.session)
             version = find_model(tx, request.spec.model)
-            engine, options = self._engine(request.spec, version)
+            engine, options = chosen_engine(self._state, request.spec, version)
             spec = request.spec.model_copy(update={"engine": engine.name, "options": options.model_dump(mode="json")})
             found = self._reusable(tx, spec, version, request) if request.private else None
-            deployment = found or self._new(tx, spec, version, engine, options, request)
+            deployment = found or self._new(tx, spec, version, request)
             entry = KeyEntry(
                 id=new_id("key", self._state.random), sha256=sha256, role="user", deployments=(deployment.spec.name,)
             )
@@ -73,41 +65,30 @@ class Deployments:
         return f"{self._state.gateway_url}/v1" if self._state.gateway_url else None
 
     def _new(
-        self,
-        tx: Connection,
-        spec: DeploymentSpec,
-        version: ModelVersion,
-        engine: Engine,
-        options: Spec,
-        request: CreateDeployment,
+        self, tx: Connection, spec: DeploymentSpec, version: ModelVersion, request: CreateDeployment
     ) -> Deployment:
         existing = rows.find_deployment(tx, spec.name)
         if existing is not None and not existing.deployment.state.ended:
             raise ConflictError(
                 f"A deployment '{spec.name}' is there already (it serves {existing.deployment.version}).",
-                hint=f"Choose another name, or end it: llm-os stop {spec.name}",
+                hint=f"Update it: llm-os update {spec.name} {spec.model}; or end it: llm-os stop {spec.name}",
             )
-        ledger = self._state.ledger(tx)
-        facts = self._state.artifacts.facts(version.manifest)
-        resources = engine.footprint(options, facts, ledger.granted(request.session))
-        never = ledger.never_fits(resources, request.session)
-        if never is not None:
-            raise CapacityError(
-                f"A replica of {version.ref} {never.message}.", hint="Grant more, or serve a smaller model."
-            )
+        first = planned(self._state, tx, spec, version, request.session)
         now = self._state.clock.now()
         deployment = Deployment(
             id=new_id("dep", self._state.random),
             spec=spec,
             version=version.ref,
             task=version.task,
-            engine=engine.name,
+            engine=first.engine,
             session=None if request.keep else request.session,
             state=DeploymentState.PENDING,
+            history=(first,),
+            wanted=at_first(spec),
             created_at=now,
         )
-        rows.add_deployment(tx, deployment, resources, private=request.private)
-        message = f"{spec.name} shall serve {version.ref} with {engine.name}."
+        rows.add_deployment(tx, deployment, first.resources, private=request.private)
+        message = f"{spec.name} shall serve {version.ref} with {first.engine}."
         rows.add_event(tx, now, EventKind.DEPLOYMENT_CREATED, spec.name, message)
         return deployment
 
@@ -121,34 +102,6 @@ class Deployments:
                 self._reused_at[row.deployment.id] = self._state.clock.now()
                 return row.deployment
         return None
-
-    def _engine(self, spec: DeploymentSpec, version: ModelVersion) -> tuple[Engine, Spec]:
-        engines = {engine.name: engine for engine in self._state.plugins.engines()}
-        task = version.task
-        if spec.engine is not None:
-            if spec.engine not in engines:
-                raise NotFoundError(f"There is no engine '{spec.engine}'.", hint=did_you_mean(spec.engine, engines))
-            chosen = engines[spec.engine]
-            if version.format not in chosen.formats or task not in chosen.tasks:
-                raise UnsupportedModelError(
-                    f"{chosen.name} serves {', '.join(chosen.tasks)} from {', '.join(chosen.formats)}; "
-                    f"{version.ref} is {task} in {version.format}.",
-                    hint="Leave the engine out to let LLM OS choose.",
-                )
-            probe = chosen.probe()
-            if isinstance(probe, Unavailable):
-                raise UnavailableError(f"{chosen.name} cannot be used here: {probe.reason}", hint=probe.hint)
-            return chosen, validated(chosen.Options, dict(spec.options), f"engine {chosen.name}")
-        fitting = [e for e in engines.values() if version.format in e.formats and task in e.tasks]
-        ready = [engine for engine in fitting if not isinstance(engine.probe(), Unavailable)]
-        if not ready:
-            reasons = [f"{e.name}: {p.reason}" for e in fitting if isinstance(p := e.probe(), Unavailable)]
-            raise UnsupportedModelError(
-                f"No engine here serves {version.ref} ({task}, {version.format}).",
-                hint="; ".join(reasons) or "An encoder without a head must be trained first: model.train(data).",
-            )
-        chosen = max(ready, key=lambda engine: (engine.preference, engine.name))
-        return chosen, validated(chosen.Options, dict(spec.options), f"engine {chosen.name}")
 
     def get(self, tx: Connection, name: str) -> rows.DeploymentRow:
         found = rows.find_deployment(tx, name)
@@ -201,15 +154,15 @@ class Deployments:
             return
         known, now = row.deployment, self._state.clock.now()
         live = [a for a in rows.attempts_of(tx, deployment) if a.state is not AttemptState.ENDED]
-        replicas = tuple(
-            Replica(attempt=a.id, state=a.state.value, endpoint=a.endpoint, engine=known.engine) for a in live
-        )
+        replicas = tuple(_replica(row, attempt) for attempt in live)
         ready = any(attempt.state is AttemptState.READY for attempt in live)
         state: DeploymentState
         if known.state is DeploymentState.STOPPING:
             state = known.state if live else (DeploymentState.FAILED if known.error else DeploymentState.STOPPED)
         else:
             state = DeploymentState.READY if ready else DeploymentState.STARTING if live else DeploymentState.PENDING
+            if not ready and count(known) == 0:
+                state = DeploymentState.ASLEEP
         changed = known.model_copy(
             update={
                 "state": state,
@@ -229,6 +182,8 @@ class Deployments:
             return
         if changed.state is DeploymentState.READY:
             rows.add_event(tx, now, EventKind.DEPLOYMENT_READY, name, f"{name} answers requests.")
+        elif changed.state is DeploymentState.ASLEEP:
+            rows.add_event(tx, now, EventKind.DEPLOYMENT_SCALED, name, f"{name} sleeps until the next request.")
         elif changed.state is DeploymentState.STOPPED:
             rows.drop_keys(tx, known.id)
             rows.add_event(tx, now, EventKind.DEPLOYMENT_STOPPED, name, f"{name} has ended.")
@@ -270,6 +225,18 @@ class Deployments:
                 self.stop_row(tx, row, Reason.IDLE)
                 ended = True
         return ended
+
+
+def _replica(row: rows.DeploymentRow, attempt: Attempt) -> Replica:
+    served = revision(row, attempt.revision)
+    return Replica(
+        attempt=attempt.id,
+        state=attempt.state.value,
+        endpoint=attempt.endpoint,
+        engine=served.engine,
+        version=served.version,
+        revision=attempt.revision,
+    )
 
 
 def _failure(name: str, failures: int, outcome: Outcome, log: list[str]) -> Mapping[str, Json]:

@@ -14,16 +14,18 @@ from sqlalchemy.exc import OperationalError
 
 from llm_os.drivers.launcher import Launcher
 from llm_os.errors import DiskFullError, StaleError
+from llm_os.kernel.aliases import Aliases
 from llm_os.kernel.attempts import (
     GATEWAY,
     GATEWAY_PLACEMENT,
     ask_to_stop,
     gateway_spec,
+    grace_of,
     new_attempt,
     serve_spec,
     task_spec,
 )
-from llm_os.kernel.calls import Calls
+from llm_os.kernel.calls import Calls, Parts
 from llm_os.kernel.deployments import Deployments
 from llm_os.kernel.effects import Effects, Seen
 from llm_os.kernel.jobs import Jobs
@@ -32,7 +34,10 @@ from llm_os.kernel.leadership import Leadership
 from llm_os.kernel.observer import Observer
 from llm_os.kernel.planner import Planner
 from llm_os.kernel.ports import Artifacts, Clock, Files, Machine, Plugins, Random
+from llm_os.kernel.revisions import revision
+from llm_os.kernel.rollouts import Rollouts
 from llm_os.kernel.routing import Published
+from llm_os.kernel.scaling import Scales
 from llm_os.kernel.sessions import Sessions
 from llm_os.kernel.spares import Spares
 from llm_os.kernel.state import State
@@ -41,7 +46,7 @@ from llm_os.spec.attempts import AttemptSpec
 from llm_os.spec.conditions import Reason
 from llm_os.spec.events import EventKind
 from llm_os.spec.jobs import Attempt, AttemptState
-from llm_os.spec.processes import ProcessPhase, StopPolicy
+from llm_os.spec.processes import ProcessPhase
 from llm_os.store import rows
 from llm_os.store.database import Database
 
@@ -107,9 +112,12 @@ class Kernel(Calls):
         jobs, deployments = Jobs(state), Deployments(state)
         self._published = Published(state, admin_sha256)
         keys = Keys(state, self._published.told)
-        super().__init__(state, jobs, deployments, Sessions(state, jobs, deployments), keys, ephemeral=ephemeral)
+        rollouts, scales = Rollouts(state, deployments), Scales(state, deployments)
+        sessions, aliases = Sessions(state, jobs, deployments), Aliases(state)
+        parts = Parts(jobs, deployments, rollouts, scales, sessions, keys, aliases)
+        super().__init__(state, parts, ephemeral=ephemeral)
         self._planner = Planner(state, jobs, deployments)
-        self._observer = Observer(state, jobs, deployments)
+        self._observer = Observer(state, jobs, deployments, rollouts)
         self._effects = Effects(state)
         self._spares = Spares(state)
         self._leadership = Leadership(database)
@@ -189,6 +197,8 @@ class Kernel(Calls):
         with self._state.database.transaction() as tx:
             changed = self._sessions.expire(tx)
             changed = self._deployments.end_idle(tx) or changed
+            changed = self._scales.tick(tx) or changed
+            changed = self._rollouts.tick(tx) or changed
             changed = self._supervise_gateway(tx) or changed
             changed = self._planner.tick(tx) or changed
         if changed:
@@ -205,6 +215,8 @@ class Kernel(Calls):
         now = self._state.clock.now()
         moments = [self._sessions.expires_at(session) for session in sessions] + [
             self._planner.wake_at or now + IDLE,
+            self._rollouts.wake_at or now + IDLE,
+            self._scales.wake_at or now + IDLE,
             now + IDLE,
         ]
         self._seen = None if changed else _Seen(version, tuple(live), min(moments))
@@ -232,7 +244,7 @@ class Kernel(Calls):
             if attempt.state is AttemptState.PLACED:
                 self._effects.start(attempt, lambda attempt=attempt: self._spec(attempt))  # type: ignore[misc]
             elif attempt.state is AttemptState.STOPPING:
-                self._effects.stop(attempt, StopPolicy().grace)
+                self._effects.stop(attempt, grace_of(attempt))
             elif attempt.id in ingest:
                 self._effects.ingest(attempt)
             elif now - self._state.watch(attempt.id).inspected_at >= INSPECT_EVERY:
@@ -263,9 +275,10 @@ class Kernel(Calls):
                 return spec
             if attempt.owner_kind == "replica":
                 row = self._deployments.get(tx, attempt.owner)
-                version = self._model(tx, row.deployment.version)
-                engine = next(e for e in state.plugins.engines() if e.name == row.deployment.engine)
-                return serve_spec(state, attempt, row.deployment, version.manifest, engine, row.resources)
+                served = revision(row, attempt.revision)
+                version = self._model(tx, served.version)
+                engine = next(e for e in state.plugins.engines() if e.name == served.engine)
+                return serve_spec(state, attempt, row.deployment, served, version.manifest, engine)
             port = rows.get_meta(tx, "gateway_port")
         return gateway_spec(state, attempt, self._gateway or (), port or state.settings.gateway_port)
 

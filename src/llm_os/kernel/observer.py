@@ -10,6 +10,7 @@ from llm_os.kernel.deployments import Deployments
 from llm_os.kernel.effects import Dead, Ingested, Result, Seen, Started, StartFailed
 from llm_os.kernel.jobs import Jobs
 from llm_os.kernel.outcomes import End, Outcome, outcome_of
+from llm_os.kernel.rollouts import Rollouts
 from llm_os.kernel.state import State
 from llm_os.spec.artifacts import ArtifactFacts
 from llm_os.spec.attempts import EXIT_OK
@@ -23,10 +24,11 @@ LOG_LINES = 8
 
 
 class Observer:
-    def __init__(self, state: State, jobs: Jobs, deployments: Deployments) -> None:
+    def __init__(self, state: State, jobs: Jobs, deployments: Deployments, rollouts: Rollouts) -> None:
         self._state = state
         self._jobs = jobs
         self._deployments = deployments
+        self._rollouts = rollouts
         self.gateway_failures = 0
         self.gateway_not_before = 0.0
 
@@ -157,7 +159,8 @@ class Observer:
             path = str(self._state.files.attempt(attempt.id) / "log")
             self._jobs.attempt_ended(tx, ended, outcome, result.values if result else {}, artifact, path)
         elif attempt.owner_kind == "replica":
-            self._deployments.attempt_ended(tx, ended, outcome, log)
+            if not self._rollouts.attempt_ended(tx, ended, outcome, log):
+                self._deployments.attempt_ended(tx, ended, outcome, log)
         else:
             self._gateway_ended(tx, outcome)
 

@@ -8,6 +8,8 @@ from llm_os.errors import CapacityError
 from llm_os.kernel.attempts import new_attempt
 from llm_os.kernel.deployments import Deployments
 from llm_os.kernel.jobs import Jobs
+from llm_os.kernel.replicas import wanted
+from llm_os.kernel.revisions import revision
 from llm_os.kernel.state import State
 from llm_os.memory.ledger import Ledger
 from llm_os.scheduler.schedule import schedule
@@ -74,18 +76,23 @@ class Planner:
     def _waiting_replicas(self, tx: Connection, row: rows.DeploymentRow) -> list[Waiting]:
         if row.deployment.state is DeploymentState.STOPPING:
             return []
-        live = [a for a in rows.attempts_of(tx, row.deployment.id) if a.state is not AttemptState.ENDED]
-        return [
-            Waiting(
-                subject=f"{row.deployment.id}/{number}",
-                kind="replica",
-                session=row.deployment.session,
-                resources=row.resources,
-                submitted=row.number,
-                not_before=row.not_before,
-            )
-            for number in range(len(live), row.deployment.spec.replicas)
-        ]
+        deployment = row.deployment
+        live = [a for a in rows.attempts_of(tx, deployment.id) if a.state is not AttemptState.ENDED]
+        found = []
+        for number, shall in wanted(deployment, live).items():
+            new = number != deployment.revision and deployment.rollout is not None
+            found += [
+                Waiting(
+                    subject=f"{deployment.id}/{number}/{index}",
+                    kind="replica",
+                    session=deployment.session,
+                    resources=revision(row, number).resources,
+                    submitted=row.number,
+                    not_before=deployment.rollout.not_before if new and deployment.rollout else row.not_before,
+                )
+                for index in range(sum(attempt.revision == number for attempt in live), shall)
+            ]
+        return found
 
     def _commit(self, tx: Connection, step: Step, waiting: Waiting, ledger: Ledger) -> bool:
         """Verify one step against what is really free, and what is really waiting; drop it if it is stale."""
@@ -111,12 +118,18 @@ class Planner:
         return self._jobs.started(tx, row, attempt, step.because)
 
     def _place_replica(self, tx: Connection, step: Step, placement: Placement, waiting: Waiting) -> bool:
-        deployment = step.subject.partition("/")[0]
+        deployment, number, _ = step.subject.split("/")
         row = rows.find_deployment(tx, deployment)
         if row is None or row.deployment.state.ended or row.deployment.state is DeploymentState.STOPPING:
             return False
         attempt = new_attempt(
-            self._state, tx, kind="replica", owner=deployment, placement=placement, session=waiting.session
+            self._state,
+            tx,
+            kind="replica",
+            owner=deployment,
+            placement=placement,
+            session=waiting.session,
+            revision=int(number),
         )
         message = f"A replica of {row.deployment.spec.name} was placed on {placement.node}: {step.because}."
         rows.add_event(

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 
 from sqlalchemy import Connection
 
 from llm_os.errors import LLMOSError
+from llm_os.kernel.revisions import revision
 from llm_os.kernel.state import State
-from llm_os.spec.deployments import DeploymentState
-from llm_os.spec.jobs import AttemptState
-from llm_os.spec.routing import Endpoint, KeyEntry, Route, RoutingTable
+from llm_os.spec.deployments import Deployment, DeploymentState, Phase
+from llm_os.spec.jobs import Attempt, AttemptState
+from llm_os.spec.routing import Canary, Endpoint, KeyEntry, Route, RoutingTable
 from llm_os.store import rows
 
 log = logging.getLogger(__name__)
@@ -53,21 +55,42 @@ def routing_table(tx: Connection, version: int, admin_sha256: str | None) -> Rou
     for row in rows.all_deployments(tx, include_ended=False):
         if row.deployment.state is DeploymentState.STOPPING:
             continue
-        ready = [a for a in rows.attempts_of(tx, row.deployment.id) if a.state is AttemptState.READY and a.endpoint]
-        routes.append(
-            Route(
-                deployment=row.deployment.spec.name,
-                version=row.deployment.version,
-                task=row.deployment.task,
-                engine=row.deployment.engine,
-                endpoints=tuple(Endpoint(attempt=a.id, url=str(a.endpoint)) for a in ready),
-                cache_tokens=tokens
-                if isinstance(tokens := row.deployment.spec.options.get("cache_tokens"), int)
-                else None,
-                created_at=row.deployment.created_at,
-            )
-        )
+        routes.append(_route(row, rows.attempts_of(tx, row.deployment.id)))
     keys = rows.list_keys(tx)
     if admin_sha256:
         keys.append(KeyEntry(id="admin", sha256=admin_sha256, role="admin"))
     return RoutingTable(version=version, routes=tuple(routes), keys=tuple(keys))
+
+
+def _route(row: rows.DeploymentRow, attempts: Sequence[Attempt]) -> Route:
+    deployment = row.deployment
+    endpoints = [
+        Endpoint(attempt=a.id, url=a.endpoint, revision=a.revision, version=revision(row, a.revision).version)
+        for a in attempts
+        if a.state is AttemptState.READY and a.endpoint
+    ]
+    tokens = deployment.spec.options.get("cache_tokens")
+    return Route(
+        deployment=deployment.spec.name,
+        version=deployment.version,
+        task=deployment.task,
+        engine=deployment.engine,
+        endpoints=tuple(endpoints),
+        cache_tokens=tokens if isinstance(tokens, int) else None,
+        canary=_canary(deployment),
+        created_at=deployment.created_at,
+    )
+
+
+def _canary(deployment: Deployment) -> Canary | None:
+    """Which requests the new revision gets; None where it gets its part as every other."""
+    rollout = deployment.rollout
+    if rollout is None or rollout.phase not in {Phase.STARTING, Phase.CANARY}:
+        return None
+    policy, tried = rollout.policy, rollout.phase is Phase.CANARY
+    return Canary(
+        revision=rollout.target.number,
+        weight=policy.canary if tried else 0.0,
+        tenants=policy.tenants if tried else (),
+        shadow=policy.shadow,
+    )

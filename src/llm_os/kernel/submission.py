@@ -134,15 +134,24 @@ def resolve(tx: Connection, ref: str) -> tuple[str, ModelVersion | None]:
     return version.manifest, version
 
 
+def is_alias(ref: str) -> bool:
+    """Whether it names a version by an alias: `card@production`."""
+    _, at, name = ref.partition("@")
+    return bool(at and name) and not name.isdigit()
+
+
 def find_model(tx: Connection, ref: str) -> ModelVersion:
-    """`card` is its newest version. Raises NotFoundError with "did you mean"."""
+    """`card` is its newest version, `card@alias` what the alias means now. Raises NotFoundError with "did you mean"."""
     versions = rows.list_models(tx)
     if ref.startswith("sha256:"):
         found = [version for version in versions if version.manifest == ref]
     else:
         card, _, number = ref.partition("@")
+        if is_alias(ref):
+            number = str(rows.get_alias(tx, card, number))
         found = [v for v in versions if v.card == card and (not number or str(v.number) == number)]
     if not found:
         names = {version.card for version in versions} | {version.ref for version in versions}
+        names |= {f"{card}@{name}" for card, name, _ in rows.list_aliases(tx)}
         raise NotFoundError(f"There is no model '{ref}'.", hint=did_you_mean(ref, names))
     return found[-1]

@@ -64,6 +64,14 @@ class Syscalls(Protocol):
     def model(self, ref: str) -> ModelVersion:
         """`card` is its newest version. Raises NotFoundError with "did you mean"."""
 
+    def aliases(self, card: str | None = None) -> list[api.Alias]: ...
+
+    def move_alias(self, card: str, name: str, request: api.MoveAlias) -> api.Alias:
+        """Make `card@name` mean this version; deployments that follow it are updated."""
+
+    def drop_alias(self, card: str, name: str) -> api.Alias:
+        """Raises ConflictError while a deployment follows it."""
+
     def artifact(self, digest: str) -> ArtifactFacts: ...
 
     async def rows(self, digest: str, split: str, offset: int, limit: int) -> api.RowPage: ...
@@ -80,6 +88,17 @@ class Syscalls(Protocol):
         """The deployment as soon as its state differs from `state`, or after `seconds`."""
 
     def stop_deployment(self, name: str) -> Deployment: ...
+
+    def update_deployment(self, name: str, request: api.UpdateDeployment) -> Deployment:
+        """Begin to serve another version, engine or option. Returns at once; the deployment's `rollout` tells more."""
+
+    def promote_deployment(self, name: str) -> Deployment:
+        """Let a version that is being tried take over."""
+
+    def roll_back_deployment(self, name: str) -> Deployment:
+        """Take an update back, or go to the version before."""
+
+    def scale_deployment(self, name: str, request: api.ScaleDeployment) -> Deployment: ...
 
     async def deployment_logs(self, name: str, offset: int) -> api.LogPage: ...
 

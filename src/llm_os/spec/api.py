@@ -22,6 +22,9 @@ All under `/v1`, JSON, errors as `{"error": LLMOSError.to_dict()}` with the erro
 | GET /v1/why/{subject} | -> Why |
 | GET /v1/models?card= | -> list[ModelVersion] |
 | GET /v1/models/{ref} | -> ModelVersion |
+| GET /v1/aliases?card= | -> list[Alias] |
+| PUT /v1/aliases/{card}/{name} | MoveAlias -> Alias |
+| DELETE /v1/aliases/{card}/{name} | -> Alias |
 | GET /v1/artifacts/{digest} | -> ArtifactFacts |
 | GET /v1/artifacts/{digest}/rows?split=&offset=&limit= | -> RowPage |
 | POST /v1/artifacts/{digest}/export | ExportRequest -> ExportReport (copies files to a folder; socket only) |
@@ -29,6 +32,10 @@ All under `/v1`, JSON, errors as `{"error": LLMOSError.to_dict()}` with the erro
 | GET /v1/deployments?all= | -> list[Deployment] |
 | GET /v1/deployments/{name}?wait= | -> Deployment; with `wait`, answers early on a change of state |
 | POST /v1/deployments/{name}/stop | -> Deployment |
+| POST /v1/deployments/{name}/update | UpdateDeployment -> Deployment |
+| POST /v1/deployments/{name}/promote | -> Deployment |
+| POST /v1/deployments/{name}/rollback | -> Deployment |
+| POST /v1/deployments/{name}/scale | ScaleDeployment -> Deployment |
 | GET /v1/deployments/{name}/logs?offset= | -> LogPage |
 | POST /v1/keys | CreateKey -> CreatedKey |
 | GET /v1/keys | -> list[KeyInfo] |
@@ -41,12 +48,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from llm_os.spec.attempts import Report
-from llm_os.spec.base import Json, Name, Record, Spec
+from llm_os.spec.base import Json, Name, Record, Ref, Spec
 from llm_os.spec.conditions import Condition
-from llm_os.spec.deployments import Deployment, DeploymentSpec
+from llm_os.spec.deployments import Count, Deployment, DeploymentSpec, Scaling, UpdatePolicy
 from llm_os.spec.events import Event
 from llm_os.spec.jobs import JobSpec
 from llm_os.spec.quotas import Quota
@@ -163,6 +170,48 @@ class CreatedDeployment(Record):
     """A key of its own, shown once; the kernel stores its hash only."""
     url: str | None
     """OpenAI base URL of the gateway, None while the gateway starts."""
+
+
+class UpdateDeployment(Spec):
+    """What is None stays. With another model the engine is chosen anew, and options begin anew with their engine."""
+
+    model: Ref | None = None
+    engine: str | None = None
+    options: Mapping[str, Json] | None = None
+    policy: UpdatePolicy | None = None
+    """None: as the deployment says."""
+
+
+class ScaleDeployment(Spec):
+    """Either a fixed number of replicas, or between which numbers they shall follow what is asked."""
+
+    replicas: Count | None = None
+    scaling: Scaling | None = None
+
+    @model_validator(mode="after")
+    def _one(self) -> ScaleDeployment:
+        if (self.replicas is None) == (self.scaling is None):
+            raise ValueError("name either replicas or scaling")
+        return self
+
+
+class MoveAlias(Spec):
+    version: Ref
+    """`card@number`, or `card` for its newest."""
+
+
+class Alias(Record):
+    card: str
+    name: str
+    version: str
+    """`card@number` that it means."""
+    followers: tuple[str, ...] = ()
+    """Deployments that follow it."""
+
+    @property
+    def ref(self) -> str:
+        """`card@name`."""
+        return f"{self.card}@{self.name}"
 
 
 class CreateKey(Spec):

@@ -76,6 +76,8 @@ class Report(Record):
 class Control(Record):
     stop: bool = False
     reason: str = ""
+    grace: float | None = None
+    """Seconds that its requests get to end; None: as its StopPolicy says."""
 
 
 class Exit(Record):

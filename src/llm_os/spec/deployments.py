@@ -1,32 +1,88 @@
-"""Lasting work: a served model and its replicas."""
+"""Lasting work: a served model, its replicas, and how it goes from one version to the next."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from enum import StrEnum
+from typing import Annotated
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from llm_os.spec.base import Json, Name, Record, Ref, Spec
 from llm_os.spec.conditions import Condition
+from llm_os.spec.resources import ResourceSpec
 from llm_os.spec.units import Duration
+
+Count = Annotated[int, Field(ge=1, le=64)]
+Part = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+
+
+class UpdatePolicy(Spec):
+    """How a new version takes over."""
+
+    canary: Part = 0.01
+    """Share of the requests that the new version gets at first. 0: none but those of `tenants`."""
+    tenants: tuple[Name, ...] = ()
+    """Tenants whose requests all go to the new version at first."""
+    shadow: bool = False
+    """At first the new version gets copies of requests; nobody sees its answers."""
+    bake: Duration | None = 10.0
+    """Seconds that the new version must do well before it takes over. None: until it is promoted by hand."""
+    watch: Duration = 60.0
+    """Seconds after it took over in which it is still taken back when it does badly."""
+    most_failures: Part = 0.05
+    """Share of requests that may fail (status 500 and above, or broken off), unless the old version is as bad."""
+    most_slower: float = Field(default=3.0, gt=1, allow_inf_nan=False)
+    """So many times the old version's mean time to the first byte is too slow."""
+    ready_within: Duration = 600.0
+    """Seconds in which its first replica must answer."""
+
+
+class Scaling(Spec):
+    """How many replicas there are, by what is asked of them."""
+
+    least: int = Field(default=1, ge=0, le=64)
+    """0: it sleeps when nobody asks, and wakes with the next request, which is held."""
+    most: Count = 1
+    in_flight: float = Field(default=8.0, gt=0, allow_inf_nan=False)
+    """Requests under way, or waiting, that one replica shall have."""
+    idle_after: Duration = 300.0
+    """Seconds without a request after which the last replica goes, where `least` is 0."""
+    steady: Duration = 60.0
+    """Seconds in which fewer must have been enough before one goes; more come at once."""
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Scaling:
+        if self.least > self.most:
+            raise ValueError(f"least ({self.least}) cannot be more than most ({self.most})")
+        return self
 
 
 class DeploymentSpec(Spec):
     name: Name
     model: Ref
+    """`card@alias` follows the alias: when it moves, the deployment is updated."""
     engine: str | None = None
     """None: the first engine that can serve this format and task here."""
     options: Mapping[str, Json] = Field(default_factory=dict)
-    replicas: int = Field(default=1, ge=1, le=64)
+    replicas: Count = 1
+    """At its start; with `scaling`, as many as it says."""
     idle_after: Duration | None = None
     """End after this long without a request. None: never."""
+    update: UpdatePolicy = UpdatePolicy()
+    """How the versions that follow take over."""
+    scaling: Scaling | None = None
+    """None: always `replicas`."""
+    labels: Mapping[Name, str] = Field(default_factory=dict)
+    """Words of its owner's, for lists and rules."""
 
 
 class DeploymentState(StrEnum):
     PENDING = "pending"
     STARTING = "starting"
     READY = "ready"
+    ASLEEP = "asleep"
+    """No replica is wanted: the next request wakes it."""
     STOPPING = "stopping"
     STOPPED = "stopped"
     FAILED = "failed"
@@ -36,11 +92,60 @@ class DeploymentState(StrEnum):
         return self in {DeploymentState.STOPPED, DeploymentState.FAILED}
 
 
+class Revision(Record):
+    """One thing that a deployment served, serves or shall serve: a version with its engine and options."""
+
+    number: int
+    version: str
+    task: str
+    engine: str
+    options: Mapping[str, Json] = Field(default_factory=dict)
+    resources: ResourceSpec
+
+
+class Phase(StrEnum):
+    STARTING = "starting"
+    """The first replica of the new version is not ready yet."""
+    CANARY = "canary"
+    """The new version gets some requests, or copies, and is compared with the old one."""
+    ROLLING = "rolling"
+    """Replicas are replaced one by one."""
+    DONE = "done"
+    ROLLED_BACK = "rolled_back"
+
+    @property
+    def ended(self) -> bool:
+        return self in {Phase.DONE, Phase.ROLLED_BACK}
+
+
+class Rollout(Record):
+    """The way from one revision to the next; the newest one is kept when it has ended."""
+
+    target: Revision
+    policy: UpdatePolicy
+    asked: Ref
+    """What the deployment is said to serve when it is done: a version, or an alias that it follows."""
+    phase: Phase = Phase.STARTING
+    message: str = ""
+    """Why it is where it is, for people."""
+    tight: bool = False
+    """There is no room for one replica more while they are replaced."""
+    failures: int = 0
+    """Replicas of the new version that died one after the other before one was ready."""
+    not_before: float | None = None
+    """When the next one may be started."""
+    started_at: float
+    since: float
+    """When the phase began, seconds since the epoch."""
+
+
 class Replica(Record):
     attempt: str
     state: str
     endpoint: str | None
     engine: str
+    version: str = ""
+    revision: int = 1
 
 
 class Deployment(Record):
@@ -54,8 +159,22 @@ class Deployment(Record):
     """Lease it belongs to; None: kept."""
     state: DeploymentState
     replicas: tuple[Replica, ...] = ()
+    revision: int = 1
+    """Number of the revision in force."""
+    history: tuple[Revision, ...] = ()
+    """Revisions that were in force, oldest first, the one in force last."""
+    rollout: Rollout | None = None
+    refused: str | None = None
+    """Version that was taken back: an alias that means it is not followed there."""
+    wanted: int | None = None
+    """Replicas that there shall be now; None: `spec.replicas`."""
     conditions: tuple[Condition, ...] = ()
     error: Mapping[str, Json] | None = None
     created_at: float
     ready_at: float | None = None
     ended_at: float | None = None
+
+    @property
+    def updating(self) -> bool:
+        """Whether a rollout is under way."""
+        return self.rollout is not None and not self.rollout.phase.ended

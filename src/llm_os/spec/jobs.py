@@ -85,6 +85,8 @@ class Attempt(Record):
     """Fencing token: reports of an older token are dropped."""
     state: AttemptState
     placement: Placement
+    revision: int = 1
+    """Of a replica: the revision of its deployment that it serves."""
     endpoint: str | None = None
     reason: str | None = None
     exit_code: int | None = None

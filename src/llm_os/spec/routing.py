@@ -14,6 +14,22 @@ class Endpoint(Record):
     attempt: str
     url: str
     """`unix:/path/to.sock`."""
+    revision: int = 1
+    """Of the deployment; revisions are numbered from 1."""
+    version: str = ""
+    """`card@number` that it serves; empty: the route's."""
+
+
+class Canary(Record):
+    """A revision that is tried on some of the requests. Its endpoints get no others."""
+
+    revision: int
+    weight: float
+    """Share of the requests, or of the copies."""
+    tenants: tuple[str, ...] = ()
+    """All of whose requests go there."""
+    shadow: bool = False
+    """It gets copies only, and its answers are thrown away."""
 
 
 class Route(Record):
@@ -25,6 +41,7 @@ class Route(Record):
     """Ready replicas only."""
     cache_tokens: int | None = None
     """Tokens that the cache of a replica holds; None where the engine does not say."""
+    canary: Canary | None = None
     created_at: float
 
 
@@ -51,11 +68,26 @@ class RoutingTable(Record):
     keys: tuple[KeyEntry, ...] = ()
 
 
+class RevisionUsage(Record):
+    """How requests fared that a revision answered, copies among them."""
+
+    requests: int = 0
+    failed: int = 0
+    """Status 500 and above, or broken off."""
+    first_bytes: int = 0
+    """Of the others: answers that began."""
+    first_byte_seconds: float = 0.0
+    """Their times from the replica's request to the first byte, added up."""
+
+
 class DeploymentUsage(Record):
     last_request_at: float
     """Seconds since the epoch."""
     in_flight: int
+    """Requests under way or waiting."""
     requests: int
+    revisions: Mapping[int, RevisionUsage] = Field(default_factory=dict)
+    """By the revision's number, those in the routing table."""
 
 
 class Served(Record):

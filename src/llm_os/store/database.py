@@ -15,7 +15,7 @@ from sqlalchemy.pool import StaticPool
 from llm_os.errors import ConflictError, DiskFullError
 from llm_os.store import tables
 
-MIGRATIONS = ("m0001_initial",)
+MIGRATIONS = ("m0001_initial", "m0002_aliases")
 
 
 class Database:

@@ -325,6 +325,26 @@ def list_models(tx: Connection, card: str | None = None) -> list[ModelVersion]:
     return [ModelVersion.model_validate(row[0]) for row in tx.execute(query)]
 
 
+def get_alias(tx: Connection, card: str, name: str) -> int | None:
+    """Number of the version that the card's alias means."""
+    return tx.execute(_ALIAS, {"card": card, "name": name}).scalar_one_or_none()
+
+
+def set_alias(tx: Connection, card: str, name: str, number: int) -> None:
+    drop_alias(tx, card, name)
+    tx.execute(insert(t.aliases).values(card=card, name=name, number=number))
+
+
+def drop_alias(tx: Connection, card: str, name: str) -> None:
+    tx.execute(delete(t.aliases).where(t.aliases.c.card == card, t.aliases.c.name == name))
+
+
+def list_aliases(tx: Connection) -> list[tuple[str, str, int]]:
+    """Card, alias and number, in this order."""
+    found = tx.execute(select(t.aliases).order_by(t.aliases.c.card, t.aliases.c.name))
+    return [(row.card, row.name, row.number) for row in found]
+
+
 def add_key(tx: Connection, key: KeyEntry, owner: str) -> None:
     tx.execute(insert(t.keys).values(id=key.id, owner=owner, record=_dump(key)))
 
@@ -384,6 +404,7 @@ _ANY_WORK = select(
     exists(select(t.jobs.c.id).where(or_(t.jobs.c.state == JobState.QUEUED, t.jobs.c.state == JobState.RUNNING)))
     | exists(select(t.deployments.c.id).where(*(t.deployments.c.state != state for state in _ENDED_DEPLOYMENTS)))
 )
+_ALIAS = select(t.aliases.c.number).where(t.aliases.c.card == bindparam("card"), t.aliases.c.name == bindparam("name"))
 _KEYS = select(t.keys.c.record).order_by(t.keys.c.id)
 _ADD_EVENT = insert(t.events)
 _EVENTS_SINCE = (

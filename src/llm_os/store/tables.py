@@ -75,6 +75,14 @@ models = Table(
     Column("record", JSON, nullable=False),
 )
 
+aliases = Table(
+    "aliases",
+    metadata,
+    Column("card", String, primary_key=True),
+    Column("name", String, primary_key=True),
+    Column("number", Integer, nullable=False),
+)
+
 results = Table(
     "results",
     metadata,

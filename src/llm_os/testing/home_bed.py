@@ -18,8 +18,12 @@ import httpx2
 from llm_os.settings import Settings
 
 
-def write_toy_model(folder: Path, architecture: str) -> None:
-    """The smallest folder that passes for a model; the fake engine does not read its weights."""
+def write_toy_model(folder: Path, architecture: str, number: int = 1) -> None:
+    """The smallest folder that passes for a model; the fake engine does not read its weights.
+
+    Args:
+        number: another one makes another version.
+    """
     folder.mkdir()
     config: dict[str, Any] = {"architectures": [architecture], "model_type": "toy", "hidden_size": 1}
     if architecture.endswith("ForSequenceClassification"):
@@ -27,7 +31,7 @@ def write_toy_model(folder: Path, architecture: str) -> None:
     (folder / "config.json").write_text(json.dumps(config))
     (folder / "tokenizer.json").write_text("{}")
     header = json.dumps({"w": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}).encode()
-    (folder / "model.safetensors").write_bytes(struct.pack("<Q", len(header)) + header + b"\0\0\0\0")
+    (folder / "model.safetensors").write_bytes(struct.pack("<Q", len(header)) + header + struct.pack("<f", number))
 
 
 class Home:
@@ -79,6 +83,15 @@ class Home:
     async def get(self, path: str, **parameters: Any) -> Any:
         return self._checked(await self._client.get(path, params=parameters))
 
+    async def put(self, path: str, body: Any) -> Any:
+        return self._checked(await self._client.put(path, json=body))
+
+    async def refused(self, path: str, body: Any = None, method: str = "POST") -> Any:
+        """The error that the kernel answers."""
+        answer = await self._client.request(method, path, json=body)
+        assert answer.status_code >= 400, answer.text
+        return answer.json()["error"]
+
     async def post(self, path: str, body: Any = None) -> Any:
         return self._checked(await self._client.post(path, json=body))
 
@@ -92,10 +105,11 @@ class Home:
             while not await fact():  # noqa: ASYNC110 - what another process does rings no bell here
                 await asyncio.sleep(0.05)
 
-    async def load(self, card: str, architecture: str) -> None:
+    async def load(self, card: str, architecture: str, number: int = 1) -> None:
         """Register a toy model under `card`, by the job that users' models come in by."""
-        write_toy_model(self.folder / card, architecture)
-        spec = {"task": "sources/fetch", "options": {"source": str(self.folder / card)}, "name": card}
+        folder = self.folder / f"{card}-{number}"
+        write_toy_model(folder, architecture, number)
+        spec = {"task": "sources/fetch", "options": {"source": str(folder)}, "name": card}
         job = await self.post("/v1/jobs", {"spec": spec, "background": True})
 
         async def ended() -> bool:

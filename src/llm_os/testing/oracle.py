@@ -207,9 +207,11 @@ class Oracle:
             record = place.deployment
             have = sum(row.attempt.owner == record.id for row in live)
             due = (place.not_before or 0.0) <= self._now() and record.state is not DeploymentState.STOPPING
-            allowed = _inside(place.resources, caps.get(record.session or ""), held[record.session])
-            if due and allowed and have < record.spec.replicas:
-                waiting[record.id] = place.resources
+            resources = record.history[-1].resources
+            allowed = _inside(resources, caps.get(record.session or ""), held[record.session])
+            shall = record.spec.replicas if record.wanted is None else record.wanted
+            if due and allowed and have < shall and not record.updating:
+                waiting[record.id] = resources
         return waiting
 
     # -- at the end ----------------------------------------------------------------------------------------------------

@@ -29,8 +29,9 @@ from llm_os.drivers.launchers.fake import FakeLauncher
 from llm_os.errors import LLMOSError, NotFoundError
 from llm_os.kernel.loop import Kernel
 from llm_os.settings import Settings
-from llm_os.spec.api import CreateDeployment, OpenSession, SetCaps, ShutdownRequest, SubmitJob
-from llm_os.spec.deployments import Deployment, DeploymentSpec, DeploymentState
+from llm_os.spec.api import CreateDeployment, OpenSession, SetCaps, ShutdownRequest, SubmitJob, UpdateDeployment
+from llm_os.spec.base import Json
+from llm_os.spec.deployments import Deployment, DeploymentSpec, DeploymentState, Scaling, UpdatePolicy
 from llm_os.spec.jobs import Job, JobSpec
 from llm_os.spec.resources import Caps
 from llm_os.store.database import Database
@@ -59,8 +60,8 @@ QUIET = {
 }
 """Calls that change nothing outside the kernel: dying beside one is dying at the point before."""
 WRITES = {"files": frozenset({"create", "write_routes"}), "artifacts": frozenset({"ingest"}), "launcher": frozenset()}
-RESTS_WITHIN = 30.0
-"""Seconds after the last fault within which all that can serve does."""
+RESTS_WITHIN = 90.0
+"""Seconds after the last fault within which all that can serve does: a replica that was replaced may take a minute."""
 SETTLES_WITHIN = 240.0
 """Seconds after the last fault within which all work must have come to its end."""
 
@@ -396,6 +397,8 @@ class Simulation:
             options={"cpus": plan.cpus, "memory": plan.memory},
             replicas=plan.replicas,
             idle_after=plan.idle_after,
+            update=UpdatePolicy(bake=0.5, ready_within=8.0, watch=1.0),
+            scaling=None if plan.least is None else Scaling(least=plan.least, most=2, idle_after=1.0, steady=1.0),
         )
         request = CreateDeployment(spec=spec, session=session, keep=plan.keep, private=plan.private)
         for _ in range(20):
@@ -404,9 +407,25 @@ class Simulation:
                 break
             await asyncio.sleep(0.5)
         self._files.busy[plan.name] = self._now() + self._random.choice([0.0, 4.0])
-        if plan.stop_after is not None:
-            await asyncio.sleep(plan.stop_after)
-            await self._ask("stop_deployment", plan.name)
+        changes = asyncio.ensure_future(_unless_refused(self._update(plan)))
+        try:
+            if plan.stop_after is not None:
+                await asyncio.sleep(plan.stop_after)
+                await self._ask("stop_deployment", plan.name)
+            await changes
+        finally:
+            changes.cancel()
+
+    async def _update(self, plan: PlannedDeployment) -> None:
+        """Let it serve with other options, and perhaps take that back."""
+        if plan.update_after is None:
+            return
+        await asyncio.sleep(plan.update_after)
+        options: dict[str, Json] = {"cpus": plan.cpus, "memory": plan.memory + 2**20}
+        await self._ask("update_deployment", plan.name, UpdateDeployment(options=options))
+        if plan.roll_back_after is not None:
+            await asyncio.sleep(plan.roll_back_after)
+            await self._ask("roll_back_deployment", plan.name)
 
     # -- the end -------------------------------------------------------------------------------------------------------
 
@@ -444,10 +463,12 @@ class Simulation:
             return f"The gateway was told of {[r.deployment for r in routes]}, there are {sorted(live)}."
         for route in routes:
             told = {endpoint.attempt for endpoint in route.endpoints}
-            if told != {replica.attempt for replica in live[route.deployment].replicas if replica.endpoint}:
+            if told != {replica.attempt for replica in live[route.deployment].replicas if replica.state == "ready"}:
                 return f"The gateway sends requests for {route.deployment} to {sorted(told)}."
             if dead := [attempt for attempt in told if not self._host.processes[attempt].alive]:
                 return f"The gateway sends requests for {route.deployment} to {dead}, which run no more."
+        if endless := [name for name, record in live.items() if record.updating]:
+            return f"The updates of {endless} never end."
         if slow := [name for name, record in live.items() if record.state is DeploymentState.STARTING]:
             return f"{slow} started, but never answers."
         systems = [p for p in self._host.alive() if self._host.owner_of(p.attempt) == "gateway"]

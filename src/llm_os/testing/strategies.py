@@ -48,6 +48,12 @@ class PlannedDeployment:
     private: bool
     idle_after: float | None
     stop_after: float | None
+    update_after: float | None = None
+    """It shall serve with other options then."""
+    roll_back_after: float | None = None
+    """Seconds after the update when somebody takes it back."""
+    least: int | None = None
+    """It scales from so many replicas on; None: it does not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +158,9 @@ def _deployment(random: Random, session: int, number: int) -> PlannedDeployment:
         private=random.random() < 0.3,
         idle_after=random.choice([None, None, 3.0]),
         stop_after=random.choice([None, None, 1.0, 4.0]),
+        update_after=random.choice([None, 0.5, 2.0]),
+        roll_back_after=random.choice([None, None, 0.3, 2.0]),
+        least=random.choice([None, None, 0, 1]),
     )
 
 

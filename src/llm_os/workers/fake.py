@@ -9,7 +9,7 @@ import signal
 from collections.abc import AsyncGenerator, Sequence
 from typing import Any
 
-from llm_os.errors import UnavailableError
+from llm_os.errors import InternalError, UnavailableError
 from llm_os.spec.attempts import AttemptSpec, ServeCall
 from llm_os.workers.backend import Backend, Classified, Piece, Tokenized
 from llm_os.workers.requests import ChatRequest, wrong
@@ -55,6 +55,8 @@ class FakeBackend(Backend):
         self._start_fails = bool(options.get("start_fails", False))
         self._dies_after: int | None = options.get("dies_after")
         self._hangs = bool(options.get("hangs", False))
+        self._fails = bool(options.get("fails", False))
+        self._slow = float(options.get("slow", 0))
         named = call.model.facts.meta.get("labels")
         self._labels = tuple(str(name) for name in named) if isinstance(named, list) and named else LABELS
         self._requests = 0
@@ -66,11 +68,13 @@ class FakeBackend(Backend):
             raise UnavailableError("The fake engine was told to fail at its start.", hint="Set start_fails=false.")
 
     async def classify(self, texts: Sequence[str]) -> Classified:
+        await self._think()
         await self._misbehave()
         scores = [score(text, len(self._labels)) for text in texts]
         return Classified(self._labels, scores, sum(len(text.split()) for text in texts))
 
     async def chat(self, request: ChatRequest) -> AsyncGenerator[Piece, None]:
+        await self._think()
         words = self._reply.split(" ")
         prompt = len(_words(request))
         limit = min(len(words), request.max_tokens or len(words))
@@ -93,6 +97,11 @@ class FakeBackend(Backend):
 
     async def end(self) -> None:
         """Nothing runs."""
+
+    async def _think(self) -> None:
+        await asyncio.sleep(self._slow)
+        if self._fails:
+            raise InternalError("The fake engine was told to fail.", hint="Set fails=false.")
 
     async def _misbehave(self) -> None:
         self._requests += 1

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from llm_os.errors import CapacityError, InternalError, InvalidInputError, LLMOSError
-from llm_os.spec.attempts import EXIT_FAILED, EXIT_STOPPED, EXIT_USER_ERROR, AttemptSpec, Report, ServeCall
+from llm_os.spec.attempts import EXIT_FAILED, EXIT_STOPPED, EXIT_USER_ERROR, AttemptSpec, Control, Report, ServeCall
 from llm_os.spec.base import Json
 from llm_os.workers.backend import Backend
 from llm_os.workers.server import Face, drain, listen
@@ -78,13 +78,22 @@ async def serve(spec: AttemptSpec, call: ServeCall, backend: Backend, reports: R
         for wait in waits:
             wait.cancel()
         broken = backend.broken
-        await drain(runner, face, 0.0 if broken else max(0.5, spec.stop.grace - MARGIN))
+        await drain(runner, face, 0.0 if broken else max(0.5, _grace(spec) - MARGIN))
         if broken:
             raise broken
         await backend.end()
         return EXIT_STOPPED
     finally:
         socket.unlink(missing_ok=True)
+
+
+def _grace(spec: AttemptSpec) -> float:
+    """Seconds until it is ended by force: one whose place others have taken gets longer than one that was stopped."""
+    try:
+        told = Control.model_validate_json((Path(spec.cwd) / "control.json").read_bytes()).grace
+    except (OSError, ValueError):
+        told = None
+    return spec.stop.grace if told is None else told
 
 
 def run(folder: Path, load: Load) -> int:

@@ -9,10 +9,13 @@ import click
 
 from llm_os.cli.link import looking
 from llm_os.cli.render import ago, as_json_option, print_json, print_table
+from llm_os.client.aliases import alias_place
 from llm_os.client.cards import card
 from llm_os.client.transport import place
+from llm_os.errors import InvalidInputError
 from llm_os.models.catalogue import CATALOGUE, lookup
 from llm_os.session import load_model
+from llm_os.spec.api import Alias, MoveAlias
 from llm_os.spec.models import ModelVersion
 from llm_os.spec.units import format_bytes
 
@@ -77,6 +80,37 @@ def card_of(ref: str, output: Path | None, as_json: bool) -> int:
         print_json(found.to_dict())
     else:
         print(found.markdown(), end="")
+    return 0
+
+
+@models.command(epilog="Example: llm-os models alias support-bot@production support-bot@3")
+@click.argument("alias", required=False)
+@click.argument("version", required=False)
+@click.option("--remove", is_flag=True, help="Forget the alias.")
+@as_json_option
+def alias(alias: str | None, version: str | None, remove: bool, as_json: bool) -> int:
+    """List aliases; make one mean a version, so that deployments that follow it are updated; or forget one."""
+    transport = looking()
+    if alias is None:
+        found = transport.call("GET", "/v1/aliases", list[Alias])
+        rows = [(one.ref, one.version, ", ".join(one.followers)) for one in found]
+        print_json(found) if as_json else print_table(
+            ("ALIAS", "MEANS", "FOLLOWED BY"), rows, "No aliases yet: llm-os models alias CARD@production CARD@1"
+        )
+        return 0
+    card, at, name = alias.partition("@")
+    if not at or not name or (version is None) is not remove:
+        raise InvalidInputError(
+            f"'{alias}' needs a name behind '@', and a version or --remove.",
+            hint="Such as: llm-os models alias support-bot@production support-bot@3",
+        )
+    if version is None:
+        one = transport.call("DELETE", alias_place(card, name), Alias)
+        print_json(one) if as_json else print(f"{one.ref} means nothing any more.")
+        return 0
+    one = transport.call("PUT", alias_place(card, name), Alias, body=MoveAlias(version=version))
+    told = f"; {', '.join(one.followers)} will be updated" if one.followers else ""
+    print_json(one) if as_json else print(f"{one.ref} means {one.version}{told}.")
     return 0
 
 

@@ -42,7 +42,7 @@ def ps(as_json: bool) -> int:
     rows = []
     for name, what, state, detail in [
         *[(j.id, j.spec.task, j.state.value, sentence(j.progress) if j.progress else "") for j in jobs],
-        *[(d.spec.name, f"{d.version} ({d.engine})", d.state.value, "") for d in deployments],
+        *[(d.spec.name, f"{d.version} ({d.engine})", d.state.value, _now(d)) for d in deployments],
     ]:
         key = next((d.id for d in deployments if d.spec.name == name), name)
         holding = held.get(key)
@@ -52,6 +52,17 @@ def ps(as_json: bool) -> int:
     free = resources.free
     print(f"\nFree: {free.cpus:g} of {resources.granted.cpus:g} CPUs, {format_bytes(free.memory)}.")
     return 0
+
+
+def _now(deployment: Deployment) -> str:
+    """Replicas, where there is not just the one; and the update that is under way."""
+    ready = sum(replica.state == "ready" for replica in deployment.replicas)
+    shall = deployment.spec.replicas if deployment.wanted is None else deployment.wanted
+    told = [] if ready == shall == 1 else [f"{ready} of {shall} replicas"]
+    rollout = deployment.rollout
+    if rollout is not None and deployment.updating:
+        told.append(f"to {rollout.target.version}, {rollout.phase.value}: {rollout.message}")
+    return "; ".join(told)
 
 
 @click.command(epilog="Example: llm-os jobs --state failed")

@@ -33,6 +33,10 @@ class FakeOptions(Spec):
     """It ends with an error instead of getting ready."""
     dies_after: int | None = Field(default=None, ge=0)
     """The process kills itself in the middle of the request after this many."""
+    fails: bool = False
+    """It answers every request with an error 500."""
+    slow: Duration = 0.0
+    """Seconds that it thinks before an answer."""
     hangs: bool = False
     """It takes requests and never answers."""
     memory: Bytes | None = None

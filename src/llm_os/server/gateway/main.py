@@ -25,6 +25,7 @@ from llm_os.server.gateway.admission import Admission
 from llm_os.server.gateway.app import Gateway, Parts
 from llm_os.server.gateway.attempt import report
 from llm_os.server.gateway.estimates import Estimates
+from llm_os.server.gateway.lanes import Lanes
 from llm_os.server.gateway.metering import Metering
 from llm_os.server.gateway.metrics import Metrics
 from llm_os.server.gateway.proxy import Proxy
@@ -56,10 +57,11 @@ async def run(settings: Settings, folder: Path, listening: socket.socket, *, per
     metering = Metering(settings.usage, time.time, lambda: table.table)
     accounting = Accounting(metering, Metrics(), Estimates(), AccessLog(settings.logs / "gateway-access.log"))
     admission, quotas = Admission(per_replica, time.monotonic), Quotas(time.monotonic)
-    table.listeners.append(admission.changed)
+    lanes = Lanes()
+    table.listeners += [admission.changed, lanes.forget]
     parts = Parts(
         routes=table,
-        proxy=Proxy(upstreams, time.monotonic, table.news),
+        proxy=Proxy(upstreams, time.monotonic, table.news, metering.fared, lanes),
         admission=admission,
         quotas=quotas,
         accounting=accounting,
@@ -93,6 +95,7 @@ async def run(settings: Settings, folder: Path, listening: socket.socket, *, per
         for task in (ended, *beside):
             task.cancel()
         await asyncio.gather(ended, *beside, return_exceptions=True)
+        await parts.proxy.shadows.end()
         upstreams.close()
         accounting.flush()
 

@@ -11,20 +11,50 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from llm_os.server.gateway.spool import Account, Spool
-from llm_os.spec.routing import DeploymentUsage, GatewayUsage, RoutingTable
+from llm_os.spec.routing import DeploymentUsage, GatewayUsage, RevisionUsage, RoutingTable
 
 log = logging.getLogger("llm_os.gateway")
+
+
+class _Fared:
+    """How requests fared at one revision, changed in place."""
+
+    __slots__ = ("failed", "first_byte_seconds", "first_bytes", "requests")
+
+    def __init__(self, known: RevisionUsage) -> None:
+        self.requests, self.failed = known.requests, known.failed
+        self.first_bytes, self.first_byte_seconds = known.first_bytes, known.first_byte_seconds
+
+    def told(self) -> RevisionUsage:
+        return RevisionUsage(
+            requests=self.requests,
+            failed=self.failed,
+            first_bytes=self.first_bytes,
+            first_byte_seconds=self.first_byte_seconds,
+        )
 
 
 class _Count:
     """One deployment, changed in place: this is done twice for each request."""
 
-    __slots__ = ("in_flight", "last_request_at", "requests")
+    __slots__ = ("in_flight", "last_request_at", "requests", "revisions")
 
-    def __init__(self, last_request_at: float, requests: int) -> None:
-        self.last_request_at = last_request_at
+    def __init__(self, known: DeploymentUsage) -> None:
+        self.last_request_at = known.last_request_at
         self.in_flight = 0
-        self.requests = requests
+        self.requests = known.requests
+        self.revisions = {number: _Fared(usage) for number, usage in known.revisions.items()}
+
+    def told(self) -> DeploymentUsage:
+        return DeploymentUsage(
+            last_request_at=self.last_request_at,
+            in_flight=self.in_flight,
+            requests=self.requests,
+            revisions={number: fared.told() for number, fared in self.revisions.items()},
+        )
+
+
+_NEW = DeploymentUsage(last_request_at=0.0, in_flight=0, requests=0)
 
 
 class Metering:
@@ -44,7 +74,7 @@ class Metering:
         self._failed = False
         earlier = self._earlier()
         counted = earlier.deployments if earlier is not None else {}
-        self._usage = {name: _Count(usage.last_request_at, usage.requests) for name, usage in counted.items()}
+        self._usage = {name: _Count(usage) for name, usage in counted.items()}
         self._spool = Spool(path, earlier)
 
     def _earlier(self) -> GatewayUsage | None:
@@ -68,7 +98,7 @@ class Metering:
     def _under_way(self, deployment: str, requests: int) -> Iterator[None]:
         count = self._usage.get(deployment)
         if count is None:
-            count = self._usage[deployment] = _Count(0.0, 0)
+            count = self._usage[deployment] = _Count(_NEW)
         count.last_request_at = self._clock()
         count.in_flight += 1
         count.requests += requests
@@ -80,17 +110,39 @@ class Metering:
             count.in_flight -= 1
             self._changed = True
 
+    def fared(self, deployment: str, revision: int, first_byte: float | None) -> None:
+        """A replica of this revision was asked.
+
+        Args:
+            first_byte: seconds from the question to the first byte of its answer; None: it failed.
+        """
+        if (count := self._usage.get(deployment)) is None:
+            return
+        if (fared := count.revisions.get(revision)) is None:
+            fared = count.revisions[revision] = _Fared(RevisionUsage())
+        fared.requests += 1
+        if first_byte is None:
+            fared.failed += 1
+        else:
+            fared.first_bytes += 1
+            fared.first_byte_seconds += first_byte
+        self._changed = True
+
     def served(self, account: Account, prompt: int, completion: int) -> None:
         """Add what a request was served; a kill after this does not lose it."""
         self._spool.add(account, prompt, completion)
         self._changed = True
 
+    def _forget_revisions(self, table: RoutingTable) -> None:
+        """All but those that answer, and the newest of the others: the one that was replaced is still compared."""
+        for route in table.routes:
+            if (count := self._usage.get(route.deployment)) is not None:
+                for old in sorted(count.revisions.keys() - {one.revision for one in route.endpoints})[:-1]:
+                    del count.revisions[old]
+
     def snapshot(self, *, spool: int) -> GatewayUsage:
         """What is written: the sums are those without the lines of this spool."""
-        deployments = {
-            name: DeploymentUsage(last_request_at=c.last_request_at, in_flight=c.in_flight, requests=c.requests)
-            for name, c in self._usage.items()
-        }
+        deployments = {name: count.told() for name, count in self._usage.items()}
         return GatewayUsage(written_at=self._clock(), deployments=deployments, served=self._spool.sums(), spool=spool)
 
     def flush(self) -> bool:
@@ -105,6 +157,7 @@ class Metering:
         if table.version:  # else there is no table yet, and nothing is known to be gone
             for name in [name for name, usage in self._usage.items() if not usage.in_flight and name not in served]:
                 del self._usage[name]
+            self._forget_revisions(table)
             self._spool.retire({key.id for key in table.keys}, served)
         beside = self._path.with_name(f".{self._path.name}.{os.getpid()}")
         try:

@@ -19,9 +19,11 @@ from llm_os.errors import DeadlineError, LLMOSError, UnavailableError, from_dict
 from llm_os.server import envelope
 from llm_os.server.gateway.exchange import Exchange, identified
 from llm_os.server.gateway.frames import Frames, error_event, usage_of
+from llm_os.server.gateway.lanes import Lanes, lane
 from llm_os.server.gateway.openai import Call
 from llm_os.server.gateway.prefixes import blocks, prompt_of
 from llm_os.server.gateway.routes import HOLD
+from llm_os.server.gateway.shadows import Fared, Shadows
 from llm_os.server.gateway.spool import tokens_of
 from llm_os.server.gateway.translation import Translation
 from llm_os.server.gateway.upstream import Upstreams
@@ -59,12 +61,21 @@ class Proxy:
         upstreams: connections to replicas.
         clock: monotonic seconds.
         news: waits for the next routing table, at most so many seconds.
+        fared: is told how each revision does (`metering.fared`).
+        lanes: deals requests out while a new version is tried.
     """
 
     def __init__(
-        self, upstreams: Upstreams, clock: Callable[[], float], news: Callable[[float], Awaitable[None]]
+        self,
+        upstreams: Upstreams,
+        clock: Callable[[], float],
+        news: Callable[[float], Awaitable[None]],
+        fared: Fared,
+        lanes: Lanes,
     ) -> None:
         self._upstreams, self._clock, self._news = upstreams, clock, news
+        self._fared, self._lanes = fared, lanes
+        self.shadows = Shadows(upstreams, clock, fared)
 
     async def relay(
         self,
@@ -89,12 +100,16 @@ class Proxy:
         broke, fresh = 0, False
         names: tuple[int, ...] | None = None
         gives_up: float | None = None
+        tried: bool | None = None  # whether a version answers that is being tried; at most once
         while True:
             route = await ready()
             exchange.tries += 1
+            tried = self._tries(route, path, call, exchange) if tried is None else tried
+            route = lane(route, tried=tried)
             if names is None and len(route.endpoints) > 1:
                 names = blocks(prompt_of(call.value))
             endpoint, choice = self._upstreams.choose(route, names or (), exchange.prompt_tokens, avoid)
+            exchange.version, exchange.asked_at = endpoint.version or route.version, self._clock()
             with self._upstreams.busy(route, endpoint, choice, lambda: tokens_of(exchange.usage)[1]):
                 try:
                     answer, first, frames = await self._in_time(endpoint, path, call, exchange, fresh=fresh)
@@ -103,7 +118,9 @@ class Proxy:
                     if broken.stale and not fresh:
                         fresh = True
                         continue
-                    broke += broken.sent
+                    if broken.sent:
+                        self._failed(route, endpoint)
+                    broke, tried = broke + broken.sent, False
                     if broke == TRIES:
                         raise _gone(route) from broken
                     avoid.add(endpoint.attempt)
@@ -114,10 +131,32 @@ class Proxy:
                         await self._news(min(AGAIN, left))
                         avoid.clear()
                     continue
+                except (EngineAnswerError, UnavailableError) as failure:
+                    defect = (failure.status >= 500 and failure.status != 503) or isinstance(failure, UnavailableError)
+                    if defect:
+                        self._failed(route, endpoint)
+                    if not (defect and tried):
+                        raise
+                    tried = False  # what a version cannot do that is only tried, the proven one does
+                    continue
                 try:
                     return await self._pass_on(request, answer, first, frames, exchange, translation)
                 finally:
                     answer.close()
+                    took = (exchange.first_byte or exchange.asked_at) - exchange.asked_at
+                    self._fared(route.deployment, endpoint.revision, None if exchange.broken else took)
+
+    def _tries(self, route: Route, path: str, call: Call, exchange: Exchange) -> bool:
+        """Whether a version that is being tried shall answer; where it is tried in the shadow, it gets a copy."""
+        if route.canary is None or not self._lanes.tries(route, exchange.tenant):
+            return False
+        if not route.canary.shadow:
+            return True
+        self.shadows.send(lane(route, tried=True), path, call, exchange.request_id)
+        return False
+
+    def _failed(self, route: Route, endpoint: Endpoint) -> None:
+        self._fared(route.deployment, endpoint.revision, None)
 
     def _gives_up(self, exchange: Exchange) -> float:
         """When a request that no replica can be reached for waits no more."""

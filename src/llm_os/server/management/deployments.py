@@ -36,6 +36,23 @@ def router(syscalls: Syscalls) -> APIRouter:
     async def stop(name: str) -> Deployment:
         return syscalls.stop_deployment(name)
 
+    @routes.post("/{name}/update")
+    async def update(name: str, request: api.UpdateDeployment, paths: Paths) -> Deployment:
+        paths.check(request.options or {})
+        return syscalls.update_deployment(name, request)
+
+    @routes.post("/{name}/promote")
+    async def promote(name: str) -> Deployment:
+        return syscalls.promote_deployment(name)
+
+    @routes.post("/{name}/rollback")
+    async def roll_back(name: str) -> Deployment:
+        return syscalls.roll_back_deployment(name)
+
+    @routes.post("/{name}/scale")
+    async def scale(name: str, request: api.ScaleDeployment) -> Deployment:
+        return syscalls.scale_deployment(name, request)
+
     @routes.get("/{name}/logs")
     async def logs(name: str, offset: Offset = 0) -> api.LogPage:
         return await syscalls.deployment_logs(name, offset)
