@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from sqlalchemy import Connection
 
@@ -211,10 +211,10 @@ class Deployments:
                 )
         self.settle(tx, attempt.owner)
 
-    def end_idle(self, tx: Connection) -> bool:
+    def end_idle(self, tx: Connection, live: Sequence[rows.DeploymentRow]) -> bool:
         """End deployments without requests for longer than their `idle_after`. True if any."""
         usage, now, ended = self._state.files.read_usage(), self._state.clock.now(), False
-        for row in rows.all_deployments(tx, include_ended=False):
+        for row in live:
             spec, ready_at = row.deployment.spec, row.deployment.ready_at
             if spec.idle_after is None or ready_at is None or row.deployment.state is not DeploymentState.READY:
                 continue

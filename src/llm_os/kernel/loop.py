@@ -196,9 +196,7 @@ class Kernel(Calls):
         ingest = self._observe()
         with self._state.database.transaction() as tx:
             changed = self._sessions.expire(tx)
-            changed = self._deployments.end_idle(tx) or changed
-            changed = self._scales.tick(tx) or changed
-            changed = self._rollouts.tick(tx) or changed
+            changed = self._tend(tx) or changed
             changed = self._supervise_gateway(tx) or changed
             changed = self._planner.tick(tx) or changed
         if changed:
@@ -221,6 +219,14 @@ class Kernel(Calls):
         ]
         self._seen = None if changed else _Seen(version, tuple(live), min(moments))
         return self._finished(live, idle=not sessions and not work)
+
+    def _tend(self, tx: Connection) -> bool:
+        """Take deployments a step further: idle ones end, some scale, some are updated. True if any changed."""
+        changed, live = False, rows.all_deployments(tx, include_ended=False)
+        for tick in (self._deployments.end_idle, self._scales.tick, self._rollouts.tick):
+            if tick(tx, live):
+                changed, live = True, rows.all_deployments(tx, include_ended=False)
+        return changed
 
     def _observe(self) -> set[str]:
         """Apply what effects brought and what the folders say. Returns attempts whose output is to be ingested."""

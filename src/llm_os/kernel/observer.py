@@ -21,6 +21,8 @@ from llm_os.spec.processes import ProcessPhase
 from llm_os.store import rows
 
 LOG_LINES = 8
+STEADY = 5.0
+"""Seconds that a gateway runs before the next one is started without a pause."""
 
 
 class Observer:
@@ -162,13 +164,15 @@ class Observer:
             if not self._rollouts.attempt_ended(tx, ended, outcome, log):
                 self._deployments.attempt_ended(tx, ended, outcome, log)
         else:
-            self._gateway_ended(tx, outcome)
+            self._gateway_ended(tx, ended, outcome)
 
-    def _gateway_ended(self, tx: Connection, outcome: Outcome) -> None:
+    def _gateway_ended(self, tx: Connection, attempt: Attempt, outcome: Outcome) -> None:
         now = self._state.clock.now()
         self._state.gateway_url = None
-        self.gateway_failures += 1
-        self.gateway_not_before = now + min(10.0, 0.25 * 2**self.gateway_failures)
+        steady = attempt.endpoint is not None and now - (attempt.started_at or now) >= STEADY
+        # Every request waits for the next one: only what dies again and again is waited for.
+        self.gateway_failures = 0 if steady else self.gateway_failures + 1
+        self.gateway_not_before = now if steady else now + min(10.0, 0.25 * 2**self.gateway_failures)
         if outcome.error is not None:
             self._state.gateway_error = dict(outcome.error)
         elif outcome.end is not End.LOST:

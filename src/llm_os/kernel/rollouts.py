@@ -7,6 +7,8 @@ taken out of the routing table first and gets time to end what it has begun.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from sqlalchemy import Connection
 
 from llm_os.errors import ConflictError, InvalidInputError, LLMOSError
@@ -141,11 +143,11 @@ class Rollouts:
 
     # -- every turn ----------------------------------------------------------------------------------------------------
 
-    def tick(self, tx: Connection) -> bool:
+    def tick(self, tx: Connection, live: Sequence[rows.DeploymentRow]) -> bool:
         """Take every deployment a step further. True when anything changed."""
         self.wake_at, changed = None, False
         usage: GatewayUsage | None = None
-        for row in rows.all_deployments(tx, include_ended=False):
+        for row in live:
             deployment = row.deployment
             if deployment.state is DeploymentState.STOPPING:
                 continue
@@ -240,6 +242,10 @@ class Rollouts:
 
     def _trim(self, tx: Connection, deployment: Deployment) -> bool:
         """Ask replicas to end that are too many."""
+        served = {replica.revision for replica in deployment.replicas}
+        few = len(deployment.replicas) <= count(deployment) and served <= {deployment.revision}
+        if few and not deployment.updating:
+            return False
         live = [a for a in rows.attempts_of(tx, deployment.id) if a.state is not AttemptState.ENDED]
         gone = surplus(deployment, live)
         for attempt in gone:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sqlalchemy import Connection
@@ -71,11 +72,11 @@ class Scales:
         self._state.pulse.beat()
         return found
 
-    def tick(self, tx: Connection) -> bool:
+    def tick(self, tx: Connection, live: Sequence[rows.DeploymentRow]) -> bool:
         """Adapt every deployment that scales. True when anything changed."""
         self.wake_at, changed = None, False
         now, usage = self._state.clock.now(), None
-        for row in rows.all_deployments(tx, include_ended=False):
+        for row in live:
             deployment, scaling = row.deployment, row.deployment.spec.scaling
             if scaling is None or deployment.state is DeploymentState.STOPPING:
                 continue

@@ -1,0 +1,113 @@
+"""Tokens a second through the gateway beside the worker asked directly: `python benchmarks/serving/throughput.py`.
+
+A real kernel, gateway and openvino worker with SmolLM2; streams of `--tokens` new tokens, greedy, one, eight and
+thirty-two at once. Rounds are interleaved, and which way goes first alternates. The ratio's 95 % interval is a
+bootstrap over rounds. `--engine llamacpp` measures that one; `--load MODEL` another model of the catalogue.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import random
+import statistics
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+
+from llm_os.testing.home_bed import Home
+
+STREAMS = (1, 8, 32)
+THINGS = ("the sea", "a train", "a lost dog", "winter", "a garden", "an old clock", "two sisters", "the moon")
+
+
+async def stream(session: aiohttp.ClientSession, url: str, model: str, number: int, tokens: int) -> int:
+    """Tokens of one answer."""
+    prompt = f"Write story number {number} about {THINGS[number % len(THINGS)]}."
+    body: dict[str, Any] = {"model": model, "messages": [{"role": "user", "content": prompt}], "temperature": 0}
+    body |= {"max_tokens": tokens, "stream": True, "stream_options": {"include_usage": True}}
+    got = 0
+    async with session.post(f"{url}/v1/chat/completions", json=body) as answer:
+        assert answer.status == 200, await answer.text()
+        async for line in answer.content:
+            if b'"usage": {' in line or b'"usage":{' in line:
+                got = json.loads(line[6:])["usage"]["completion_tokens"]
+    return got
+
+
+async def rate(session: aiohttp.ClientSession, url: str, model: str, streams: int, tokens: int) -> float:
+    """Tokens a second over all streams."""
+    begun = time.perf_counter()
+    got = await asyncio.gather(*(stream(session, url, model, n, tokens) for n in range(streams)))
+    return sum(got) / (time.perf_counter() - begun)
+
+
+def interval(pairs: list[tuple[float, float]]) -> tuple[float, float, float]:
+    """Ratio of medians with its 95 % interval."""
+    rng = random.Random(0)
+
+    def ratio(some: list[tuple[float, float]]) -> float:
+        return statistics.median(a for a, _ in some) / statistics.median(b for _, b in some)
+
+    drawn = sorted(ratio(rng.choices(pairs, k=len(pairs))) for _ in range(2000))
+    return ratio(pairs), drawn[50], drawn[1949]
+
+
+async def measure(model: str, engine: str, rounds: int, tokens: int) -> dict[str, Any]:
+    with tempfile.TemporaryDirectory(prefix="llm-os-throughput-") as folder:
+        os.environ["XDG_RUNTIME_DIR"] = folder
+        home = Home(Path(folder))
+        await home.start()
+        try:
+            spec = {"task": "sources/fetch", "options": {"source": model}, "name": model}
+            job = await home.post("/v1/jobs", {"spec": spec, "background": True})
+            while (await home.get(f"/v1/jobs/{job['id']}", wait=5))["state"] != "succeeded":
+                pass
+            created = await home.post(
+                "/v1/deployments", {"spec": {"name": "chat", "model": model, "engine": engine}, "keep": True}
+            )
+            await home.until_state("chat", "ready")
+            gateway = (await home.get("/v1/status"))["gateway"].removesuffix("/v1")
+            (replica,) = (await home.get("/v1/deployments/chat"))["replicas"]
+            through = aiohttp.ClientSession(headers={"authorization": f"Bearer {created['key']}"})
+            direct = aiohttp.ClientSession(connector=aiohttp.UnixConnector(replica["endpoint"].removeprefix("unix:")))
+            found: dict[str, Any] = {}
+            async with through, direct:
+                ways = [(through, gateway), (direct, "http://worker")]
+                for session, url in ways:
+                    await rate(session, url, "chat", 8, tokens)
+                for streams in STREAMS:
+                    pairs = []
+                    for number in range(rounds):
+                        order = (0, 1) if number % 2 else (1, 0)
+                        got = {way: await rate(*ways[way], "chat", streams, tokens) for way in order}
+                        pairs.append((got[0], got[1]))
+                    ratio, low, high = interval(pairs)
+                    found[f"{streams} streams"] = {
+                        "gateway": round(statistics.median(a for a, _ in pairs), 1),
+                        "direct": round(statistics.median(b for _, b in pairs), 1),
+                        "ratio": round(ratio, 3),
+                        "interval": [round(low, 3), round(high, 3)],
+                    }
+            return found
+        finally:
+            await home.down()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--load", default="smollm2")
+    parser.add_argument("--engine", default="openvino")
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--tokens", type=int, default=64)
+    given = parser.parse_args()
+    print(json.dumps(asyncio.run(measure(given.load, given.engine, given.rounds, given.tokens)), indent=1))
+
+
+if __name__ == "__main__":
+    main()
