@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 
 import click
 
+from llm_os.cli.commands.data import further
 from llm_os.cli.conversation import Conversation, Message
 from llm_os.cli.link import looking
 from llm_os.cli.render import as_json_option, print_json
@@ -62,10 +63,12 @@ def run(model: str, prompt: str | None, max_tokens: int, as_json: bool) -> int:
 @click.argument("model")
 @click.option("--name", help="What requests call it; the card's name if left out.")
 @click.option("--engine", help="The engine that serves it; chosen if left out.")
+@click.option("--option", "more", multiple=True, metavar="NAME=VALUE", help="An option of the engine.")
 @as_json_option
-def deploy(model: str, name: str | None, engine: str | None, as_json: bool) -> int:
+def deploy(model: str, name: str | None, engine: str | None, more: tuple[str, ...], as_json: bool) -> int:
     """Serve a model until it is stopped. Prints its address and a key of its own."""
-    served = load_model(model).deploy(name, keep=True, **({"engine": engine} if engine else {}))
+    options = further(more, engine="--engine", name="--name", keep=None)
+    served = load_model(model).deploy(name, keep=True, **options, **({"engine": engine} if engine else {}))
     if as_json:
         print_json({"name": served.name, "url": served.url, "key": served.key, "version": served.version})
         return 0
