@@ -10,7 +10,7 @@ import pytest
 from llm_os.errors import InvalidInputError, ModelError, UnsupportedModelError
 from llm_os.models import remote, sources
 from llm_os.models.formats import inspect
-from llm_os.models.load import load_classifier
+from llm_os.models.load import load_chat
 from llm_os.server.management.paths import name_a_path
 
 
@@ -57,8 +57,8 @@ def test_a_damaged_file_is_a_model_error(data: object, tmp_path: Path) -> None:
 
 def test_it_cannot_be_loaded_like_weights(tmp_path: Path) -> None:
     sources.fetch("remote:https://api.example.com/v1#big", tmp_path)
-    with pytest.raises((UnsupportedModelError, ModelError)):
-        load_classifier(tmp_path)
+    with pytest.raises(UnsupportedModelError, match=r"are not here: https://api\.example\.com has them"):
+        load_chat(tmp_path)
 
 
 def test_a_key_file_is_a_path_and_so_taken_over_the_socket_only() -> None:
