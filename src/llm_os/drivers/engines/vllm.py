@@ -48,7 +48,7 @@ class Vllm(Engine):
     preference = -10
 
     def probe(self) -> Probe:
-        found = programs.find("vllm")
+        found = programs.find("vllm", engine=self.name)
         if found is None:
             return Unavailable(
                 "vLLM is neither in this environment nor in one of the home's environments.",

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
 
 from llm_os import plugins, programs
+from llm_os._version import __version__
 from llm_os.drivers.device import Available, Unavailable
 from llm_os.drivers.engines.fake import FakeOptions
 from llm_os.drivers.engines.openvino import OVERHEAD, OpenVinoOptions
@@ -122,15 +124,13 @@ def test_a_program_is_found_in_an_environment_of_the_home_by_its_name(
     assert isinstance(engine.probe(), Unavailable)
     place = tmp_path / "environments" / "gpu"
     program = openai_server.program(place / "bin" / "vllm")
-    notes = place / "lib" / "python3.12" / "site-packages" / "vllm-0.30.0.dist-info"
-    notes.mkdir(parents=True)
-    (notes / "METADATA").write_text("Metadata-Version: 2.1\nName: vllm\nVersion: 0.30.0\n")
+    distribution(place / "lib" / "python3.12" / "site-packages", "vllm", "0.30.0")
     assert engine.probe() == Available(version="0.30.0", detail="vllm from the environment gpu")
-    found = programs.find("vllm", environment="gpu")
+    found = programs.find("vllm", engine="vllm", environment="gpu")
     assert found is not None
     assert found.path == program
     with pytest.raises(NotFoundError, match=r"no environment 'gpus'\. Did you mean 'gpu'"):
-        programs.find("vllm", environment="gpus")
+        programs.find("vllm", engine="vllm", environment="gpus")
 
 
 def test_a_key_may_be_named_by_its_file_only() -> None:
@@ -138,3 +138,32 @@ def test_a_key_may_be_named_by_its_file_only() -> None:
     with pytest.raises(ValueError, match="absolute path of a file, not the key itself"):
         engine.Options(key_file="sk-secret")
     assert engine.Options(key_file="/etc/key").key_file == "/etc/key"
+
+
+def distribution(site: Path, name: str, version: str) -> None:
+    notes = site / f"{name.replace('-', '_')}-{version}.dist-info"
+    notes.mkdir(parents=True)
+    (notes / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
+
+
+def test_a_worker_runs_in_the_environment_that_has_its_engines_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LLM_OS_HOME", str(tmp_path))
+    engine = plugins.load("engine", "openvino")
+    process = engine.process(OpenVinoOptions(), facts(1), engine.footprint(OpenVinoOptions(), facts(1), GRANTED))
+    assert programs.interpreter(process.environment) == sys.executable
+    place = tmp_path / "environments" / "openvino"
+    python = openai_server.program(place / "bin" / "python")
+    assert programs.interpreter(process.environment) == str(python)
+    assert programs.interpreter("default") == sys.executable
+
+    site = place / "lib" / "python3.12" / "site-packages"
+    site.mkdir(parents=True)
+    assert engine.probe().reason == "The package openvino-genai is not installed in the environment openvino."
+    distribution(site, "openvino-genai", "2026.4.0")
+    assert engine.probe().reason == "The package llm-os is not installed in the environment openvino."
+    distribution(site, "llm-os", "0.0.1")
+    assert engine.probe().reason == f"LLM OS 0.0.1 is in the environment openvino, and {__version__} here."
+    (site / "llm_os-0.0.1.dist-info" / "METADATA").write_text(f"Name: llm-os\nVersion: {__version__}\n")
+    assert engine.probe() == Available(version="2026.4.0")
