@@ -230,7 +230,7 @@ class TokenBridge(Bridge):
             body = {**self.asked(asked, COMPLETIONS), "prompt": ids}
             async with aclosing(self.pieces(COMPLETIONS, body, request, len(ids))) as pieces:
                 async for piece in pieces:
-                    yield replace(piece, prompt_tokens=len(ids))
+                    yield piece
 
     def asked(self, request: ChatRequest, path: str) -> dict[str, Any]:
         # Stop texts are looked for here, so that the answer can say which of them was met.

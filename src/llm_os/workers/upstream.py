@@ -119,11 +119,7 @@ class Upstream:
                 if answer.status != 200:
                     told = _error_of(await answer.content.read(LONGEST_LINE))
                     raise self._refusal(answer.status, told, answer.headers)
-                try:
-                    yield answer
-                finally:
-                    if not answer.content.is_eof():
-                        answer.close()  # what is not read to its end must not be given to the next request
+                yield answer  # if it is not read to its end, the connection is closed, not used again
         except aiohttp.ClientSSLError as error:
             raise UpstreamError(
                 f"The certificate of {self.who} cannot be trusted: {error.args[-1] if error.args else error}.",

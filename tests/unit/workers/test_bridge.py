@@ -149,7 +149,7 @@ async def test_a_refusal_says_who_refused_and_what(
 ) -> None:
     server = Server()
     async with bridged(server, tmp_path) as bridge:
-        server.faults = Faults(refuses=(status, told, {"retry-after": "7"}))
+        server.faults = Faults(refuses=(status, told, {"retry-after": "7", "location": "/health"}))
         with pytest.raises(kind) as caught:
             await answered(bridge)
     assert "toy.example" in caught.value.message
