@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import os
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -26,16 +29,14 @@ async def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator
         await home.down()
 
 
-async def ended(home: Home, spec: dict[str, Any]) -> dict[str, Any]:
-    job = await home.post("/v1/jobs", {"spec": spec, "background": True})
-
-    async def has_ended() -> bool:
-        nonlocal job
-        job = await home.get(f"/v1/jobs/{job['id']}", wait=5)
-        return job["state"] in {"succeeded", "failed", "cancelled"}
-
-    await home.until(has_ended)
-    return job
+async def verb(home: Home, *words: str) -> tuple[int, Any]:
+    """(exit code, JSON) of a command line in this home."""
+    environment = {**os.environ, "LLM_OS_HOME": str(home.settings.home)}
+    command = [sys.executable, "-m", "llm_os.cli.main", *words, "--json"]
+    pipe = asyncio.subprocess.PIPE
+    process = await asyncio.create_subprocess_exec(*command, env=environment, stdout=pipe, stderr=pipe)
+    out, err = await process.communicate()
+    return process.returncode or 0, json.loads(out or err.splitlines()[-1])  # progress goes before an error
 
 
 async def asked(url: str, key: str, body: dict[str, Any]) -> tuple[int, Any]:
@@ -55,11 +56,11 @@ async def test_it_answers_through_both_gateways_and_its_key_is_written_nowhere(h
     key_file = home.folder / "key"
     key_file.write_text(secret + "\n")
     key_file.chmod(0o600)
-    source = f"remote:{url}/v1#behind"
-    job = await ended(home, {"task": "sources/fetch", "options": {"source": source}, "name": "far"})
-    assert job["state"] == "succeeded", job["error"]
-    _, key = await home.deploy("front", "far", engine=None, options={"key_file": str(key_file)})
+    far = ["deploy", f"remote:{url}/v1#behind", "--option", f"key_file={key_file}"]
+    code, front = await verb(home, *far, "--name", "front")
+    assert (code, front["version"]) == (0, "behind@1"), front
     assert (await home.get("/v1/deployments/front"))["engine"] == "remote"
+    key = front["key"]
 
     status, body = await asked(url, key, {"model": "front"})
     assert status == 200, body
@@ -80,9 +81,7 @@ async def test_it_answers_through_both_gateways_and_its_key_is_written_nowhere(h
     assert secret not in json.dumps(await home.get("/v1/events"))
 
     key_file.chmod(0o644)
-    body = {"spec": {"name": "open", "model": "far", "options": {"key_file": str(key_file)}}, "keep": True}
-    await home.post("/v1/deployments", body)
-    await home.until_state("open", "failed")
-    error = (await home.get("/v1/deployments/open"))["error"]
-    assert "can be read by others (mode 0644)" in error["message"]
-    assert secret not in json.dumps(error)
+    code, told = await verb(home, *far, "--name", "open")
+    assert code != 0
+    assert "can be read by others (mode 0644)" in json.dumps(told)
+    assert secret not in json.dumps(told)
