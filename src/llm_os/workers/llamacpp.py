@@ -43,7 +43,8 @@ class LlamaBackend(ChildBridge):
         body = super().asked(request, path)
         body.pop("response_format", None)
         # What it would do unasked (the 40 likeliest, no less than 5 % of the best) is not what OpenAI's API says.
-        body |= {"samplers": ["penalties", "temperature", "top_p"], "top_k": 0, "min_p": 0.0, "repeat_last_n": -1}
+        body |= {"samplers": ["penalties", "temperature", "top_p"], "top_k": 0, "min_p": 0.0}
+        body["repeat_last_n"] = self._context  # penalties look at all of the text, not at the last 64 tokens
         body["timings_per_token"] = True  # counts in each event
         if request.seed is not None:
             body["seed"] = request.seed % ANY_SEED
@@ -58,6 +59,7 @@ def command(program: Path, model: Path, options: Mapping[str, Any], *, context: 
     """The command line of the server. It listens on a Unix socket in its folder and fetches nothing."""
     parallel = int(options["parallel"])
     argv = [str(program), "--model", str(model), "--host", SOCKET, "--offline", "--no-webui", "--no-slots"]
+    argv += ["--log-verbosity", "2"]  # warnings and errors: it would write eight lines about each request
     argv += ["--ctx-size", str(parallel * context), "--parallel", str(parallel), "--no-kv-unified"]
     argv += ["--threads", str(threads), "--threads-batch", str(threads)]
     argv += ["--poll", "0"]  # threads that spin while they wait take the cores from what runs beside
