@@ -96,10 +96,11 @@ def ended(who: str, code: int, output: str, *, when: str) -> LLMOSError:
         output: what it wrote last.
         when: `while it started`, `while it served`.
     """
-    words = last_words(output)
+    found = next((cause for cause in CAUSES if cause.said.search(output)), None)
+    telling = [line.strip()[:LONGEST] for line in output.splitlines() if found and found.said.search(line)]
+    words = list(dict.fromkeys([*telling[:1], *last_words(output)]))
     said = f" Its last words: {' | '.join(words)}" if words else " It said nothing."
     how = f"with exit code {code}" if code >= 0 else f"by {signal.Signals(-code).name}"
-    found = next((cause for cause in CAUSES if cause.said.search(output)), None)
     if found is None and code == -signal.SIGKILL:
         found = Cause(re.compile(""), CapacityError, "nobody here sent it: the system may have run out of memory", "")
     if found is None:

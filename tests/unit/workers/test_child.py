@@ -56,6 +56,12 @@ def test_a_death_without_a_known_cause_still_tells_its_last_words() -> None:
     assert "said nothing" in ended("vLLM", 3, "", when="while it served").message
 
 
+def test_the_line_that_tells_the_cause_is_told_however_early_it_came() -> None:
+    output = "unknown model architecture: 'x'\n" + "".join(f"error: step {n} failed\n" for n in range(9))
+    message = ended("llama.cpp", 1, output, when="while it started").message
+    assert "unknown model architecture: 'x' | error: step 5 failed" in message
+
+
 def test_who_is_killed_by_nobody_here_may_have_met_the_end_of_the_memory() -> None:
     error = ended("vLLM", -9, "loading\n", when="while it served")
     assert isinstance(error, CapacityError)
