@@ -22,6 +22,7 @@ LLMOSError
 ├── PortInUseError               another program listens there
 ├── IntegrityError               bytes that do not match their digest
 ├── SourceError                  a package, hub or file source could not be fetched
+├── UpstreamError                the server behind an engine refused what we asked of it
 ├── KernelUnavailableError       no kernel answers (retryable)
 ├── UnavailableError             a replica or engine is not ready or missing (retryable)
 ├── OverloadedError              a bounded queue is full (retryable; `retry_after` seconds in the details)
@@ -183,6 +184,11 @@ class IntegrityError(LLMOSError):
 
 class SourceError(LLMOSError):
     code = "source"
+    status = 502
+
+
+class UpstreamError(LLMOSError):
+    code = "upstream"
     status = 502
 
 

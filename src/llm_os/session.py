@@ -187,7 +187,8 @@ def load_model(source: str | Path, *, task: str | None = None, labels: Sequence[
 
     Args:
         source: a catalogue name (`transformer`, `smollm2`), a version (`card@3`), a folder or .gguf file,
-            `package:NAME==VERSION` or `hub:OWNER/NAME`.
+            `package:NAME==VERSION`, `hub:OWNER/NAME`, or `remote:https://HOST/v1#MODEL` for one that another
+            server has.
         task: what it must be able to do; an error names what it can.
         labels: class names it must know.
 
@@ -272,7 +273,10 @@ def _fetched(source: str) -> ModelVersion:
             raise NotFoundError(f"There is no model at '{source}'.", hint="Check the path.")
     elif plain and source not in CATALOGUE:
         raise _no_such_model(source)
-    card = slug(Path(source).name if plain else source.partition(":")[2].partition("==")[0])
+    if source.startswith("remote:"):
+        card = slug(source.partition("#")[2].partition("?")[0] or "remote")
+    else:
+        card = slug(Path(source).name if plain else source.partition(":")[2].partition("==")[0])
     options: dict[str, Any] = {"source": source}
     spec = JobSpec(task="sources/fetch", options=options, name=card)
     job = run(connect(), spec, f"Fetching {card}")

@@ -46,6 +46,8 @@ class Settings(BaseSettings):
     """Seconds without a request after which the replica behind `predict` and `generate` ends."""
     spare_for: Duration = 300.0
     """Seconds after the last training or evaluation for which a process with its libraries is kept ready; 0: none."""
+    plugins: str = ""
+    """Distributions, separated by commas, whose plugins are loaded beside our own."""
     log_level: str = "INFO"
     """Level of the kernel's log in `logs/`."""
     testing: bool = False

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import aiohttp
 import pytest
+from aiohttp import web
 
 from llm_os import plugins
 from llm_os.drivers.device import Unavailable
 from llm_os.drivers.engine import Engine
+from llm_os.models import remote
 from llm_os.spec.attempts import EXIT_FAILED, EXIT_USER_ERROR
+from llm_os.testing import openai_server
 from llm_os.testing.conformance.engine import CHAT, PURE_CHECKS, QUESTION, Pure, served_checks
 from llm_os.testing.engine_bed import facts_of, started
 
@@ -43,11 +49,14 @@ def test_keeps_the_pure_part_of_the_contract(check: Pure, name: str, sample_mode
     check(plugins.load("engine", name), facts_of(sample_model("smollm2")))
 
 
-async def _conforms(engine: Engine, model: Path, **options: str | float) -> None:
+async def _conforms(engine: Engine, model: Path, without: Sequence[str] = (), **options: str | float) -> None:
+    """Args: without: names of checks that the server behind the engine cannot pass."""
     if isinstance(unavailable := engine.probe(), Unavailable) and engine.name != "fake":
         pytest.skip(unavailable.reason)
     async with started(engine, model, **options) as served:
         for check in served_checks(engine, str(served.facts.meta["task"])):
+            if check.__name__ in without:
+                continue
             try:
                 await check(served)
             except Exception as error:
@@ -117,6 +126,63 @@ async def test_openvino_knows_the_capital_of_france_and_refuses_what_its_context
         status, body = await served.post(CHAT, {"messages": [{"role": "user", "content": "word " * 300}]})
         assert (status, body["error"]["param"]) == (400, "messages")
         assert "256" in body["error"]["message"]
+
+
+@pytest.mark.slow
+@pytest.mark.net
+async def test_llamacpp_chats(sample_model: Sample) -> None:
+    await _conforms(plugins.load("engine", "llamacpp"), sample_model("smollm2"))
+
+
+async def test_llamacpp_does_its_part_with_a_server_that_stands_in_for_it(
+    sample_model: Sample, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    openai_server.program(tmp_path / "bin" / "llama-server")
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
+    await _conforms(
+        plugins.load("engine", "llamacpp"), sample_model("smollm2"), without=("an_answer_is_held_to_a_schema",)
+    )
+
+
+async def test_remote_passes_on_what_another_server_says(tmp_path: Path) -> None:
+    runner = web.AppRunner(openai_server.Server().app(), handler_cancellation=True)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    remote.write(remote.parse(f"http://127.0.0.1:{runner.addresses[0][1]}/v1#big"), tmp_path)
+    try:
+        await _conforms(plugins.load("engine", "remote"), tmp_path, without=("an_answer_is_held_to_a_schema",))
+    finally:
+        await runner.cleanup()
+
+
+async def test_a_server_that_ends_at_its_start_ends_the_worker_with_its_own_last_words(
+    sample_model: Sample, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    openai_server.program(tmp_path / "bin" / "llama-server", says="error: unknown model architecture: 'x'")
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
+    async with started(plugins.load("engine", "llamacpp"), sample_model("smollm2")) as served:
+        assert await served.ended() == EXIT_USER_ERROR
+        (report,) = served.reports()
+        assert report.values["code"] == "unsupported_model"
+        assert "unknown model architecture: 'x'" in str(report.values["message"])
+
+
+async def test_a_server_that_dies_in_a_request_ends_the_worker_with_the_likely_cause(
+    sample_model: Sample, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    openai_server.program(tmp_path / "bin" / "llama-server", dies_after=2)
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
+    async with started(plugins.load("engine", "llamacpp"), sample_model("smollm2")) as served:
+        body = {"messages": QUESTION, "max_tokens": 4}
+        assert (await served.post(CHAT, body))[0] == 200
+        with contextlib.suppress(aiohttp.ClientError):  # cut off, or told
+            status, answer = await served.post(CHAT, body)
+            assert (status, answer["error"]["code"]) == (503, "unavailable")
+        assert await served.ended() == EXIT_FAILED
+        last = served.reports()[-1]
+        assert (last.kind, last.values["code"]) == ("error", "capacity")
+        assert "not enough memory" in str(last.values["message"])
 
 
 async def test_a_model_that_the_engine_cannot_serve_ends_it_with_the_reason(sample_model: Sample) -> None:

@@ -323,7 +323,7 @@ async def test_the_command_line_updates_tries_promotes_and_scales(mood: Mood) ->
         (("update", mood.name, "critic@1", "--canary", "7"), "no share"),
         (("update", mood.name, "critic@1", "--bake", "soon"), "bake"),
         (("update", mood.name, "critic@1", "--bake", "1s", "--until-promoted"), "exclude each other"),
-        (("update", mood.name, "critic@1", "-o", "reply"), "Write NAME=VALUE"),
+        (("update", mood.name, "critic@1", "-o", "reply"), "--option NAME=VALUE"),
         (("scale", mood.name), "--least and --most"),
         (("models", "alias", "critic"), "needs a name behind '@'"),
         (("models", "alias", "critic@best", "critic@9"), "There is no model 'critic@9'"),

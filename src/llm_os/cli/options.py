@@ -3,26 +3,42 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import Any
 
 from llm_os.errors import InvalidOptionError
 
 
-def options_of(given: Sequence[str]) -> dict[str, Any]:
-    """Values are JSON where they can be read as such, else texts. Raises InvalidOptionError."""
-    found: dict[str, Any] = {}
-    for pair in given:
-        name, equals, value = pair.partition("=")
-        if not equals or not name:
-            raise InvalidOptionError(f"'{pair}' is no option.", hint="Write NAME=VALUE, such as context=4096.")
-        if name in found:
-            raise InvalidOptionError(f"'{name}' is given twice.", hint="Give it once.")
-        try:
-            found[name] = json.loads(value)
-        except ValueError:
-            found[name] = value
-    return found
+def further(texts: Iterable[str], **flags: str | None) -> dict[str, Any]:
+    """What `--option NAME=VALUE` gave.
+
+    Args:
+        flags: names that are no further options, and the flag each has; None: a command knows no such thing.
+
+    Raises:
+        InvalidOptionError: one of those, or a text of another form.
+    """
+    given = dict(pair(text) for text in texts)
+    for name in flags.keys() & given.keys():
+        flag = flags[name]
+        hint = f"Write {flag} {given[name]}." if flag else "Leave it out."
+        raise InvalidOptionError(f"'{name}' cannot be given as --option.", hint=hint)
+    return given
+
+
+def pair(text: str) -> tuple[str, Any]:
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise InvalidOptionError(f"--option {text} has no value.", hint="Write --option NAME=VALUE.")
+    return name, plain_value(value)
+
+
+def plain_value(text: str) -> Any:
+    """What the text is as JSON, or the text."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
 
 
 def scaling_of(least: int | None, most: int | None) -> dict[str, int]:

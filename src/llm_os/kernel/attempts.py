@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 
 from sqlalchemy import Connection
 
+from llm_os import programs
 from llm_os.drivers.engine import Engine
 from llm_os.errors import NotFoundError
 from llm_os.kernel.state import State
@@ -132,7 +132,7 @@ def _spec(state: State, attempt: Attempt, process: ProcessSpec, names: Mapping[s
     folder: Path = state.files.attempt(attempt.id)
     known = {
         "attempt": str(folder),
-        "python": sys.executable,
+        "python": programs.interpreter(process.environment, state.settings),
         "threads": str(attempt.placement.threads),
         "output": str(state.files.output(attempt.id)),
         **names,

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from llm_os.errors import BrokenWeightsError, ModelError, NotFoundError, UnsafeWeightsError, UnsupportedModelError
+from llm_os.models import remote
 from llm_os.spec.base import Json
 
 PICKLED = {".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".joblib", ".model_state"}
@@ -29,7 +30,9 @@ MOST_ITEMS = 10_000_000
 
 
 def inspect(folder: Path) -> dict[str, Json]:
-    """Facts of a model folder or GGUF file: format, precision, task, architecture, parameters, labels, sizes.
+    """Facts of a model folder, a GGUF file, or a folder that says which server has the model.
+
+    They are format, precision, task, architecture, parameters, labels and sizes.
 
     Raises:
         NotFoundError: nothing there.
@@ -43,6 +46,8 @@ def inspect(folder: Path) -> dict[str, Json]:
     names = sorted(path.name for path in folder.iterdir() if path.is_file())
     gguf = [name for name in names if name.endswith(".gguf")]
     tensors = [name for name in names if name.endswith(".safetensors")]
+    if remote.FILE in names and not gguf and not tensors:
+        return remote.facts(folder)
     if gguf and not tensors:
         if len(gguf) > 1:
             raise ModelError(

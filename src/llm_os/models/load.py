@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from llm_os.errors import BrokenWeightsError, InvalidInputError, ModelError, UnsupportedModelError
+from llm_os.models import remote
 from llm_os.models.formats import NAMES, inspect
 from llm_os.models.generate import stops_of
 
@@ -211,6 +212,11 @@ def load_transformer(
     Raises:
         BrokenWeightsError: damaged weights. ModelError: an architecture that cannot do it, or weights are missing.
     """
+    if (folder / remote.FILE).exists():
+        raise UnsupportedModelError(
+            f"The weights of this model are not here: {remote.read(folder).origin} has them.",
+            hint="It can be deployed and asked; for anything else take a model with weights.",
+        )
     import torch
     import transformers
     from safetensors import SafetensorError

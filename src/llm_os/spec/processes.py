@@ -38,7 +38,7 @@ class ProcessSpec(Spec):
     resources: ResourceSpec
     gang: Gang | None = None
     environment: str = "default"
-    """Name of the Python environment it runs in."""
+    """Name of the environment of the home whose `{python}` it is; where there is none of that name, the kernel's."""
     stop: StopPolicy = StopPolicy()
 
 

@@ -6,7 +6,6 @@ import asyncio
 import json
 import os
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
@@ -16,7 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import psutil
 
+from llm_os import programs
 from llm_os.drivers.engine import Engine
 from llm_os.models.formats import inspect
 from llm_os.spec.artifacts import ArtifactFacts
@@ -70,9 +71,8 @@ class Served:
                     yield text if text == "[DONE]" else json.loads(text)
 
     def peak_memory(self) -> int:
-        """Most resident bytes so far."""
-        lines = Path(f"/proc/{self.process.pid}/status").read_text().splitlines()
-        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
+        """Most resident bytes so far, of the worker and of the programs it started, each at its own worst moment."""
+        return sum(_peak(process.pid) for process in _family(self.process.pid))
 
     async def ended(self, seconds: float = PATIENCE) -> int:
         """The exit code."""
@@ -81,6 +81,16 @@ class Served:
     def _session(self) -> aiohttp.ClientSession:
         timeout = aiohttp.ClientTimeout(total=PATIENCE)
         return aiohttp.ClientSession(connector=aiohttp.UnixConnector(path=str(self.socket)), timeout=timeout)
+
+
+def _family(pid: int) -> list[psutil.Process]:
+    worker = psutil.Process(pid)
+    return [worker, *worker.children(recursive=True)]
+
+
+def _peak(pid: int) -> int:
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM")), 0)
 
 
 def facts_of(model: Path) -> ArtifactFacts:
@@ -95,7 +105,7 @@ def lay_out(engine: Engine, model: Path, folder: Path, options: Mapping[str, Jso
     chosen = engine.Options.model_validate(dict(options))
     granted = Capacity(cpus=float(os.cpu_count() or 1), memory=64 * 2**30)
     process = engine.process(chosen, facts, engine.footprint(chosen, facts, granted))
-    names = {"attempt": str(folder), "python": sys.executable, "socket": str(socket)}
+    names = {"attempt": str(folder), "python": programs.interpreter(process.environment), "socket": str(socket)}
     spec = AttemptSpec(
         attempt=folder.name,
         owner="served",

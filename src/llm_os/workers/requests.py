@@ -41,11 +41,11 @@ NEUTRAL: Mapping[str, tuple[Any, ...]] = {
 }
 """Parameters of OpenAI's that not every engine follows, with the values that ask for nothing."""
 FOLLOWED_BY: Mapping[str, str] = {
-    "logprobs": "torch or openvino",
-    "top_logprobs": "torch",
-    "response_format": "openvino",
-    "frequency_penalty": "openvino",
-    "presence_penalty": "openvino",
+    "logprobs": "torch, openvino, llamacpp or vllm",
+    "top_logprobs": "torch, llamacpp or vllm",
+    "response_format": "openvino, llamacpp or vllm",
+    "frequency_penalty": "openvino, llamacpp or vllm",
+    "presence_penalty": "openvino, llamacpp or vllm",
 }
 """Parameters that some engines follow (`Backend.follows`) -> which, for the hints of those that do not."""
 UNUSED = frozenset({"model", "user", "metadata", "store"})
@@ -166,7 +166,7 @@ def completion_request(body: bytes, engine: str, follows: frozenset[str] = froze
     if value.get("logprobs") is not False:
         asked = replace(asked, logprobs=_integer(value, "logprobs", least=0, most=MOST_LOGPROBS))
     if asked.logprobs and "top_logprobs" not in follows:
-        hint = "It tells the probability of the token itself: 'logprobs': 0. The engine torch tells others."
+        hint = "It tells the probability of the token itself: 'logprobs': 0. The engine torch or llamacpp tells others."
         raise wrong("logprobs", f"The engine {engine} tells no other tokens' probabilities.", hint)
     asked = asked if asked.max_tokens is not None else replace(asked, max_tokens=COMPLETION)
     prompts = _prompts(value.get("prompt"))

@@ -241,7 +241,7 @@ async def _stopped_at(pieces: AsyncGenerator[Piece, None], asked: ChatRequest) -
                 scored += len(waiting[0].text)
                 ready.append(waiting.popleft())
             if text or finish or first or ready:
-                yield replace(piece, text=text, finish=finish, stop=stops.stopped, scores=tuple(ready))
+                yield replace(piece, text=text, finish=finish, stop=stops.stopped or piece.stop, scores=tuple(ready))
             first = False
             if finish:
                 return

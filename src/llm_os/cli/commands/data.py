@@ -5,12 +5,12 @@ from __future__ import annotations
 import dataclasses
 import json
 import sys
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
 
 import click
 
+from llm_os.cli.options import further, plain_value
 from llm_os.cli.render import as_json_option, print_json
 from llm_os.errors import InvalidOptionError, did_you_mean
 from llm_os.session import load_data, load_model
@@ -65,19 +65,12 @@ def _step(text: str) -> tuple[str, dict[str, Any]]:
             return name, dict(json.loads(rest))
         for part in rest.split(",") if rest else []:
             option, value = part.split("=", 1)
-            options[option] = _value(value)
+            options[option] = plain_value(value)
     except ValueError:
         raise InvalidOptionError(
             f"--step {text} cannot be read.", hint="Write NAME, NAME:OPTION=VALUE,OPTION=VALUE or NAME:{JSON}."
         ) from None
     return name, options
-
-
-def _value(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except ValueError:
-        return text
 
 
 def _integer(text: str) -> int:
@@ -200,30 +193,6 @@ def _export(text: str) -> tuple[str, str]:
     if form not in EXPORTS:
         raise InvalidOptionError(f"--export knows no format '{form}'.", hint=did_you_mean(form, EXPORTS))
     return form, folder
-
-
-def further(texts: Iterable[str], **flags: str | None) -> dict[str, Any]:
-    """What `--option NAME=VALUE` gave.
-
-    Args:
-        flags: names that are no further options, and the flag each has; None: a command knows no such thing.
-
-    Raises:
-        InvalidOptionError: one of those, or a text of another form.
-    """
-    given = dict(pair(text) for text in texts)
-    for name in flags.keys() & given.keys():
-        flag = flags[name]
-        hint = f"Write {flag} {given[name]}." if flag else "Leave it out."
-        raise InvalidOptionError(f"'{name}' cannot be given as --option.", hint=hint)
-    return given
-
-
-def pair(text: str) -> tuple[str, Any]:
-    name, equals, value = text.partition("=")
-    if not equals:
-        raise InvalidOptionError(f"--option {text} has no value.", hint="Write --option NAME=VALUE.")
-    return name, _value(value)
 
 
 COMMANDS = {"data": data, "train": train}

@@ -9,7 +9,8 @@ from typing import Any
 
 import click
 
-from llm_os.cli.commands.data import data_options, further, prepared
+from llm_os.cli.commands.data import data_options, prepared
+from llm_os.cli.options import further
 from llm_os.cli.render import as_json_option, print_json
 from llm_os.session import load_model
 

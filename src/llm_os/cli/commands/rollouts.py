@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from llm_os.cli.link import looking
-from llm_os.cli.options import options_of, scaling_of
+from llm_os.cli.options import further, scaling_of
 from llm_os.cli.render import as_json_option, print_json
 from llm_os.client.checks import checked
 from llm_os.client.deployments import rollout_steps
@@ -58,7 +58,7 @@ def update(name: str, model: str | None, engine: str | None, given: tuple[str, .
     body = api.UpdateDeployment(
         model=model,
         engine=engine,
-        options=options_of(given) or None,
+        options=further(given) or None,
         policy=checked(UpdatePolicy, policy, "An update"),
     )
     found = transport.call("POST", f"{path}/update", Deployment, body=body)

@@ -11,15 +11,20 @@ import click
 
 from llm_os.cli.conversation import Conversation, Message
 from llm_os.cli.link import looking
-from llm_os.cli.options import options_of, scaling_of
+from llm_os.cli.options import further, scaling_of
 from llm_os.cli.render import as_json_option, print_json
 from llm_os.client.transport import place
 from llm_os.errors import InvalidInputError
 from llm_os.session import load_model
 from llm_os.spec.deployments import Deployment
 
-OWN = {"engine", "replicas", "scaling", "labels", "update", "name", "follow", "keep"}
-"""Words of a deployment's own that are no options of engines."""
+OWN: dict[str, str | None] = {
+    "engine": "--engine",
+    "name": "--name",
+    "replicas": "--replicas",
+    **dict.fromkeys(("scaling", "labels", "update", "follow", "keep")),
+}
+"""Words of a deployment's own, which are no options of engines, and their flags."""
 
 
 @click.command(epilog='Example: llm-os predict transformer-sentic_data "What a film!"')
@@ -67,25 +72,23 @@ def run(model: str, prompt: str | None, max_tokens: int, as_json: bool) -> int:
 @click.argument("model")
 @click.option("--name", help="What requests call it; the card's name if left out.")
 @click.option("--engine", help="The engine that serves it; chosen if left out.")
-@click.option("--option", "-o", "given", multiple=True, metavar="NAME=VALUE", help="An option of the engine.")
+@click.option("--option", "-o", "more", multiple=True, metavar="NAME=VALUE", help="An option of the engine.")
 @click.option("--replicas", type=click.IntRange(1, 64), help="Replicas; one, if left out.")
 @click.option("--least", type=click.IntRange(0, 64), help="Replicas at least; 0 lets it sleep when nobody asks.")
 @click.option("--most", type=click.IntRange(1, 64), help="Replicas at most, when many ask.")
 @click.option("--label", "labels", multiple=True, metavar="NAME=VALUE", help="A word of yours, for lists and rules.")
 @as_json_option
-def deploy(model: str, name: str | None, engine: str | None, as_json: bool, **settings: Any) -> int:
+def deploy(model: str, name: str | None, as_json: bool, **given: Any) -> int:
     """Serve a model until it is stopped. Prints its address and a key of its own.
 
     With MODEL as CARD@ALIAS it follows the alias: when that moves, the deployment is updated.
     """
-    options = options_of(settings["given"])
-    if clash := sorted(OWN & options.keys()):
-        raise InvalidInputError(f"'{clash[0]}' is no option of an engine.", hint=f"Use --{clash[0]}.")
-    own: dict[str, Any] = {"engine": engine, "replicas": settings["replicas"]}
-    if settings["least"] is not None or settings["most"] is not None:
-        own["scaling"] = scaling_of(settings["least"], settings["most"])
-    if settings["labels"]:
-        own["labels"] = {key: str(value) for key, value in options_of(settings["labels"]).items()}
+    options = further(given["more"], **OWN)
+    own: dict[str, Any] = {"engine": given["engine"], "replicas": given["replicas"]}
+    if given["least"] is not None or given["most"] is not None:
+        own["scaling"] = scaling_of(given["least"], given["most"])
+    if given["labels"]:
+        own["labels"] = {key: str(value) for key, value in further(given["labels"]).items()}
     alias = model.partition("@")[2]
     follow = alias if alias and not alias.isdigit() and not model.startswith("sha256:") else None
     own = {key: value for key, value in own.items() if value is not None}

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from importlib import metadata
 from typing import ClassVar
 
 from pydantic import Field
 
+from llm_os import programs
 from llm_os.drivers.device import Available, Probe, Unavailable
 from llm_os.drivers.engine import Engine
 from llm_os.memory.serving import estimate, kv_bytes_per_token
@@ -45,11 +45,10 @@ class OpenVino(Engine):
     }
 
     def probe(self) -> Probe:
-        try:
-            version = metadata.version("openvino-genai")
-        except metadata.PackageNotFoundError as missing:
-            return Unavailable(f"The package {missing.name} is not installed.", hint="pip install 'llm-os[openvino]'")
-        return Available(version=version)
+        found = programs.installed(self.name, "openvino-genai")
+        if isinstance(found, str):
+            return Unavailable(found, hint="pip install 'llm-os[openvino]'")
+        return Available(version=found["openvino-genai"])
 
     def footprint(self, options: Spec, model: ArtifactFacts, granted: Capacity) -> ResourceSpec:
         asked = OpenVinoOptions.model_validate(options.model_dump())
@@ -63,7 +62,8 @@ class OpenVino(Engine):
         return ResourceSpec(cpus=0.5, memory=memory)
 
     def process(self, options: Spec, model: ArtifactFacts, resources: ResourceSpec) -> ProcessSpec:
-        return ProcessSpec(argv=("{python}", "-m", "llm_os.workers.openvino", "{attempt}"), resources=resources)
+        argv = ("{python}", "-m", "llm_os.workers.openvino", "{attempt}")
+        return ProcessSpec(argv=argv, resources=resources, environment=self.name)
 
 
 PLUGIN = OpenVino()

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from importlib import metadata
 from typing import ClassVar, Literal
 
 from pydantic import Field
 
+from llm_os import programs
 from llm_os.drivers.device import Available, Probe, Unavailable
 from llm_os.drivers.engine import Engine
 from llm_os.memory.serving import estimate, kv_bytes_per_token
@@ -73,11 +73,10 @@ class Torch(Engine):
     }
 
     def probe(self) -> Probe:
-        try:
-            version = f"{metadata.version('torch')}, transformers {metadata.version('transformers')}"
-        except metadata.PackageNotFoundError as missing:
-            return Unavailable(f"The package {missing.name} is not installed.", hint="pip install 'llm-os[train]'")
-        return Available(version=version)
+        found = programs.installed(self.name, "torch", "transformers")
+        if isinstance(found, str):
+            return Unavailable(found, hint="pip install 'llm-os[train]'")
+        return Available(version=f"{found['torch']}, transformers {found['transformers']}")
 
     def footprint(self, options: Spec, model: ArtifactFacts, granted: Capacity) -> ResourceSpec:
         asked = TorchOptions.model_validate(options.model_dump())
@@ -96,7 +95,7 @@ class Torch(Engine):
     def process(self, options: Spec, model: ArtifactFacts, resources: ResourceSpec) -> ProcessSpec:
         argv = ("{python}", "-m", "llm_os.workers.torch", "{attempt}")
         # Threads that spin while they wait take the cores from training beside: three times slower when both run.
-        return ProcessSpec(argv=argv, env={"OMP_WAIT_POLICY": "PASSIVE"}, resources=resources)
+        return ProcessSpec(argv=argv, env={"OMP_WAIT_POLICY": "PASSIVE"}, resources=resources, environment=self.name)
 
 
 PLUGIN = Torch()

@@ -14,6 +14,9 @@ from llm_os.spec.base import Json
 _FETCHED = ("package:", "hub:")
 """Sources that come from a registry; of the others, what looks like a path is one."""
 
+_PATHS = ("path", "key_file")
+"""Options that name a file of this machine; what stands in a key file is sent to the server that it is for."""
+
 
 def _is_local(source: str) -> bool:
     if source.startswith(_FETCHED):
@@ -22,9 +25,9 @@ def _is_local(source: str) -> bool:
 
 
 def name_a_path(options: Mapping[str, Json]) -> bool:
-    """Whether options, at any depth, hold a `path`, or a `source` that is a file of this machine."""
+    """Whether options, at any depth, hold a path, or a `source` that is a file of this machine."""
     for name, value in options.items():
-        if name == "path" and value is not None:
+        if name in _PATHS and value is not None:
             return True
         if name == "source" and isinstance(value, str) and _is_local(value):
             return True

@@ -15,7 +15,8 @@ from llm_os.tasks.task import Task
 
 class FetchOptions(Spec):
     source: str = Field(min_length=1)
-    """A catalogue name, `package:NAME==VERSION`, `hub:OWNER/NAME`, a folder or a .gguf file (absolute path)."""
+    """A catalogue name, `package:NAME==VERSION`, `hub:OWNER/NAME`, `remote:https://HOST/v1#MODEL`, a folder or a .gguf
+    file (absolute path)."""
 
 
 class Fetch(Task[FetchOptions]):

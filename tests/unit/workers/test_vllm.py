@@ -1,0 +1,49 @@
+"""The worker of `vllm`, with a program that stands in for vLLM's: its command line, its tokens, its answer."""
+
+from __future__ import annotations
+
+import json
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from llm_os import plugins
+from llm_os.testing import openai_server
+from llm_os.testing.engine_bed import started
+from llm_os.testing.home_bed import write_toy_model
+from llm_os.workers.vllm import command
+
+
+def test_gpus_are_in_the_command_line_and_the_cpu_build_has_none() -> None:
+    options = plugins.load("engine", "vllm").Options(gpus=2, gpu_memory_utilization=0.5, dtype="bfloat16")
+    argv = command(Path("/e/bin/vllm"), Path("/m"), options.model_dump(), context=4096)
+    assert argv[:3] == ["/e/bin/vllm", "serve", "/m"]
+    words = dict(pairwise(argv))
+    assert (words["--tensor-parallel-size"], words["--gpu-memory-utilization"]) == ("2", "0.5")
+    assert (words["--dtype"], words["--max-model-len"]) == ("bfloat16", "4096")
+    assert "--trust-remote-code" not in argv
+    none = command(Path("vllm"), Path("/m"), {**options.model_dump(), "gpus": 0}, context=1)
+    assert "--tensor-parallel-size" not in none
+
+
+async def test_it_starts_the_program_of_the_named_environment_and_answers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LLM_OS_HOME", str(tmp_path))
+    openai_server.program(tmp_path / "environments" / "gpu" / "bin" / "vllm")
+    model = tmp_path / "model"
+    write_toy_model(model, "ToyForCausalLM")
+    (model / "chat_template.jinja").write_text("{{ messages }}")
+    async with started(plugins.load("engine", "vllm"), model, environment="gpu", gpus=0) as served:
+        ask = {"messages": [{"role": "user", "content": "Where?"}], "max_tokens": 3}
+        status, body = await served.post("/v1/chat/completions", ask)
+        assert status == 200, body
+        assert body["choices"][0]["message"]["content"] == "The capital of"
+        assert body["usage"] == {"prompt_tokens": 2, "completion_tokens": 3, "total_tokens": 5}
+        _, told = await served.post("/tokenize", {"prompt": "a b a"})
+        assert (told["count"], told["max_model_len"]) == (3, 512)
+        assert (await served.post("/detokenize", {"tokens": told["tokens"]}))[1] == {"prompt": "a b a"}
+        argv = json.loads((served.folder / "scratch" / "engine" / "argv.json").read_text())
+    assert argv[1:3] == ["serve", str(model)]
+    assert argv[argv.index("--max-model-len") + 1] == "512"
