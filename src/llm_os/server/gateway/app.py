@@ -22,7 +22,7 @@ from llm_os.errors import (
     TooLargeError,
 )
 from llm_os.server import envelope, keys
-from llm_os.server.gateway import anthropic, openai, responses, routes
+from llm_os.server.gateway import anthropic, openai, openapi, responses, routes
 from llm_os.server.gateway.accounting import Accounting
 from llm_os.server.gateway.admission import Admission, Asker
 from llm_os.server.gateway.exchange import Exchange, identified
@@ -70,6 +70,7 @@ class Gateway:
         """The aiohttp application."""
         app = web.Application(middlewares=[self._border], client_max_size=self._parts.max_body)
         app.router.add_get("/health", self.health)
+        app.router.add_get("/openapi.json", self.openapi)
         app.router.add_get("/metrics", self.metrics)
         app.router.add_get("/v1/models", self.models)
         app.router.add_get("/v1/models/{model}", self.model)
@@ -96,6 +97,10 @@ class Gateway:
     async def health(self, _: web.Request) -> web.Response:
         """Without a key; says nothing else."""
         return web.json_response({"status": "ok"})
+
+    async def openapi(self, _: web.Request) -> web.Response:
+        """Without a key; says what every reader of our documents knows."""
+        return web.Response(body=openapi.page(), content_type="application/json")
 
     async def metrics(self, request: web.Request) -> web.Response:
         self._authorise(request, keys.MAY_WATCH)
@@ -248,6 +253,8 @@ class Gateway:
             translated = _of_http(request, unrouted)
             code = translated.code
             response = _refusal(request, translated, unrouted.status, code)
+            if (allowed := unrouted.headers.get("allow")) is not None:
+                response.headers["allow"] = allowed
         except Exception as defect:  # noqa: BLE001 - the border: nothing unnamed leaves this process
             what = f"{request.method} {exchange.route}"
             internal = envelope.from_unexpected(defect, log, what, self._parts.logfile)
@@ -275,10 +282,7 @@ def _refusal(request: web.Request, error: LLMOSError, status: int, code: str) ->
 
 
 def _of_http(request: web.Request, error: web.HTTPException) -> LLMOSError:
-    known = (
-        "GET /health, /metrics, /v1/models; POST /v1/chat/completions, /v1/completions, /v1/responses, /v1/messages, "
-        "/v1/embeddings, /v1/rerank, /v1/score, /classify, /tokenize, /detokenize."
-    )
+    known = openapi.listed()
     if error.status == 404:
         return NotFoundError(f"There is no {request.method} {request.path[:200]}.", hint=f"There are: {known}")
     return InvalidInputError(f"{request.method} {request.path[:200]}: {error.reason}.", hint=f"There are: {known}")
