@@ -48,6 +48,8 @@ class Settings(BaseSettings):
     """Seconds after the last training or evaluation for which a process with its libraries is kept ready; 0: none."""
     log_level: str = "INFO"
     """Level of the kernel's log in `logs/`."""
+    traces: str | None = Field(default=None, pattern=r"^https?://[^\s/@]+(/[^\s@]*)?$")
+    """Collector that the gateway sends traces to (OTLP over HTTP), such as `http://127.0.0.1:4318`; none: off."""
     testing: bool = False
     """Register the fake device, engine and launcher plugins."""
 

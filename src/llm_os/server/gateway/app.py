@@ -30,6 +30,7 @@ from llm_os.server.gateway.metrics import CONTENT_TYPE
 from llm_os.server.gateway.openai import Call
 from llm_os.server.gateway.proxy import EngineAnswerError, Proxy
 from llm_os.server.gateway.quotas import Quotas
+from llm_os.server.gateway.tracing import Tracing
 from llm_os.server.gateway.translation import Translation
 from llm_os.server.gateway.wishes import deadline_of, priority_of
 from llm_os.server.loopback import refuse_foreign
@@ -58,6 +59,7 @@ class Parts:
     """Bytes of a request's body."""
     logfile: str
     """Where a traceback can be found."""
+    tracing: Tracing | None = None
 
 
 class Gateway:
@@ -157,7 +159,7 @@ class Gateway:
         """Quota, a ready replica, a slot, the answer: in this order, and the account of it at the end."""
         parts, exchange, clock = self._parts, request[_EXCHANGE], time.monotonic
         accounting, size = parts.accounting, len(call.body)
-        priority = priority_of(request.headers, entry.quota)
+        priority = exchange.priority = priority_of(request.headers, entry.quota)
         exchange.deadline = deadline_of(request.headers, exchange.started)
 
         def until() -> float:
@@ -178,7 +180,7 @@ class Gateway:
         use, tokens, left = parts.quotas.admit(entry, estimate), 0.0, False
         try:
             if not route.endpoints:
-                with accounting.metering.waiting(route.deployment):
+                with accounting.metering.waiting(route.deployment), exchange.holding():
                     route = meet(await parts.routes.held(find, entry.tenant, clock, until()))
             name = route.deployment  # from here on it stays with this deployment, whatever else has the version
 
@@ -236,6 +238,8 @@ class Gateway:
             route=resource.canonical if resource is not None else "",
         )
         request[_EXCHANGE] = exchange
+        if self._parts.tracing is not None:
+            exchange.trace = self._parts.tracing.begin(exchange, request.method, request.headers)
         code: str | None = None
         try:
             refuse_foreign(request.headers.get("host"), request.headers.get("origin"))
@@ -264,6 +268,8 @@ class Gateway:
             exchange.status = exchange.status or response.status
         finally:
             self._parts.accounting.ended(exchange, request.method, code)
+            if exchange.trace is not None:
+                exchange.trace.end(exchange, code)
         return response
 
 

@@ -31,6 +31,7 @@ from llm_os.server.gateway.metrics import Metrics
 from llm_os.server.gateway.proxy import Proxy
 from llm_os.server.gateway.quotas import Quotas
 from llm_os.server.gateway.routes import Routes
+from llm_os.server.gateway.tracing import connected
 from llm_os.server.gateway.upstream import Upstreams
 from llm_os.server.listening import LOOPBACK, on_tcp
 from llm_os.settings import Settings
@@ -67,6 +68,7 @@ async def run(settings: Settings, folder: Path, listening: socket.socket, *, per
         accounting=accounting,
         max_body=max_body,
         logfile=str(settings.logs / "gateway.log"),
+        tracing=connected(settings.traces),
     )
     runner = web.AppRunner(
         Gateway(parts).application(),
@@ -97,6 +99,8 @@ async def run(settings: Settings, folder: Path, listening: socket.socket, *, per
         await asyncio.gather(ended, *beside, return_exceptions=True)
         upstreams.close()
         accounting.flush()
+        if parts.tracing is not None:
+            parts.tracing.close()
 
 
 async def _forget(upstreams: Upstreams, parts: Parts) -> None:
