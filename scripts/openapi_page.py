@@ -24,8 +24,7 @@ def page(document: Mapping[str, Any], table: Table) -> str:
     parts = [part for path, found in document["paths"].items() for part in _path(path, found, document, table)]
     parts.append("## Schemas\n")
     for name, schema in document["components"]["schemas"].items():
-        if name not in {"HTTPValidationError", "ValidationError"}:  # FastAPI's; our errors have one shape
-            parts += _schema(name, schema, table)
+        parts += _schema(name, schema, table)
     return "\n".join(parts)
 
 
@@ -42,19 +41,14 @@ def _path(path: str, methods: Mapping[str, Any], document: Mapping[str, Any], ta
             yield table(("Parameter", "In", "Type", "Meaning"), rows)
         if "requestBody" in operation:
             yield f"Body: {_content(operation['requestBody'])}\n"
-        told = {status: one for status, one in operation["responses"].items() if not _of_fastapi(one)}
         rows = [
             (status, _content(one), one.get("description", "").removesuffix("Successful Response"))
-            for status, one in told.items()
+            for status, one in operation["responses"].items()
         ]
         if any(row[2] for row in rows):
             yield table(("Status", "Answer", "Why"), rows)
         else:
             yield table(("Status", "Answer"), [row[:2] for row in rows])
-
-
-def _of_fastapi(response: Mapping[str, Any]) -> bool:
-    return "HTTPValidationError" in json.dumps(response)
 
 
 def _resolved(value: Mapping[str, Any], document: Mapping[str, Any]) -> Mapping[str, Any]:

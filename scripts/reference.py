@@ -161,7 +161,11 @@ def management_page() -> str:
         " [errors](errors.md).\n\n"
     )
     nothing: Any = None  # routes ask the syscalls when they are called
-    return text + openapi_page.page(build(nothing, Settings()).openapi(), table)
+    document = build(nothing, Settings()).openapi()
+    for methods in document["paths"].values():
+        for operation in methods.values():
+            del operation["responses"]["default"]  # said once, above
+    return text + openapi_page.page(document, table)
 
 
 def pages() -> dict[str, str]:

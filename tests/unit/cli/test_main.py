@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.metadata
+
 import pytest
 from click.testing import CliRunner
 
+from llm_os.cli.commands import doctor
 from llm_os.cli.main import VERBS, cli, main
 from llm_os.errors import InvalidOptionError
 
@@ -82,3 +85,14 @@ def test_a_setting_that_cannot_be_is_named_without_its_value(
     said = capsys.readouterr().err
     assert "LLM_OS_TRACES: " in said
     assert "password" not in said
+
+
+def test_doctor_says_what_traces_need(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(name: str) -> str:
+        raise importlib.metadata.PackageNotFoundError(name)
+
+    assert doctor._traces(None) == []
+    monkeypatch.setattr(importlib.metadata, "version", missing)
+    (check,) = doctor._traces("http://127.0.0.1:4318")
+    assert (check["good"], check["must"]) == (False, False)
+    assert "llm-os[traces]" in check["cure"]
