@@ -1,6 +1,7 @@
 """What the gateway's own document says, and what breaks HTTP or JSON: asked of a real gateway, in short."""
 
 import importlib.util
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -17,5 +18,5 @@ def test_no_request_right_or_wrong_is_answered_as_none_should_be(tmp_path: Path)
         [sys.executable, str(SCRIPT), *short], cwd=tmp_path, capture_output=True, text=True, check=False, timeout=240
     )
     assert done.returncode == 0, done.stdout[-8000:] + done.stderr[-2000:]
-    assert "raw requests, 0 answered as none should be" in done.stdout
+    assert re.search(r"100 raw requests, 0 answered as none should be \(.*\b200: ", done.stdout)  # some were right
     assert "Selected: 16/16" in done.stdout
