@@ -165,3 +165,13 @@ def test_nothing_of_opentelemetry_is_loaded_when_it_is_off() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_a_request_that_its_caller_does_not_sample_leaves_no_span() -> None:
+    bed = Bed()
+    exchange = bed.asked({"traceparent": CALLER[:-2] + "00"})
+    assert exchange.trace is not None
+    assert exchange.trace.attempted("att-1", exchange).endswith(b"-00\r\n")
+    exchange.trace.failed("why")
+    exchange.trace.end(exchange, "unavailable")
+    assert bed.kept.get_finished_spans() == ()
