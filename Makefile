@@ -42,8 +42,9 @@ check: $(TSTAMP)  ## format, lint, types, import contracts, sizes, unit tests (u
 	$(BIN)/python scripts/reference.py --check
 	$(BIN)/python -m pytest -q -n $(JOBS) tests/unit
 
-soak: $(TSTAMP)  ## long chaos and simulation runs: 1,000 kernel kills, 20,000 seeds (log in soak.log)
+soak: $(TSTAMP)  ## long chaos, simulation and fuzz runs: 1,000 kernel kills, 20,000 seeds, an hour (log in soak.log)
 	LLM_OS_KILLS=1000 LLM_OS_SEEDS=20000 $(BIN)/python -m pytest -x --timeout 36000 tests/faults tests/simulation 2>&1 | tee -a soak.log
+	$(BIN)/python scripts/fuzz_gateway.py --minutes 60 2>&1 | tee -a soak.log
 
 fix: $(TSTAMP)  ## format and mend what can be mended by machine
 	$(BIN)/ruff check --fix src tests scripts examples benchmarks

@@ -10,11 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import click
+import openapi_page
 from pydantic import BaseModel
 
 import llm_os
 from llm_os import errors, plugins
 from llm_os.cli.main import VERBS, cli
+from llm_os.server.gateway import openapi
+from llm_os.server.management.app import build
 from llm_os.settings import Settings
 from llm_os.spec.conditions import Reason
 from llm_os.spec.events import EventKind
@@ -142,6 +145,29 @@ def members(cls: type) -> Iterable[str]:
             yield f"### {cls.__name__}.{name}\n\n{documented(name, value)}"
 
 
+def gateway_page() -> str:
+    text = (
+        f"# Gateway\n\n{NOTE}\n`GET /openapi.json` of the gateway serves this as OpenAPI, without a key. How requests"
+        " fare: [the life of a request](../explanation/life-of-a-request.md). Errors: [errors](errors.md).\n\n"
+    )
+    return text + openapi_page.page(openapi.document(), table)
+
+
+def management_page() -> str:
+    text = (
+        f"# Management API\n\n{NOTE}\n`GET /openapi.json` of the kernel serves this as OpenAPI. Over TCP all but"
+        " `/health` needs the key of the home. An error is"
+        ' `{"error": {"code", "message", "hint", "retryable", "details"}}` with the status of its class:'
+        " [errors](errors.md).\n\n"
+    )
+    nothing: Any = None  # routes ask the syscalls when they are called
+    document = build(nothing, Settings()).openapi()
+    for methods in document["paths"].values():
+        for operation in methods.values():
+            del operation["responses"]["default"]  # said once, above
+    return text + openapi_page.page(document, table)
+
+
 def pages() -> dict[str, str]:
     return {
         "settings.md": settings_page(),
@@ -150,6 +176,8 @@ def pages() -> dict[str, str]:
         "plugins.md": plugins_page(),
         "command-line.md": command_line_page(),
         "python.md": python_page(),
+        "gateway.md": gateway_page(),
+        "management.md": management_page(),
     }
 
 

@@ -50,6 +50,8 @@ class Settings(BaseSettings):
     """Distributions, separated by commas, whose plugins are loaded beside our own."""
     log_level: str = "INFO"
     """Level of the kernel's log in `logs/`."""
+    traces: str | None = Field(default=None, pattern=r"^https?://[^\s/@]+(/[^\s@]*)?$")
+    """Collector that the gateway sends traces to (OTLP over HTTP), such as `http://127.0.0.1:4318`; none: off."""
     testing: bool = False
     """Register the fake device, engine and launcher plugins."""
 

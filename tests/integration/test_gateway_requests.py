@@ -12,6 +12,7 @@ import aiohttp
 import openai
 import pytest
 
+from llm_os.server.gateway import openapi
 from llm_os.testing.gateway_bed import ADMIN, LIMITED, MONITOR, USER, GatewayBed, ScriptedReplica, a_route
 
 CHAT = {"model": "chat", "messages": [{"role": "user", "content": "hello"}]}
@@ -291,3 +292,28 @@ async def test_broken_http_is_refused_and_harms_nobody_else(bed: GatewayBed) -> 
         writer.close()
         assert answer == b"" or answer.startswith((b"HTTP/1.1 4", b"HTTP/1.0 4")), (wire[:80], answer[:200])
         assert (await ask(bed, "/health", key=None, method="GET"))[0] == 200
+
+
+async def test_the_document_of_all_endpoints_is_served_without_a_key(bed: GatewayBed) -> None:
+    status, told, _ = await ask(bed, "/openapi.json", key=None, method="GET")
+    assert (status, told) == (200, json.loads(openapi.page()))
+
+
+async def test_a_wrong_method_is_refused_with_those_that_there_are(bed: GatewayBed) -> None:
+    status, answer, headers = await ask(bed, "/v1/messages", {}, method="PUT")
+    assert (status, headers["allow"]) == (405, "POST")
+    assert answer["error"]["type"] == "invalid_request_error"
+    assert "/v1/messages/count_tokens" in answer["error"]["hint"]
+
+
+async def test_broken_http_is_a_line_of_the_log_and_no_traceback(bed: GatewayBed) -> None:
+    head = f"POST /v1/messages HTTP/1.1\r\nhost: 127.0.0.1\r\nauthorization: Bearer {USER}\r\n".encode()
+    log = bed.settings.logs / "gateway.log"
+    broken = (b"accept: \0", b"content-length: -1", b"content-encoding: gzip\r\ncontent-length: 9")
+    for number, line in enumerate(broken, start=1):
+        reader, writer = await asyncio.open_connection("127.0.0.1", int(bed.url.rsplit(":", 1)[1]))
+        writer.write(head + line + b"\r\n\r\nnot gzip!")
+        assert b" 400 " in await reader.readline()
+        writer.close()
+        await bed.until(lambda so_far=number: log.read_text().count("no HTTP: 400") == so_far)
+    assert "Traceback" not in log.read_text()

@@ -23,3 +23,16 @@ def test_a_short_runtime_folder_is_used(monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_homes_have_sockets_of_their_own() -> None:
     assert Settings(home=Path("/a")).socket != Settings(home=Path("/b")).socket
+
+
+@pytest.mark.parametrize("collector", ["127.0.0.1:4318", "http://", "http://name:password@host", "http://a b", ""])
+def test_a_collector_is_an_address_without_a_password(collector: str) -> None:
+    with pytest.raises(ValueError, match="traces"):
+        Settings(traces=collector)
+
+
+@pytest.mark.parametrize(
+    "collector", ["http://127.0.0.1:4318", "https://traces.example.org/otlp/", "http://[::1]:4318"]
+)
+def test_a_collector_may_have_a_path(collector: str) -> None:
+    assert Settings(traces=collector).traces == collector

@@ -103,8 +103,14 @@ def _interrupted() -> int:
 
 
 def _failed(error: Exception, arguments: list[str]) -> int:
-    from llm_os.errors import LLMOSError
+    from pydantic import ValidationError
 
+    from llm_os.errors import InvalidOptionError, LLMOSError
+
+    if isinstance(error, ValidationError) and error.title == "Settings":
+        # Without the values: an address may hold a password.
+        said = "; ".join(f"LLM_OS_{str(one['loc'][0]).upper()}: {one['msg']}" for one in error.errors() if one["loc"])
+        error = InvalidOptionError(f"A setting is not valid. {said}.", hint="Mend or unset the variable.")
     if os.environ.get("LLM_OS_DEBUG") == "1" or not isinstance(error, LLMOSError):
         raise error
     from llm_os.cli.render import show_error

@@ -46,7 +46,7 @@ class ScriptedReplica:
         refuse_with: status and error body that every request gets.
         garbage: events that no engine sends, written before the end of a stream.
         finish, stop_reason: why answers end, and the stop text that they met.
-        seen: bodies of all requests, in order.
+        seen, heads: bodies and headers of all requests, in order.
         hung_up: how many callers left before the end.
         in_flight: requests under way; `most_in_flight` is the highest number seen.
     """
@@ -62,6 +62,7 @@ class ScriptedReplica:
         self.finish = "stop"
         self.stop_reason: str | None = None
         self.seen: list[dict[str, Any]] = []
+        self.heads: list[Mapping[str, str]] = []
         self.hung_up = 0
         self.in_flight = 0
         self.most_in_flight = 0
@@ -103,6 +104,7 @@ class ScriptedReplica:
     async def _counted(self, request: web.Request) -> web.StreamResponse:
         body = json.loads(await request.read())
         self.seen.append(body)
+        self.heads.append(request.headers)
         self.in_flight += 1
         self.most_in_flight = max(self.most_in_flight, self.in_flight)
         self.changed.set()

@@ -94,6 +94,8 @@ class Face:
         except web.HTTPException as refused:
             unknown = NotFoundError(f"{request.method} {request.path}: {refused.reason}.", hint="See /health.")
             return web.json_response(error_body(unknown), status=refused.status)
+        except ConnectionResetError:  # its caller has just left: nobody reads this
+            return web.Response(status=499)
         except Exception as unexpected:  # the border: the traceback goes to the log
             self.failed += counted
             log.exception("unexpected error while answering %s", request.path)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import importlib.metadata
+
 import pytest
 from click.testing import CliRunner
 
-from llm_os.cli.main import VERBS, cli
+from llm_os.cli.commands import doctor
+from llm_os.cli.main import VERBS, cli, main
 from llm_os.errors import InvalidOptionError
 
 PROMISED = (
@@ -72,3 +75,24 @@ def test_what_has_a_flag_of_its_own_is_no_further_option(words: list[str], said:
     done = CliRunner().invoke(cli, [verb, "nothing", "nothing", *more])
     assert isinstance(done.exception, InvalidOptionError)
     assert said in str(done.exception)
+
+
+def test_a_setting_that_cannot_be_is_named_without_its_value(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("LLM_OS_TRACES", "http://name:password@host")
+    assert main(["status"]) == 2
+    said = capsys.readouterr().err
+    assert "LLM_OS_TRACES: " in said
+    assert "password" not in said
+
+
+def test_doctor_says_what_traces_need(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(name: str) -> str:
+        raise importlib.metadata.PackageNotFoundError(name)
+
+    assert doctor._traces(None) == []
+    monkeypatch.setattr(importlib.metadata, "version", missing)
+    (check,) = doctor._traces("http://127.0.0.1:4318")
+    assert (check["good"], check["must"]) == (False, False)
+    assert "llm-os[traces]" in check["cure"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import os
 import shutil
 import socket
@@ -71,7 +72,18 @@ def _home() -> list[dict[str, Any]]:
     if settings.admin_key.exists():
         mode = stat.S_IMODE(settings.admin_key.stat().st_mode)
         checks.append(_check("admin key", mode == 0o600, oct(mode), f"chmod 600 {settings.admin_key}"))
-    return checks
+    return [*checks, *_traces(settings.traces)]
+
+
+def _traces(collector: str | None) -> list[dict[str, Any]]:
+    if collector is None:
+        return []
+    package = "opentelemetry-exporter-otlp-proto-http"
+    try:
+        version = importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return [_check("traces", False, f"{package} is not installed", "pip install 'llm-os[traces]'", must=False)]
+    return [_check("traces", True, f"{version}, to {collector}", must=False)]
 
 
 def _taken(port: int) -> bool:

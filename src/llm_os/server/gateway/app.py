@@ -22,7 +22,7 @@ from llm_os.errors import (
     TooLargeError,
 )
 from llm_os.server import envelope, keys
-from llm_os.server.gateway import anthropic, openai, responses, routes
+from llm_os.server.gateway import anthropic, openai, openapi, responses, routes
 from llm_os.server.gateway.accounting import Accounting
 from llm_os.server.gateway.admission import Admission, Asker
 from llm_os.server.gateway.exchange import Exchange, identified
@@ -30,6 +30,7 @@ from llm_os.server.gateway.metrics import CONTENT_TYPE
 from llm_os.server.gateway.openai import Call
 from llm_os.server.gateway.proxy import EngineAnswerError, Proxy
 from llm_os.server.gateway.quotas import Quotas
+from llm_os.server.gateway.tracing import Tracing
 from llm_os.server.gateway.translation import Translation
 from llm_os.server.gateway.wishes import deadline_of, priority_of
 from llm_os.server.loopback import refuse_foreign
@@ -58,6 +59,7 @@ class Parts:
     """Bytes of a request's body."""
     logfile: str
     """Where a traceback can be found."""
+    tracing: Tracing | None = None
 
 
 class Gateway:
@@ -70,6 +72,7 @@ class Gateway:
         """The aiohttp application."""
         app = web.Application(middlewares=[self._border], client_max_size=self._parts.max_body)
         app.router.add_get("/health", self.health)
+        app.router.add_get("/openapi.json", self.openapi)
         app.router.add_get("/metrics", self.metrics)
         app.router.add_get("/v1/models", self.models)
         app.router.add_get("/v1/models/{model}", self.model)
@@ -96,6 +99,10 @@ class Gateway:
     async def health(self, _: web.Request) -> web.Response:
         """Without a key; says nothing else."""
         return web.json_response({"status": "ok"})
+
+    async def openapi(self, _: web.Request) -> web.Response:
+        """Without a key; says what every reader of our documents knows."""
+        return web.Response(body=openapi.page(), content_type="application/json")
 
     async def metrics(self, request: web.Request) -> web.Response:
         self._authorise(request, keys.MAY_WATCH)
@@ -152,7 +159,7 @@ class Gateway:
         """Quota, a ready replica, a slot, the answer: in this order, and the account of it at the end."""
         parts, exchange, clock = self._parts, request[_EXCHANGE], time.monotonic
         accounting, size = parts.accounting, len(call.body)
-        priority = priority_of(request.headers, entry.quota)
+        priority = exchange.priority = priority_of(request.headers, entry.quota)
         exchange.deadline = deadline_of(request.headers, exchange.started)
 
         def until() -> float:
@@ -173,7 +180,7 @@ class Gateway:
         use, tokens, left = parts.quotas.admit(entry, estimate), 0.0, False
         try:
             if not route.endpoints:
-                with accounting.metering.waiting(route.deployment):
+                with accounting.metering.waiting(route.deployment), exchange.holding():
                     route = meet(await parts.routes.held(find, entry.tenant, clock, until()))
             name = route.deployment  # from here on it stays with this deployment, whatever else has the version
 
@@ -231,6 +238,8 @@ class Gateway:
             route=resource.canonical if resource is not None else "",
         )
         request[_EXCHANGE] = exchange
+        if self._parts.tracing is not None:
+            exchange.trace = self._parts.tracing.begin(exchange, request.method, request.headers)
         code: str | None = None
         try:
             refuse_foreign(request.headers.get("host"), request.headers.get("origin"))
@@ -248,6 +257,8 @@ class Gateway:
             translated = _of_http(request, unrouted)
             code = translated.code
             response = _refusal(request, translated, unrouted.status, code)
+            if (allowed := unrouted.headers.get("allow")) is not None:
+                response.headers["allow"] = allowed
         except Exception as defect:  # noqa: BLE001 - the border: nothing unnamed leaves this process
             what = f"{request.method} {exchange.route}"
             internal = envelope.from_unexpected(defect, log, what, self._parts.logfile)
@@ -257,6 +268,8 @@ class Gateway:
             exchange.status = exchange.status or response.status
         finally:
             self._parts.accounting.ended(exchange, request.method, code)
+            if exchange.trace is not None:
+                exchange.trace.end(exchange, code)
         return response
 
 
@@ -275,10 +288,7 @@ def _refusal(request: web.Request, error: LLMOSError, status: int, code: str) ->
 
 
 def _of_http(request: web.Request, error: web.HTTPException) -> LLMOSError:
-    known = (
-        "GET /health, /metrics, /v1/models; POST /v1/chat/completions, /v1/completions, /v1/responses, /v1/messages, "
-        "/v1/embeddings, /v1/rerank, /v1/score, /classify, /tokenize, /detokenize."
-    )
+    known = openapi.listed()
     if error.status == 404:
         return NotFoundError(f"There is no {request.method} {request.path[:200]}.", hint=f"There are: {known}")
     return InvalidInputError(f"{request.method} {request.path[:200]}: {error.reason}.", hint=f"There are: {known}")

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from llm_os.server.gateway.tracing import Trace
 
 
 @dataclass(slots=True)
@@ -18,6 +23,7 @@ class Exchange:
     version: str = ""
     key: str = ""
     tenant: str = ""
+    priority: str = ""
     status: int = 0
     deadline: float | None = None
     """By when the whole answer must have come, on the clock of `started`."""
@@ -25,6 +31,8 @@ class Exchange:
     """As far as they can be guessed."""
     answers: int = 1
     """That were asked for."""
+    held: float = 0.0
+    """Seconds that it waited for a first replica."""
     queued: float = 0.0
     """Seconds in the queue."""
     events: int = 0
@@ -43,6 +51,17 @@ class Exchange:
     """What was put there."""
     sent: bool = False
     """A replica got the request, and did not refuse it."""
+    trace: Trace | None = None
+    """None: nobody traces it."""
+
+    @contextmanager
+    def holding(self) -> Iterator[None]:
+        """It waits for a first replica."""
+        begun = time.monotonic()
+        try:
+            yield
+        finally:
+            self.held = time.monotonic() - begun
 
 
 def identified(exchange: Exchange) -> dict[str, str]:

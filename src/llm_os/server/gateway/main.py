@@ -17,6 +17,7 @@ from typing import Any
 
 import uvloop
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 
 from llm_os.errors import LLMOSError
 from llm_os.server.gateway.access import AccessLog
@@ -31,6 +32,7 @@ from llm_os.server.gateway.metrics import Metrics
 from llm_os.server.gateway.proxy import Proxy
 from llm_os.server.gateway.quotas import Quotas
 from llm_os.server.gateway.routes import Routes
+from llm_os.server.gateway.tracing import connected
 from llm_os.server.gateway.upstream import Upstreams
 from llm_os.server.listening import LOOPBACK, on_tcp
 from llm_os.settings import Settings
@@ -44,6 +46,7 @@ HEADERS_WITHIN = 60.0
 """Seconds in which a new or idle connection must have sent a request's head."""
 _FORGET_EVERY = 30.0
 _LOG_BYTES = 10 * 2**20
+_BROKEN = (HttpProcessingError, web.RequestPayloadError)
 
 
 async def run(settings: Settings, folder: Path, listening: socket.socket, *, per_replica: int, max_body: int) -> None:
@@ -67,6 +70,7 @@ async def run(settings: Settings, folder: Path, listening: socket.socket, *, per
         accounting=accounting,
         max_body=max_body,
         logfile=str(settings.logs / "gateway.log"),
+        tracing=connected(settings.traces),
     )
     runner = web.AppRunner(
         Gateway(parts).application(),
@@ -98,6 +102,8 @@ async def run(settings: Settings, folder: Path, listening: socket.socket, *, per
         await parts.proxy.shadows.end()
         upstreams.close()
         accounting.flush()
+        if parts.tracing is not None:
+            parts.tracing.close()
 
 
 async def _forget(upstreams: Upstreams, parts: Parts) -> None:
@@ -113,10 +119,18 @@ async def _forget(upstreams: Upstreams, parts: Parts) -> None:
         parts.quotas.forget({key.id for key in table.keys})
 
 
+def _without_traceback(record: logging.LogRecord) -> bool:
+    """A caller who breaks HTTP is one line of the log: tracebacks there are defects of ours."""
+    if record.exc_info and isinstance(broken := record.exc_info[1], _BROKEN):
+        record.msg, record.args, record.exc_info = "no HTTP: %s", (" ".join(str(broken).split())[:300],), None
+    return True
+
+
 def _log_to(path: Path, level: str) -> None:
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     target = logging.handlers.RotatingFileHandler(path, maxBytes=_LOG_BYTES, backupCount=3, encoding="utf-8")
     target.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
+    target.addFilter(_without_traceback)
     root = logging.getLogger()
     root.setLevel(level)
     root.addHandler(target)

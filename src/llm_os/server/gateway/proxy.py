@@ -115,6 +115,8 @@ class Proxy:
                     answer, first, frames = await self._in_time(endpoint, path, call, exchange, fresh=fresh)
                 except BrokenConnectionError as broken:
                     log.warning("%s: replica %s broke off: %s", exchange.request_id, endpoint.attempt, broken)
+                    if exchange.trace is not None:
+                        exchange.trace.failed(str(broken))
                     if broken.stale and not fresh:
                         fresh = True
                         continue
@@ -180,6 +182,8 @@ class Proxy:
     ) -> tuple[Answer, bytes, Frames | None]:
         """The replica's answer with its first events, or the whole of it when it is no stream."""
         mark = f"x-request-id: {exchange.request_id}\r\n".encode()
+        if exchange.trace is not None:
+            mark += exchange.trace.attempted(endpoint.attempt, exchange)
         answer: Answer | None = None
         try:
             exchange.sent = True

@@ -20,10 +20,37 @@ from llm_os.settings import Settings
 
 log = logging.getLogger("llm_os.management")
 
+_TEXT = {"type": "string"}
+_ERROR = {
+    "description": "An error, with the status of its class.",
+    "content": {
+        "application/json": {
+            "schema": {
+                "type": "object",
+                "properties": {
+                    "error": {
+                        "type": "object",
+                        "properties": {
+                            "code": _TEXT,
+                            "message": _TEXT,
+                            "hint": _TEXT,
+                            "retryable": {"type": "boolean"},
+                            "details": {"type": "object"},
+                        },
+                    }
+                },
+            }
+        }
+    },
+}
+"""What every route may answer; without it FastAPI would tell of a 422 that there is not."""
+
 
 def build(syscalls: Syscalls, settings: Settings) -> FastAPI:
     """The application with the routes of `spec/api.py`. Its listeners wrap it in a `Door` (see `serve.py`)."""
-    app = FastAPI(title="LLM OS management API", version=__version__, docs_url=None, redoc_url=None)
+    app = FastAPI(
+        title="LLM OS management API", version=__version__, docs_url=None, redoc_url=None, responses={"default": _ERROR}
+    )
     for part in (system, sessions, jobs, events, models, aliases, artifacts, deployments, keys):
         app.include_router(part.router(syscalls))
 

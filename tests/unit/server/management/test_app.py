@@ -221,3 +221,14 @@ async def test_digests_have_a_strict_grammar(tmp_path: Path) -> None:
     async with client_of(RecordingSyscalls(), tmp_path) as client:
         answer = await client.get("/v1/artifacts/..%2F..%2Fetc/rows?split=train")
         assert answer.status_code in {400, 404}
+
+
+async def test_the_document_tells_the_errors_that_there_are(tmp_path: Path) -> None:
+    document = build(RecordingSyscalls(), Settings(home=tmp_path)).openapi()
+    for path, methods in document["paths"].items():
+        for method, operation in methods.items():
+            assert {"200", "default"} >= set(operation["responses"]) - {"201", "202", "204"}, (method, path)
+    told = document["paths"]["/v1/jobs"]["get"]["responses"]["default"]["content"]["application/json"]["schema"]
+    async with client_of(RecordingSyscalls(), tmp_path, over_socket=False) as client:
+        error = (await client.get("/v1/jobs")).json()["error"]
+    assert set(error) == set(told["properties"]["error"]["properties"])

@@ -1,0 +1,171 @@
+"""The OpenAPI document of the gateway agrees with the routes that there are and with what is really checked."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+
+from llm_os.errors import LLMOSError
+from llm_os.server.gateway import anthropic, openapi, responses, schemas
+from llm_os.server.gateway.accounting import Accounting
+from llm_os.server.gateway.admission import Admission
+from llm_os.server.gateway.app import Gateway, Parts
+from llm_os.server.gateway.proxy import Proxy
+from llm_os.server.gateway.quotas import Quotas
+from llm_os.server.gateway.routes import Routes
+from llm_os.server.gateway.upstream import Upstreams
+from llm_os.workers import ranking
+from llm_os.workers import requests as workers
+
+DOCUMENT = openapi.document()
+
+
+def properties(name: str) -> set[str]:
+    return set(schemas.REQUESTS[name]["properties"])
+
+
+def test_every_route_is_in_the_document_and_the_other_way_round(tmp_path: Path) -> None:
+    parts = Parts(
+        routes=Routes(tmp_path / "routes.json"),
+        proxy=Proxy(Upstreams(lambda: 0.0), lambda: 0.0, lambda _: None),  # type: ignore[arg-type,return-value]
+        admission=Admission(1, lambda: 0.0),
+        quotas=Quotas(lambda: 0.0),
+        accounting=Accounting(None, None, None, None),  # type: ignore[arg-type]
+        max_body=1,
+        logfile="",
+    )
+    served = {
+        (route.method.lower(), route.resource.canonical)
+        for route in Gateway(parts).application().router.routes()
+        if route.resource is not None and route.method != "HEAD"  # which aiohttp answers where there is a GET
+    }
+    told = {(method, path) for path, methods in DOCUMENT["paths"].items() for method in methods}
+    assert told == served
+
+
+def test_the_names_of_chats_and_completions_are_those_that_workers_let_through() -> None:
+    always = workers.UNUSED | set(workers.NEUTRAL) - set(workers.FOLLOWED_BY)
+    assert properties("ChatRequest") == workers.KNOWN | always | set(workers.FOLLOWED_BY)
+    followed = set(workers.FOLLOWED_BY) - {"response_format", "top_logprobs"}
+    assert properties("CompletionRequest") == workers.KNOWN_OF_COMPLETIONS | always | followed
+
+
+def test_the_names_of_other_apis_are_those_of_their_translations() -> None:
+    assert properties("ResponsesRequest") == responses.KNOWN | set(responses.NEUTRAL)
+    assert properties("MessagesRequest") == anthropic.KNOWN
+    assert properties("CountRequest") == anthropic.COUNTED
+
+
+def test_limits_are_those_of_the_workers() -> None:
+    for name in ("MOST_STOPS", "MOST_TEXTS", "MOST_PROMPTS", "MOST_LOGPROBS"):
+        assert getattr(schemas, name) == getattr(workers, name), name
+    assert schemas.MOST_ANSWERS == workers.MOST_CHOICES
+    assert {name: workers.NEUTRAL[name] for name in schemas.NEUTRAL} == {k: (v,) for k, v in schemas.NEUTRAL.items()}
+    for name, engines in workers.FOLLOWED_BY.items():
+        said = schemas.REQUESTS["ChatRequest"]["properties"][name]["description"]
+        assert all(engine in said for engine in engines.split(" or ")), name
+    roles = schemas.REQUESTS["ChatRequest"]["properties"]["messages"]["items"]["properties"]["role"]["enum"]
+    assert tuple(roles) == workers.ROLES
+
+
+CHAT = {"model": "m", "messages": [{"role": "user", "content": "x"}]}
+COMPLETION = {"model": "m", "prompt": "x"}
+AT_LIMITS: list[tuple[str, dict[str, Any], dict[str, Any], dict[str, Any]]] = [
+    ("ChatRequest", CHAT, {"temperature": 2}, {"temperature": 2.1}),
+    ("ChatRequest", CHAT, {"top_p": 1}, {"top_p": 0}),
+    ("ChatRequest", CHAT, {"seed": 0}, {"seed": -1}),
+    ("ChatRequest", CHAT, {"seed": 2**63 - 1}, {"seed": 2**63}),
+    ("ChatRequest", CHAT, {"max_tokens": 1}, {"max_tokens": 0}),
+    ("ChatRequest", CHAT, {"stop": ["x"] * 8}, {"stop": ["x"] * 9}),
+    ("ChatRequest", CHAT, {"stop": "x"}, {"stop": ""}),
+    ("ChatRequest", CHAT, {"n": 16}, {"n": 17}),
+    ("ChatRequest", CHAT, {"tools": []}, {"tools": [1]}),
+    ("ChatRequest", CHAT, {"stream_options": {"include_usage": True}}, {"stream_options": {"x": True}}),
+    ("ChatRequest", CHAT, {"frequency_penalty": -2}, {"frequency_penalty": -2.5}),
+    ("ChatRequest", CHAT, {"user": 1}, {"unknown": 1}),
+    ("ChatRequest", CHAT, {"n": None}, {"n": "2"}),
+    ("ChatRequest", CHAT, {"messages": [{"role": "developer", "content": "x"}]}, {"messages": []}),
+    ("ChatRequest", CHAT, {"response_format": {"type": "text"}}, {"response_format": {"type": "yaml"}}),
+    ("ChatRequest", CHAT, {"logprobs": True, "top_logprobs": 20, "max_tokens": 9}, {"logprobs": 1}),
+    ("CompletionRequest", COMPLETION, {"prompt": [[1, 2], "x"]}, {"prompt": [[]]}),
+    ("CompletionRequest", COMPLETION, {"prompt": [2**31 - 1]}, {"prompt": [2**31]}),
+    ("CompletionRequest", COMPLETION, {"prompt": ["x"] * 256}, {"prompt": ["x"] * 257}),
+    ("CompletionRequest", COMPLETION, {"logprobs": 20}, {"logprobs": 21}),
+    ("CompletionRequest", COMPLETION, {"echo": False}, {"echo": True}),
+    ("ResponsesRequest", {"model": "m", "input": "x"}, {"metadata": {"a": "b"}}, {"metadata": {"a": 1}}),
+    ("ResponsesRequest", {"model": "m", "input": "x"}, {"text": responses.PLAIN}, {"text": {"format": 1}}),
+    ("ResponsesRequest", {"model": "m", "input": "x"}, {"instructions": None}, {"instructions": 1}),
+    ("MessagesRequest", {**CHAT, "max_tokens": 1}, {"system": "x"}, {"system": 1}),
+    ("MessagesRequest", {**CHAT, "max_tokens": 1}, {"stop_sequences": None}, {"max_tokens": None}),
+    ("CountRequest", CHAT, {"system": [{"type": "text", "text": "x"}]}, {"temperature": 1}),
+    ("TokenizeRequest", {"model": "m"}, {"prompt": ""}, {"prompt": "", "messages": CHAT["messages"]}),
+    ("DetokenizeRequest", {"model": "m"}, {"tokens": [0]}, {"tokens": []}),
+    ("ClassifyRequest", {"model": "m"}, {"input": [""]}, {"input": []}),
+    ("EmbeddingsRequest", {"model": "m"}, {"input": "x", "encoding_format": "base64"}, {"input": "x", "dimensions": 3}),
+    ("RerankRequest", {"model": "m", "query": "q"}, {"documents": [{"text": "x"}, "y"]}, {"documents": [""]}),
+    ("RerankRequest", {"model": "m", "query": "q", "documents": ["x"]}, {"top_n": 1}, {"top_n": 0}),
+    ("ScoreRequest", {"model": "m", "text_1": "x"}, {"text_2": "y"}, {"text_2": ""}),
+]
+"""Schema, a body, what may be added to it, and what may not."""
+CHECKS: Mapping[str, Any] = {
+    "ChatRequest": lambda body: workers.chat_request(body, "any", frozenset(workers.FOLLOWED_BY)),
+    "CompletionRequest": lambda body: workers.completion_request(body, "any", frozenset(workers.FOLLOWED_BY)),
+    "ResponsesRequest": lambda body: responses.Response(json.loads(body)),
+    "MessagesRequest": lambda body: workers.chat_request(anthropic.Message(json.loads(body)).body, "any"),
+    "CountRequest": lambda body: workers.tokenize_request(anthropic.Count(json.loads(body)).body, "any"),
+    "TokenizeRequest": lambda body: workers.tokenize_request(body, "any"),
+    "DetokenizeRequest": lambda body: workers.detokenize_request(body, "any"),
+    "ClassifyRequest": lambda body: workers.classify_request(body, "any"),
+    "EmbeddingsRequest": lambda body: workers.embeddings_request(body, "any"),
+    "RerankRequest": lambda body: ranking.Rerank(body, "any"),
+    "ScoreRequest": lambda body: ranking.Score(body, "any"),
+}
+
+
+def valid(name: str, body: Mapping[str, Any]) -> bool:
+    schema = {"$ref": f"#/components/schemas/{name}", "components": DOCUMENT["components"]}
+    return bool(jsonschema.Draft202012Validator(schema).is_valid(body))
+
+
+@pytest.mark.parametrize(("name", "body", "right", "wrong"), AT_LIMITS)
+def test_what_the_document_takes_is_taken_and_what_it_refuses_is_refused(
+    name: str, body: dict[str, Any], right: dict[str, Any], wrong: dict[str, Any]
+) -> None:
+    assert valid(name, body | right)
+    CHECKS[name](json.dumps(body | right).encode())
+    assert not valid(name, body | wrong)
+    with pytest.raises(LLMOSError):
+        CHECKS[name](json.dumps(body | wrong).encode())
+
+
+def test_every_schema_is_a_schema_and_every_reference_leads_somewhere() -> None:
+    for schema in DOCUMENT["components"]["schemas"].values():
+        jsonschema.Draft202012Validator.check_schema(schema)
+    for target in references(DOCUMENT):
+        found: Any = DOCUMENT
+        for part in target.removeprefix("#/").split("/"):
+            found = found[part]
+
+
+def references(value: Any) -> Iterator[str]:
+    if isinstance(value, dict):
+        if isinstance(value.get("$ref"), str):
+            yield value["$ref"]
+        for one in value.values():
+            yield from references(one)
+    elif isinstance(value, list):
+        for one in value:
+            yield from references(one)
+
+
+def test_refusals_are_told_with_their_codes() -> None:
+    told = DOCUMENT["paths"]["/v1/chat/completions"]["post"]["responses"]
+    assert {"200", "400", "401", "403", "404", "413", "429", "500", "503", "504", "default"} == set(told)
+    assert "`quota_exceeded`" in told["429"]["description"]
+    assert "retry-after" in told["429"]["headers"]
+    assert DOCUMENT["paths"]["/health"]["get"]["security"] == []
