@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Collection
 
 from sqlalchemy import Connection
 
@@ -27,6 +28,7 @@ class Published:
         self._state = state
         self._admin_sha256 = admin_sha256
         self._text = ""
+        self._sharing: frozenset[str] | None = None
 
     def write(self) -> None:
         """Write the table if it says anything new; where that fails, a later turn tries again."""
@@ -35,10 +37,17 @@ class Published:
         except LLMOSError as error:  # a full disk: the gateway goes on with its last table
             log.warning("The routing table could not be written: %s", error)
 
+    @property
+    def sharing(self) -> frozenset[str]:
+        """Engines whose requests share what was read."""
+        if self._sharing is None:
+            self._sharing = frozenset(one.name for one in self._state.plugins.engines() if one.shares_prefixes)
+        return self._sharing
+
     def told(self) -> None:
         """Write the table if it says anything new. Raises LLMOSError: the gateway goes on with its last table."""
         with self._state.database.reading() as tx:
-            table = routing_table(tx, 0, self._admin_sha256)
+            table = routing_table(tx, 0, self._admin_sha256, self.sharing)
         text = table.model_dump_json()
         if text == self._text:
             return
@@ -47,8 +56,14 @@ class Published:
         self._text = text
 
 
-def routing_table(tx: Connection, version: int, admin_sha256: str | None) -> RoutingTable:
-    """Every live deployment with its ready replicas, and every key."""
+def routing_table(
+    tx: Connection, version: int, admin_sha256: str | None, sharing: Collection[str] = ()
+) -> RoutingTable:
+    """Every live deployment with its ready replicas, and every key.
+
+    Args:
+        sharing: engines whose requests share what was read.
+    """
     routes = []
     for row in rows.all_deployments(tx, include_ended=False):
         if row.deployment.state is DeploymentState.STOPPING:
@@ -64,6 +79,7 @@ def routing_table(tx: Connection, version: int, admin_sha256: str | None) -> Rou
                 cache_tokens=tokens
                 if isinstance(tokens := row.deployment.spec.options.get("cache_tokens"), int)
                 else None,
+                shares_prefixes=row.deployment.engine in sharing,
                 created_at=row.deployment.created_at,
             )
         )

@@ -25,6 +25,8 @@ class Route(Record):
     """Ready replicas only."""
     cache_tokens: int | None = None
     """Tokens that the cache of a replica holds; None where the engine does not say."""
+    shares_prefixes: bool = False
+    """What a replica has read of one prompt, it need not read again in another that begins alike."""
     created_at: float
 
 

@@ -32,6 +32,8 @@ class Exchange:
     first_byte: float | None = None
     """When the first byte of the answer was ready, on the clock of `started`."""
     tries: int = 0
+    coalesced: bool = False
+    """It waited for another request to read what both begin with."""
     broken: bool = False
     """The replica broke off after the first byte."""
     usage: Mapping[str, Any] = field(default_factory=dict)

@@ -113,6 +113,12 @@ class Metrics:
         self.broken = Counter(
             "llm_os_gateway_broken_streams", "Streams whose replica broke off after the first byte.", ("model",), **kept
         )
+        self.coalesced = Counter(
+            "llm_os_gateway_coalesced",
+            "Requests that waited until another had read the beginning of the prompt that both share.",
+            ("model",),
+            **kept,
+        )
         build = Gauge("llm_os_gateway_build_info", "Version of the gateway.", ("version",), **kept)
         build.labels(__version__).set(1)
 
@@ -128,7 +134,7 @@ class Metrics:
         gone = {labels[1] for labels in self._series} - served - {""}
         for labels in [labels for labels in self._series if labels[1] in gone]:
             self._series.pop(labels).remove()
-        for metric in (self.in_flight, self.waiting, self.retried, self.broken):
+        for metric in (self.in_flight, self.waiting, self.retried, self.broken, self.coalesced):
             for model in gone:
                 with suppress(KeyError):
                     metric.remove(model)

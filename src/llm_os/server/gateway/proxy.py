@@ -21,11 +21,13 @@ from llm_os.server.gateway.exchange import Exchange, identified
 from llm_os.server.gateway.frames import Frames, error_event, usage_of
 from llm_os.server.gateway.openai import Call
 from llm_os.server.gateway.prefixes import blocks, prompt_of
+from llm_os.server.gateway.priming import Turn
 from llm_os.server.gateway.routes import HOLD
 from llm_os.server.gateway.spool import tokens_of
 from llm_os.server.gateway.translation import Translation
 from llm_os.server.gateway.upstream import Upstreams
 from llm_os.server.gateway.wire import SILENT_FOR, Answer, BrokenConnectionError, SilentError
+from llm_os.spec.attempts import TELL_READ
 from llm_os.spec.routing import Endpoint, Route
 
 log = logging.getLogger("llm_os.gateway")
@@ -36,6 +38,8 @@ STALLED = 60.0
 """Seconds in which a caller must take what was written for it."""
 AGAIN = 1.0
 """Seconds after which a replica that cannot be reached is tried again, while there is no other."""
+READING = ("/v1/chat/completions", "/v1/completions")
+"""Where an engine reads a prompt."""
 _EVENTS = "text/event-stream"
 _LATE = "The answer was not complete at the request's deadline."
 _HUNG_UP = 499
@@ -92,12 +96,13 @@ class Proxy:
         while True:
             route = await ready()
             exchange.tries += 1
-            if names is None and len(route.endpoints) > 1:
+            if names is None and path in READING and (len(route.endpoints) > 1 or route.shares_prefixes):
                 names = blocks(prompt_of(call.value))
             endpoint, choice = self._upstreams.choose(route, names or (), exchange.prompt_tokens, avoid)
             with self._upstreams.busy(route, endpoint, choice, lambda: tokens_of(exchange.usage)[1]):
+                turn = self._upstreams.turn(route, endpoint, names or ())
                 try:
-                    answer, first, frames = await self._in_time(endpoint, path, call, exchange, fresh=fresh)
+                    answer, first, frames = await self._in_time(endpoint, path, call, exchange, turn, fresh=fresh)
                 except BrokenConnectionError as broken:
                     log.warning("%s: replica %s broke off: %s", exchange.request_id, endpoint.attempt, broken)
                     if broken.stale and not fresh:
@@ -124,27 +129,28 @@ class Proxy:
         return self._clock() + HOLD if exchange.deadline is None else exchange.deadline
 
     async def _in_time(
-        self, endpoint: Endpoint, path: str, call: Call, exchange: Exchange, *, fresh: bool
+        self, endpoint: Endpoint, path: str, call: Call, exchange: Exchange, turn: Turn, *, fresh: bool
     ) -> tuple[Answer, bytes, Frames | None]:
-        if exchange.deadline is None:
-            return await self._begin(endpoint, path, call, exchange, fresh=fresh)
         try:
-            async with asyncio.timeout(self._left(exchange)) as limit:
-                return await self._begin(endpoint, path, call, exchange, fresh=fresh)
+            async with asyncio.timeout(self._left(exchange)) as limit, turn:
+                exchange.coalesced = exchange.coalesced or turn.followed
+                return await self._begin(endpoint, path, call, exchange, turn, fresh=fresh)
         except TimeoutError as late:
             if limit.expired():
                 raise _late() from late
             raise
 
     async def _begin(
-        self, endpoint: Endpoint, path: str, call: Call, exchange: Exchange, *, fresh: bool
+        self, endpoint: Endpoint, path: str, call: Call, exchange: Exchange, turn: Turn, *, fresh: bool
     ) -> tuple[Answer, bytes, Frames | None]:
         """The replica's answer with its first events, or the whole of it when it is no stream."""
         mark = f"x-request-id: {exchange.request_id}\r\n".encode()
+        if turn.leads and not call.stream:  # its first byte is its last one: nobody could follow before
+            mark += f"{TELL_READ}: 1\r\n".encode()
         answer: Answer | None = None
         try:
             exchange.sent = True
-            answer = await self._upstreams.pool(endpoint).post(path, call.body, mark, fresh=fresh)
+            answer = await self._upstreams.pool(endpoint).post(path, call.body, mark, fresh=fresh, early=turn.read)
             if answer.status == 200 and answer.content_type == _EVENTS:
                 frames = Frames(hides_usage=call.hides_usage)
                 first = b""

@@ -77,3 +77,8 @@ def test_threads_of_torch_do_not_spin_beside_training() -> None:
     engine, model = plugins.load("engine", "torch"), facts(1)
     process = engine.process(TorchOptions(), model, engine.footprint(TorchOptions(), model, GRANTED))
     assert process.env["OMP_WAIT_POLICY"] == "PASSIVE"
+
+
+def test_only_engines_with_a_prefix_cache_say_that_prompts_share_what_was_read() -> None:
+    said = {name: plugins.load("engine", name).shares_prefixes for name in ("openvino", "torch")}
+    assert said == {"openvino": True, "torch": False}
