@@ -2,10 +2,11 @@
 
     python benchmarks/serving/shared_prefix.py [--rounds 5] [--requests 32] [--tokens 600] [--whole] [--json]
 
-One engine worker (openvino, SmolLM2-135M) and one gateway before it. Each round sends four bursts, in an order that turns from
-round to round: prompts that share `--tokens` tokens which nobody has sent before, and prompts of the same length
+One engine worker (openvino, SmolLM2-135M) and one gateway before it. Each round sends four bursts, in an order that
+turns from round to round: prompts that share `--tokens` tokens which nobody has sent before, and prompts as long
 that share nothing; each through the gateway and straight. Answers have 8 tokens. A burst takes until its last answer is
-whole. Ratios are formed inside a round: straight / gateway.
+whole; beside it stands for how many seconds processors worked for the engine, which other work on the machine hardly
+changes. Ratios are formed inside a round: straight / gateway.
 """
 
 from __future__ import annotations
@@ -22,9 +23,10 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import aiohttp
+import psutil
 
 from llm_os import plugins
 from llm_os.models import sources
@@ -33,9 +35,29 @@ from llm_os.testing.engine_bed import Served, started
 from llm_os.testing.gateway_bed import USER, GatewayBed, a_route
 
 CHAT = "/v1/chat/completions"
-WORDS = "river stone window garden paper metal summer letter bridge market forest silver doctor engine village".split()
+WORDS = (
+    "river",
+    "stone",
+    "window",
+    "garden",
+    "paper",
+    "metal",
+    "summer",
+    "letter",
+    "bridge",
+    "market",
+    "forest",
+    "silver",
+)
 BURSTS = list(itertools.product(("shared", "apart"), ("gateway", "straight")))
 NEW = 8
+
+
+class Took(NamedTuple):
+    """Seconds of a burst, and those that processors worked for the engine meanwhile."""
+
+    seconds: float
+    work: float
 
 
 def a_text(tokens: int, draw: random.Random) -> str:
@@ -53,22 +75,23 @@ def bodies(kind: str, requests: int, tokens: int, draw: random.Random, *, stream
     return found
 
 
-async def burst(session: aiohttp.ClientSession, url: str, asked: list[dict[str, Any]]) -> float:
-    """Seconds until all are answered."""
+async def burst(session: aiohttp.ClientSession, url: str, asked: list[dict[str, Any]], engine: psutil.Process) -> Took:
+    """Ask all at once, until all are answered."""
 
     async def ask(body: dict[str, Any]) -> None:
         async with session.post(url + CHAT, json=body) as answer:
             text = await answer.text()
             assert answer.status == 200, text
 
-    begun = time.perf_counter()
+    begun, worked = time.perf_counter(), sum(engine.cpu_times()[:2])
     await asyncio.gather(*(ask(body) for body in asked))
-    return time.perf_counter() - begun
+    return Took(time.perf_counter() - begun, sum(engine.cpu_times()[:2]) - worked)
 
 
 async def measure(model: Path, options: argparse.Namespace) -> dict[str, Any]:
     draw, stream = random.Random(options.seed), not options.whole
-    seen: dict[str, list[float]] = {f"{kind} {way}": [] for kind, way in BURSTS}
+    bursts = [burst for burst in BURSTS if burst[0] in options.kinds.split(",")]
+    seen: dict[str, list[Took]] = {f"{kind} {way}": [] for kind, way in bursts}
     with tempfile.TemporaryDirectory() as folder:
         bed = GatewayBed(Path(folder) / "home")
         async with started(plugins.load("engine", "openvino"), model) as served:
@@ -80,19 +103,20 @@ async def measure(model: Path, options: argparse.Namespace) -> dict[str, Any]:
                 }
             )
             bed.route(route)
+            engine = psutil.Process(served.process.pid)
             await bed.start()
             try:
                 async with sessions(served) as ways:
                     urls = {"gateway": bed.url, "straight": "http://worker"}
                     for way in urls:  # once unmeasured: connections, first allocations
-                        await burst(ways[way], urls[way], bodies("apart", 2, 50, draw, stream=stream))
+                        await burst(ways[way], urls[way], bodies("apart", 2, 50, draw, stream=stream), engine)
                     for number in range(options.rounds):
-                        for kind, way in BURSTS[number % 4 :] + BURSTS[: number % 4]:
+                        for kind, way in turned(bursts, number):
                             asked = bodies(kind, options.requests, options.tokens, draw, stream=stream)
-                            seen[f"{kind} {way}"].append(await burst(ways[way], urls[way], asked))
+                            seen[f"{kind} {way}"].append(await burst(ways[way], urls[way], asked, engine))
             finally:
                 await bed.close()
-    return {"seconds": seen, "ratios": {kind: ratios(seen, kind) for kind in ("shared", "apart")}}
+    return {"seen": seen, "ratios": {kind: ratios(seen, kind) for kind in options.kinds.split(",")}}
 
 
 @asynccontextmanager
@@ -107,10 +131,20 @@ async def sessions(served: Served) -> AsyncIterator[dict[str, aiohttp.ClientSess
         yield {"gateway": gateway, "straight": straight}
 
 
-def ratios(seen: dict[str, list[float]], kind: str) -> dict[str, float]:
-    """How many times as fast the gateway's bursts were."""
-    found = [slow / fast for slow, fast in zip(seen[f"{kind} straight"], seen[f"{kind} gateway"], strict=True)]
-    return {"median": statistics.median(found), "least": min(found), "most": max(found)}
+def turned(bursts: list[tuple[str, str]], number: int) -> list[tuple[str, str]]:
+    """The bursts of a round, in its order."""
+    first = number % len(bursts)
+    return bursts[first:] + bursts[:first]
+
+
+def ratios(seen: dict[str, list[Took]], kind: str) -> dict[str, tuple[float, float, float]]:
+    """How many times the gateway's seconds, and work, the straight ones are: median, least, most."""
+    pairs = list(zip(seen[f"{kind} straight"], seen[f"{kind} gateway"], strict=True))
+    found = {
+        "seconds": [straight.seconds / through.seconds for straight, through in pairs],
+        "work": [straight.work / through.work for straight, through in pairs],
+    }
+    return {name: (statistics.median(values), min(values), max(values)) for name, values in found.items()}
 
 
 def main() -> None:
@@ -119,6 +153,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--requests", type=int, default=32, help="in a burst")
     parser.add_argument("--tokens", type=int, default=600, help="of the common beginning, about")
+    parser.add_argument("--kinds", default="shared,apart", help="of bursts")
     parser.add_argument("--whole", action="store_true", help="answers that are no streams")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", action="store_true")
@@ -134,10 +169,15 @@ def main() -> None:
         print(json.dumps(found | {"load_average": os.getloadavg()}, indent=1))
         return
     print(f"{asked.rounds} rounds, load average {os.getloadavg()[0]:.1f} on {os.cpu_count()} processors at the end")
-    for name, seconds in found["seconds"].items():
-        print(f"  {name:16} {statistics.median(seconds):6.2f} s   ({min(seconds):.2f} to {max(seconds):.2f})")
+    for name, took in found["seen"].items():
+        seconds, work = [one.seconds for one in took], [one.work for one in took]
+        print(
+            f"  {name:16} {statistics.median(seconds):6.2f} s ({min(seconds):.2f} to {max(seconds):.2f}), "
+            f"{statistics.median(work):6.2f} s of work ({min(work):.2f} to {max(work):.2f})"
+        )
     for kind, ratio in found["ratios"].items():
-        print(f"  {kind}: straight / gateway {ratio['median']:.2f} ({ratio['least']:.2f} to {ratio['most']:.2f})")
+        for what, (median, least, most) in ratio.items():
+            print(f"  {kind}, {what}: straight / gateway {median:.2f} ({least:.2f} to {most:.2f})")
 
 
 if __name__ == "__main__":

@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from llm_os.server.gateway.response_cache import Recording
+
 
 @dataclass(slots=True)
 class Exchange:
@@ -36,6 +38,10 @@ class Exchange:
     """It waited for another request to read what both begin with."""
     broken: bool = False
     """The replica broke off after the first byte."""
+    cache: str = ""
+    """`hit` or `miss`, of a request whose answer may be told again."""
+    recording: Recording | None = None
+    """Keeps the answer."""
     usage: Mapping[str, Any] = field(default_factory=dict)
     count: Callable[[], object] = lambda: None
     """Puts what was served to its account; called before the caller can know that the answer is complete."""
@@ -44,7 +50,18 @@ class Exchange:
     sent: bool = False
     """A replica got the request, and did not refuse it."""
 
+    def hear(self, part: bytes) -> None:
+        """The next part of the engine's answer."""
+        if self.recording is not None:
+            self.recording.hear(part)
+
+    def keep(self, content_type: str) -> None:
+        """The engine's answer is complete."""
+        if self.recording is not None:
+            self.recording.keep(content_type, self.version)
+
 
 def identified(exchange: Exchange) -> dict[str, str]:
-    """Headers that name the request: as OpenAI's clients read it, and Anthropic's."""
-    return {"x-request-id": exchange.request_id, "request-id": exchange.request_id}
+    """Headers that name the request: as OpenAI's clients read it, and Anthropic's. Where its answer was, too."""
+    named = {"x-request-id": exchange.request_id, "request-id": exchange.request_id}
+    return {**named, "x-llm-os-cache": exchange.cache} if exchange.cache else named

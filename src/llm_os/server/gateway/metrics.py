@@ -32,6 +32,10 @@ class Series:
             counter = self._requests[status] = self._metrics.requests.labels(*self._labels, str(status))
         counter.inc()
 
+    def cached(self, outcome: str) -> None:
+        """An answer that may be told again was there (`hit`), or not (`miss`)."""
+        self._metrics.cached.labels(*self._labels[1:], outcome).inc()
+
     def remove(self) -> None:
         """Forget them all."""
         metrics, labels = self._metrics, self._labels
@@ -39,6 +43,7 @@ class Series:
             (metrics.requests, (*labels, str(status))) for status in self._requests
         ]
         mine += [(one, labels) for one in (metrics.duration, metrics.first_byte, metrics.between, metrics.queued)]
+        mine += [(metrics.cached, (*labels[1:], outcome)) for outcome in ("hit", "miss")]
         mine += [(metrics.tokens, (*labels[1:], direction)) for direction in ("in", "out")]
         for metric, values in mine:
             with suppress(KeyError):  # never counted, or removed with another endpoint's
@@ -103,6 +108,12 @@ class Metrics:
         )
         self.tokens = Counter(
             "llm_os_gateway_tokens", "Tokens, as engines reported them.", (*_WHO[1:], "direction"), **kept
+        )
+        self.cached = Counter(
+            "llm_os_gateway_cache",
+            "Requests whose answer may be told again, by whether it was there.",
+            (*_WHO[1:], "outcome"),
+            **kept,
         )
         self.rejected = Counter(
             "llm_os_gateway_rejected", "Requests that were refused, by the error's code.", ("code",), **kept

@@ -22,6 +22,7 @@ from llm_os.server.gateway.frames import Frames, error_event, usage_of
 from llm_os.server.gateway.openai import Call
 from llm_os.server.gateway.prefixes import blocks, prompt_of
 from llm_os.server.gateway.priming import Turn
+from llm_os.server.gateway.response_cache import Stored
 from llm_os.server.gateway.routes import HOLD
 from llm_os.server.gateway.spool import tokens_of
 from llm_os.server.gateway.translation import Translation
@@ -190,6 +191,8 @@ class Proxy:
         headers = identified(exchange)
         if frames is None:
             exchange.usage = usage_of(first)
+            exchange.hear(first)
+            exchange.keep(answer.content_type)
             headers["content-type"] = answer.content_type or "application/json"
             told = first if translation is None else translation.whole(first)
             return web.Response(status=answer.status, body=told, headers=headers)
@@ -198,12 +201,16 @@ class Proxy:
         try:
             await response.prepare(request)
             self._count(exchange, frames)
+            exchange.hear(first)
             await _told(request, response, tell(first))
             async with asyncio.timeout(self._left(exchange)):
                 async for events in _rest(answer, frames):
                     self._count(exchange, frames)
+                    exchange.hear(events)
                     await _told(request, response, tell(events))
-            if not frames.done and not frames.failed:
+            if frames.done:
+                exchange.keep(_EVENTS)
+            elif not frames.failed:
                 exchange.broken = True
                 await response.write(
                     _last_words(_cut("The replica broke off in the middle of the answer."), translation)
@@ -233,6 +240,24 @@ class Proxy:
     def _left(self, exchange: Exchange) -> float | None:
         """Seconds until the deadline."""
         return None if exchange.deadline is None else max(0.0, exchange.deadline - self._clock())
+
+
+async def retell(
+    request: web.Request, stored: Stored, exchange: Exchange, translation: Translation | None
+) -> web.StreamResponse:
+    """Answer `request` with an answer that was kept, as its engine gave it."""
+    exchange.status = 200
+    headers = {**identified(exchange), "content-type": stored.content_type}
+    if stored.content_type != _EVENTS:
+        told = stored.body if translation is None else translation.whole(stored.body)
+        return web.Response(body=told, headers=headers)
+    response = web.StreamResponse(headers={**headers, "cache-control": "no-cache"})
+    try:
+        await response.prepare(request)
+        await _told(request, response, stored.body if translation is None else translation.events(stored.body))
+    except (ConnectionResetError, StalledError):
+        exchange.status = _HUNG_UP
+    return response
 
 
 class StalledError(Exception):
