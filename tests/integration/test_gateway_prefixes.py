@@ -110,6 +110,28 @@ async def test_the_first_of_a_burst_is_sent_and_the_others_when_it_is_read(
     assert await coalesced(bed.url) == 5
 
 
+async def test_a_burst_goes_to_one_replica_and_to_the_other_when_that_one_breaks(
+    bed: GatewayBed, replica: PacedReplica, tmp_path: Path
+) -> None:
+    other = PacedReplica(tmp_path / "other.sock")
+    await other.start()
+    try:
+        bed.route(sharing(a_route("chat", replica, other)))
+        await bed.start()
+        burst = [asyncio.create_task(ask(bed.url, a_chat(n))) for n in range(5)]
+        await begun(bed, 5)
+        first, second = (replica, other) if replica.in_flight else (other, replica)
+        assert (first.in_flight, second.in_flight) == (1, 0)
+        await first.close()
+        await second.until(lambda: second.in_flight == 1)
+        for one in (second.reading, second.ending):
+            one.set()
+        assert [status for status, _ in await asyncio.gather(*burst)] == [200] * 5
+        assert len(second.seen) == 5
+    finally:
+        await other.close()
+
+
 async def test_who_takes_the_place_of_one_that_leaves_and_tokens_are_only_counted_at_once(
     bed: GatewayBed, replica: PacedReplica
 ) -> None:

@@ -45,4 +45,4 @@ class Quota(Spec):
     priority: Priority = Priority.INTERACTIVE
     """The most urgent class it may ask for."""
     cache: bool = False
-    """Whether answers without chance are kept, and told again to keys of the tenant that have this, too."""
+    """Whether answers to deterministic requests are kept, and given again to keys of the tenant that have this, too."""

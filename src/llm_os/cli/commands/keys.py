@@ -53,7 +53,7 @@ def keys(ctx: click.Context, as_json: bool) -> int:
     show_default=True,
     help="The most urgent class it may ask for.",
 )
-@click.option("--cache", is_flag=True, help="Keep answers without chance, and tell them again to keys of this tenant.")
+@click.option("--cache", is_flag=True, help="Keep deterministic answers for this tenant.")
 @as_json_option
 def create(name: str, role: str, tenant: str, only: tuple[str, ...], as_json: bool, **quota: object) -> int:
     """Make a key. It is shown once: only its hash is kept."""

@@ -1,4 +1,4 @@
-"""Whole answers to requests that are always answered alike, kept for those of the same tenant; knows no HTTP.
+"""Whole answers to deterministic requests, kept for the tenant that asked; knows no HTTP.
 
 An entry belongs to one tenant, one state of a deployment, one path and one body: whatever could change an answer is in
 its name, so nothing has to be found and thrown away when it changes. What was used longest ago goes first.
@@ -17,7 +17,7 @@ from llm_os.server.gateway.openai import Call
 from llm_os.spec.routing import Route
 
 ALWAYS = frozenset({"/tokenize", "/detokenize", "/classify", "/v1/embeddings", "/v1/rerank", "/v1/score"})
-"""Paths where no chance is in the answer."""
+"""Paths where nothing is drawn."""
 ASIDE = frozenset({"model", "stream", "stream_options", "user", "metadata", "store"})
 """Parameters that change no answer; whether it is a stream, and tells its counts, is said beside."""
 COMPLETE = frozenset({"stop", "length"})
