@@ -15,7 +15,7 @@ import pytest
 
 from llm_os.server import keys
 from llm_os.spec.quotas import Quota
-from llm_os.spec.routing import KeyEntry
+from llm_os.spec.routing import KeyEntry, RoutingTable
 from llm_os.testing.gateway_bed import ADMIN, USER, GatewayBed, ScriptedReplica, a_route
 from llm_os.testing.home_bed import Home
 
@@ -140,13 +140,17 @@ async def test_a_hit_is_a_request_of_its_key(bed: GatewayBed, replica: ScriptedR
     assert [(await ask(bed.url, "sk-dan"))[:2] for _ in range(3)] == [(200, "miss"), (200, "hit"), (429, "hit")]
 
 
-async def test_a_key_that_is_made_with_a_cache_has_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_kernel_says_which_keys_have_a_cache_and_which_engines_share_what_they_have_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / "r"))
     home = Home(tmp_path)
     await home.start()
     try:
         await home.load("writer", "ToyForCausalLM")
         url, own = await home.deploy("chat", "writer", options={"reply": "two words"})
+        table = RoutingTable.model_validate_json(home.settings.routes.read_bytes())
+        assert [(route.engine, route.shares_prefixes) for route in table.routes] == [("fake", True)]
         command = [sys.executable, "-m", "llm_os.cli.main", "keys"]
         environment = {**os.environ, "LLM_OS_HOME": str(home.settings.home), "LLM_OS_TESTING": "1"}
 

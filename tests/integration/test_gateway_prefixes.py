@@ -14,10 +14,9 @@ from llm_os import plugins
 from llm_os.server.gateway.prefixes import BLOCK
 from llm_os.server.gateway.priming import LEAST
 from llm_os.spec.attempts import TELL_READ
-from llm_os.spec.routing import Endpoint, Route, RoutingTable
+from llm_os.spec.routing import Endpoint, Route
 from llm_os.testing.engine_bed import started
 from llm_os.testing.gateway_bed import ADMIN, USER, GatewayBed, ScriptedReplica, a_route
-from llm_os.testing.home_bed import Home
 
 COMMON = "You are the assistant of a library. " * (LEAST * BLOCK // 30)
 
@@ -166,21 +165,6 @@ async def test_a_deadline_holds_while_others_are_read(bed: GatewayBed, replica: 
     replica.reading.set()
     replica.ending.set()
     assert (await first)[0] == 200
-
-
-async def test_the_kernel_says_which_engines_share_what_they_have_read(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / "r"))
-    home = Home(tmp_path)
-    await home.start()
-    try:
-        await home.load("writer", "ToyForCausalLM")
-        await home.deploy("chat", "writer")
-        table = RoutingTable.model_validate_json(home.settings.routes.read_bytes())
-        assert [(route.engine, route.shares_prefixes) for route in table.routes] == [("fake", True)]
-    finally:
-        await home.down()
 
 
 async def test_an_interim_answer_comes_only_where_it_is_asked_for(sample_model: Callable[[str], Path]) -> None:
