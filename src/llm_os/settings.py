@@ -32,6 +32,8 @@ class Settings(BaseSettings):
     """TCP port of the management API on loopback; 0 picks a free one."""
     gateway_port: int = Field(default=7601, ge=0, le=65535)
     """TCP port of the gateway on loopback; 0 picks a free one, once."""
+    gateway_cache: Bytes = 64 * 2**20
+    """Bytes of answers that the gateway keeps for keys with `--cache`; 0: none."""
     cpus: float | None = Field(default=None, gt=0)
     """Cores this node grants; none: all there are."""
     memory: Bytes | None = None

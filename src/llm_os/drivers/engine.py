@@ -29,6 +29,8 @@ class Engine(ABC):
     tasks: ClassVar[tuple[str, ...]]
     Options: ClassVar[type[Spec]]
     gaps: ClassVar[Mapping[str, str]] = {}
+    shares_prefixes: ClassVar[bool] = False
+    """A prefix cache: prompts that begin alike are read once, if one comes after the other."""
     preference: ClassVar[int] = 0
     """Among engines that can serve a model the highest is taken when the user names none."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from sqlalchemy import Connection
 
@@ -29,6 +29,7 @@ class Published:
         self._state = state
         self._admin_sha256 = admin_sha256
         self._text = ""
+        self._sharing: frozenset[str] | None = None
 
     def write(self) -> None:
         """Write the table if it says anything new; where that fails, a later turn tries again."""
@@ -37,10 +38,17 @@ class Published:
         except LLMOSError as error:  # a full disk: the gateway goes on with its last table
             log.warning("The routing table could not be written: %s", error)
 
+    @property
+    def sharing(self) -> frozenset[str]:
+        """Engines whose requests share what was read."""
+        if self._sharing is None:
+            self._sharing = frozenset(one.name for one in self._state.plugins.engines() if one.shares_prefixes)
+        return self._sharing
+
     def told(self) -> None:
         """Write the table if it says anything new. Raises LLMOSError: the gateway goes on with its last table."""
         with self._state.database.reading() as tx:
-            table = routing_table(tx, 0, self._admin_sha256)
+            table = routing_table(tx, 0, self._admin_sha256, self.sharing)
         text = table.model_dump_json()
         if text == self._text:
             return
@@ -49,20 +57,26 @@ class Published:
         self._text = text
 
 
-def routing_table(tx: Connection, version: int, admin_sha256: str | None) -> RoutingTable:
-    """Every live deployment with its ready replicas, and every key."""
+def routing_table(
+    tx: Connection, version: int, admin_sha256: str | None, sharing: Collection[str] = ()
+) -> RoutingTable:
+    """Every live deployment with its ready replicas, and every key.
+
+    Args:
+        sharing: engines whose requests share what was read.
+    """
     routes = []
     for row in rows.all_deployments(tx, include_ended=False):
         if row.deployment.state is DeploymentState.STOPPING:
             continue
-        routes.append(_route(row, rows.attempts_of(tx, row.deployment.id)))
+        routes.append(_route(row, rows.attempts_of(tx, row.deployment.id), sharing))
     keys = rows.list_keys(tx)
     if admin_sha256:
         keys.append(KeyEntry(id="admin", sha256=admin_sha256, role="admin"))
     return RoutingTable(version=version, routes=tuple(routes), keys=tuple(keys))
 
 
-def _route(row: rows.DeploymentRow, attempts: Sequence[Attempt]) -> Route:
+def _route(row: rows.DeploymentRow, attempts: Sequence[Attempt], sharing: Collection[str]) -> Route:
     deployment = row.deployment
     endpoints = [
         Endpoint(attempt=a.id, url=a.endpoint, revision=a.revision, version=revision(row, a.revision).version)
@@ -78,6 +92,7 @@ def _route(row: rows.DeploymentRow, attempts: Sequence[Attempt]) -> Route:
         endpoints=tuple(endpoints),
         cache_tokens=tokens if isinstance(tokens, int) else None,
         canary=_canary(deployment),
+        shares_prefixes=deployment.engine in sharing,
         created_at=deployment.created_at,
     )
 

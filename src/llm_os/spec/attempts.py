@@ -90,6 +90,8 @@ class Exit(Record):
     message: str = ""
 
 
+TELL_READ = "x-llm-os-tell-read"
+"""Header by which a replica is asked for an interim answer (102) at the first token of an answer that is no stream."""
 EXIT_OK = 0
 EXIT_USER_ERROR = 10
 """The task refused its input; the last report of kind `error` says why. Never retried."""

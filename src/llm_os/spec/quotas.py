@@ -1,4 +1,4 @@
-"""How much a key may ask, and how urgent: quotas, shares and classes of priority."""
+"""How much a key may ask, how urgent, and what is kept for it: quotas, shares and classes of priority."""
 
 from __future__ import annotations
 
@@ -44,3 +44,5 @@ class Quota(Spec):
     """Weight of the tenant beside others when replicas are busy: with 2 it gets twice the tokens of one with 1."""
     priority: Priority = Priority.INTERACTIVE
     """The most urgent class it may ask for."""
+    cache: bool = False
+    """Whether answers to deterministic requests are kept, and given again to keys of the tenant that have this, too."""

@@ -42,6 +42,8 @@ class Route(Record):
     cache_tokens: int | None = None
     """Tokens that the cache of a replica holds; None where the engine does not say."""
     canary: Canary | None = None
+    shares_prefixes: bool = False
+    """What a replica has read of one prompt, it need not read again in another that begins alike."""
     created_at: float
 
 

@@ -19,7 +19,7 @@ from aiohttp import web
 
 from llm_os.server import keys
 from llm_os.settings import Settings
-from llm_os.spec.attempts import Report
+from llm_os.spec.attempts import TELL_READ, Report
 from llm_os.spec.routing import DeploymentUsage, Endpoint, GatewayUsage, KeyEntry, Route, RoutingTable
 
 ADMIN = "sk-admin"
@@ -38,6 +38,8 @@ KEYS = (
 
 class ScriptedReplica:
     """Answers chats with `words`, one event each, and classifications with `positive`; its fields are its faults.
+
+    Prompts are read at once: an answer that is no stream is announced at once where that is asked for.
 
     Attributes:
         delay: seconds before each event, or before a whole answer.
@@ -137,6 +139,8 @@ class ScriptedReplica:
             return web.json_response(self._object("text_completion", body, [choice], usage=True))
         if body.get("stream"):
             return await self._stream(request, body)
+        if TELL_READ in request.headers and request.transport is not None:
+            request.transport.write(b"HTTP/1.1 102 Processing\r\n\r\n")
         await asyncio.sleep(self.delay)
         message = {"role": "assistant", "content": "".join(self.words)}
         choice = {"index": 0, "message": message, "finish_reason": self.finish, "stop_reason": self.stop_reason}

@@ -14,7 +14,7 @@ from typing import Any
 from aiohttp import web
 
 from llm_os.errors import InternalError, LLMOSError, NotFoundError, TooLargeError, UnavailableError
-from llm_os.spec.attempts import ServeCall
+from llm_os.spec.attempts import TELL_READ, ServeCall
 from llm_os.workers.backend import Backend, Piece, TokenScore
 from llm_os.workers.choices import choices_of, merged
 from llm_os.workers.ranking import Rerank, Score
@@ -169,7 +169,8 @@ class Face:
             async with contextlib.aclosing(merged(answers)) as pieces:
                 return await self._stream(request, asked[0], pieces, shape)
         turns = asyncio.Semaphore(TOGETHER)
-        running = [asyncio.create_task(self._whole(one, turns)) for one in choices]
+        told = _told_once(request)
+        running = [asyncio.create_task(self._whole(one, turns, told)) for one in choices]
         try:
             done = await asyncio.gather(*running)
         finally:  # one that fails ends the others
@@ -177,11 +178,12 @@ class Face:
                 task.cancel()
         return web.json_response(shape.whole(done, asked[0].n))
 
-    async def _whole(self, asked: ChatRequest, turns: asyncio.Semaphore) -> Piece:
-        """The answer as one piece."""
+    async def _whole(self, asked: ChatRequest, turns: asyncio.Semaphore, told: Callable[[], None]) -> Piece:
+        """The answer as one piece; `told` is called at its first token."""
         text, last, scores = "", None, list[TokenScore]()
         async with turns, contextlib.aclosing(_stopped_at(self._backend.chat(asked), asked)) as pieces:
             async for last in pieces:
+                told()
                 text += last.text
                 scores.extend(last.scores)
         if last is None:
@@ -218,6 +220,19 @@ class Face:
     async def _detokenize(self, request: web.Request) -> web.Response:
         text = await self._backend.detokenize(detokenize_request(await request.read(), self._call.engine))
         return web.json_response({"prompt": text})
+
+
+def _told_once(request: web.Request) -> Callable[[], None]:
+    """What says once, if the asker wants to know it, that the prompt is read: an interim answer, which HTTP allows."""
+    wanted = TELL_READ in request.headers
+
+    def told() -> None:
+        nonlocal wanted
+        if wanted and request.transport is not None:
+            request.transport.write(b"HTTP/1.1 102 Processing\r\n\r\n")
+        wanted = False
+
+    return told
 
 
 def _event(body: Any) -> bytes:

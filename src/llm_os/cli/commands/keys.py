@@ -53,6 +53,7 @@ def keys(ctx: click.Context, as_json: bool) -> int:
     show_default=True,
     help="The most urgent class it may ask for.",
 )
+@click.option("--cache", is_flag=True, help="Keep deterministic answers for this tenant.")
 @as_json_option
 def create(name: str, role: str, tenant: str, only: tuple[str, ...], as_json: bool, **quota: object) -> int:
     """Make a key. It is shown once: only its hash is kept."""
@@ -102,6 +103,7 @@ def _only(deployments: tuple[str, ...] | None) -> str:
 
 def _limits(quota: Quota) -> str:
     given = [f"{getattr(quota, name)} {words}" for name, words in _LIMITS.items() if getattr(quota, name) is not None]
+    given += ["cache"] if quota.cache else []
     return ", ".join(given) or "none"
 
 

@@ -48,6 +48,7 @@ class Fake(Engine):
     formats = ("safetensors", "gguf")
     tasks = ("text-generation", "text-classification")
     Options = FakeOptions
+    shares_prefixes = True  # it reads nothing, and is asked as those are that do
     preference = -100
     gaps: ClassVar[Mapping[str, str]] = dict.fromkeys(
         ("probabilities_of_tokens_are_told", "the_likeliest_tokens_are_told", "an_answer_is_held_to_a_schema"),

@@ -40,6 +40,7 @@ class OpenVino(Engine):
     tasks = ("text-generation",)
     Options = OpenVinoOptions
     preference = 20
+    shares_prefixes = True
     gaps: ClassVar[Mapping[str, str]] = {
         "the_likeliest_tokens_are_told": "openvino-genai tells the probability of the token that was taken, no others"
     }

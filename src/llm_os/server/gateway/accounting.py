@@ -87,6 +87,10 @@ class Accounting:
             metrics.rejected.labels(code if code in CODES else "engine_error").inc()
         if exchange.tries > 1:
             metrics.retried.labels(exchange.model).inc()
+        if exchange.cache:
+            series.cached(exchange.cache)
+        if exchange.coalesced:
+            metrics.coalesced.labels(exchange.model).inc()
         if exchange.broken:
             metrics.broken.labels(exchange.model).inc()
         self._access.line(

@@ -28,8 +28,9 @@ from llm_os.server.gateway.admission import Admission, Asker
 from llm_os.server.gateway.exchange import Exchange, identified
 from llm_os.server.gateway.metrics import CONTENT_TYPE
 from llm_os.server.gateway.openai import Call
-from llm_os.server.gateway.proxy import EngineAnswerError, Proxy
+from llm_os.server.gateway.proxy import EngineAnswerError, Proxy, retell
 from llm_os.server.gateway.quotas import Quotas
+from llm_os.server.gateway.response_cache import Recording, ResponseCache, Stored, deterministic, name_of
 from llm_os.server.gateway.tracing import Tracing
 from llm_os.server.gateway.translation import Translation
 from llm_os.server.gateway.wishes import deadline_of, priority_of
@@ -55,6 +56,7 @@ class Parts:
     admission: Admission
     quotas: Quotas
     accounting: Accounting
+    cache: ResponseCache
     max_body: int
     """Bytes of a request's body."""
     logfile: str
@@ -173,9 +175,10 @@ class Gateway:
             return route
 
         route = meet(find())
+        if (stored := self._kept(entry, route, path, call, exchange)) is not None:
+            return await self._retell(request, entry, stored, translation)
         estimate = accounting.estimates.guess(route.deployment, size, call.most, call.answers)
-        exchange.prompt_tokens = accounting.estimates.prompt(route.deployment, size)
-        exchange.answers = call.answers
+        exchange.prompt_tokens, exchange.answers = accounting.estimates.prompt(route.deployment, size), call.answers
         asker = Asker(entry.tenant, entry.quota.share, priority, estimate, exchange.deadline, call.answers)
         use, tokens, left = parts.quotas.admit(entry, estimate), 0.0, False
         try:
@@ -206,6 +209,30 @@ class Gateway:
                         slot.tokens = tokens
         finally:
             use.settle(tokens, clock())
+
+    def _kept(self, entry: KeyEntry, route: Route, path: str, call: Call, exchange: Exchange) -> Stored | None:
+        """The answer, where it is kept for this tenant; where it may be, it will be."""
+        if not entry.quota.cache or route.canary is not None or not deterministic(path, call.value):
+            return None  # while a new version is tried, it shall be asked
+        name, cache = name_of(entry.tenant, route, path, call), self._parts.cache
+        found = cache.get(name)
+        exchange.cache = "miss" if found is None else "hit"
+        exchange.recording = Recording(cache, name, route.version) if found is None else None
+        return found
+
+    async def _retell(
+        self, request: web.Request, entry: KeyEntry, stored: Stored, translation: Translation | None
+    ) -> web.StreamResponse:
+        """An answer that is there: a request of its key, without tokens, turn or replica."""
+        parts, exchange = self._parts, request[_EXCHANGE]
+        use = parts.quotas.admit(entry, 0.0)
+        try:
+            with parts.accounting.metering.request(exchange.model):
+                exchange.first_byte = time.monotonic()
+                parts.accounting.served(exchange, 0)
+                return await retell(request, stored, exchange, translation)
+        finally:
+            use.settle(0.0, time.monotonic())
 
     async def _body(self, request: web.Request) -> bytes:
         limit = self._parts.max_body

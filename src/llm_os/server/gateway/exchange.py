@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from llm_os.server.gateway.tracing import Trace
 
+from llm_os.server.gateway.response_cache import Recording
+
 
 @dataclass(slots=True)
 class Exchange:
@@ -42,8 +44,14 @@ class Exchange:
     tries: int = 0
     asked_at: float = 0.0
     """When the replica was asked that answers, on the clock of `started`."""
+    coalesced: bool = False
+    """It waited for another request to read what both begin with."""
     broken: bool = False
     """The replica broke off after the first byte."""
+    cache: str = ""
+    """`hit` or `miss`, of a request whose answer may be told again."""
+    recording: Recording | None = None
+    """Keeps the answer."""
     usage: Mapping[str, Any] = field(default_factory=dict)
     count: Callable[[], object] = lambda: None
     """Puts what was served to its account; called before the caller can know that the answer is complete."""
@@ -63,7 +71,18 @@ class Exchange:
         finally:
             self.held = time.monotonic() - begun
 
+    def hear(self, part: bytes) -> None:
+        """The next part of the engine's answer."""
+        if self.recording is not None:
+            self.recording.hear(part)
+
+    def keep(self, content_type: str) -> None:
+        """The engine's answer is complete."""
+        if self.recording is not None:
+            self.recording.keep(content_type, self.version)
+
 
 def identified(exchange: Exchange) -> dict[str, str]:
-    """Headers that name the request: as OpenAI's clients read it, and Anthropic's."""
-    return {"x-request-id": exchange.request_id, "request-id": exchange.request_id}
+    """Headers that name the request: as OpenAI's clients read it, and Anthropic's. Where its answer was, too."""
+    named = {"x-request-id": exchange.request_id, "request-id": exchange.request_id}
+    return {**named, "x-llm-os-cache": exchange.cache} if exchange.cache else named

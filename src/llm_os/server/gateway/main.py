@@ -31,6 +31,7 @@ from llm_os.server.gateway.metering import Metering
 from llm_os.server.gateway.metrics import Metrics
 from llm_os.server.gateway.proxy import Proxy
 from llm_os.server.gateway.quotas import Quotas
+from llm_os.server.gateway.response_cache import ResponseCache, state_of
 from llm_os.server.gateway.routes import Routes
 from llm_os.server.gateway.tracing import connected
 from llm_os.server.gateway.upstream import Upstreams
@@ -68,6 +69,7 @@ async def run(settings: Settings, folder: Path, listening: socket.socket, *, per
         admission=admission,
         quotas=quotas,
         accounting=accounting,
+        cache=ResponseCache(settings.gateway_cache),
         max_body=max_body,
         logfile=str(settings.logs / "gateway.log"),
         tracing=connected(settings.traces),
@@ -116,6 +118,8 @@ async def _forget(upstreams: Upstreams, parts: Parts) -> None:
         parts.admission.forget(served)
         parts.accounting.estimates.forget(served)
         parts.accounting.metrics.forget(served)
+        tenants = {key.tenant for key in table.keys if key.quota.cache}
+        parts.cache.forget({state_of(route) for route in table.routes}, tenants)
         parts.quotas.forget({key.id for key in table.keys})
 
 

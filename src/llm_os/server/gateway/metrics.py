@@ -32,6 +32,10 @@ class Series:
             counter = self._requests[status] = self._metrics.requests.labels(*self._labels, str(status))
         counter.inc()
 
+    def cached(self, outcome: str) -> None:
+        """An answer that may be told again was there (`hit`), or not (`miss`)."""
+        self._metrics.cached.labels(*self._labels[1:], outcome).inc()
+
     def remove(self) -> None:
         """Forget them all."""
         metrics, labels = self._metrics, self._labels
@@ -39,6 +43,7 @@ class Series:
             (metrics.requests, (*labels, str(status))) for status in self._requests
         ]
         mine += [(one, labels) for one in (metrics.duration, metrics.first_byte, metrics.between, metrics.queued)]
+        mine += [(metrics.cached, (*labels[1:], outcome)) for outcome in ("hit", "miss")]
         mine += [(metrics.tokens, (*labels[1:], direction)) for direction in ("in", "out")]
         for metric, values in mine:
             with suppress(KeyError):  # never counted, or removed with another endpoint's
@@ -104,6 +109,12 @@ class Metrics:
         self.tokens = Counter(
             "llm_os_gateway_tokens", "Tokens, as engines reported them.", (*_WHO[1:], "direction"), **kept
         )
+        self.cached = Counter(
+            "llm_os_gateway_cache",
+            "Requests whose answer may be told again, by whether it was there.",
+            (*_WHO[1:], "outcome"),
+            **kept,
+        )
         self.rejected = Counter(
             "llm_os_gateway_rejected", "Requests that were refused, by the error's code.", ("code",), **kept
         )
@@ -112,6 +123,12 @@ class Metrics:
         )
         self.broken = Counter(
             "llm_os_gateway_broken_streams", "Streams whose replica broke off after the first byte.", ("model",), **kept
+        )
+        self.coalesced = Counter(
+            "llm_os_gateway_coalesced",
+            "Requests that waited until another had read the beginning of the prompt that both share.",
+            ("model",),
+            **kept,
         )
         build = Gauge("llm_os_gateway_build_info", "Version of the gateway.", ("version",), **kept)
         build.labels(__version__).set(1)
@@ -128,7 +145,7 @@ class Metrics:
         gone = {labels[1] for labels in self._series} - served - {""}
         for labels in [labels for labels in self._series if labels[1] in gone]:
             self._series.pop(labels).remove()
-        for metric in (self.in_flight, self.waiting, self.retried, self.broken):
+        for metric in (self.in_flight, self.waiting, self.retried, self.broken, self.coalesced):
             for model in gone:
                 with suppress(KeyError):
                     metric.remove(model)

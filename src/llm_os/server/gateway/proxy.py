@@ -22,24 +22,24 @@ from llm_os.server.gateway.frames import Frames, error_event, usage_of
 from llm_os.server.gateway.lanes import Lanes, lane
 from llm_os.server.gateway.openai import Call
 from llm_os.server.gateway.prefixes import blocks, prompt_of
-from llm_os.server.gateway.routes import HOLD
+from llm_os.server.gateway.priming import Turn
+from llm_os.server.gateway.response_cache import Stored
+from llm_os.server.gateway.retries import LATE, Retries, late
 from llm_os.server.gateway.shadows import Fared, Shadows
 from llm_os.server.gateway.spool import tokens_of
 from llm_os.server.gateway.translation import Translation
 from llm_os.server.gateway.upstream import Upstreams
 from llm_os.server.gateway.wire import SILENT_FOR, Answer, BrokenConnectionError, SilentError
+from llm_os.spec.attempts import TELL_READ
 from llm_os.spec.routing import Endpoint, Route
 
 log = logging.getLogger("llm_os.gateway")
 
-TRIES = 2
-"""Replicas that may break off in answering a request: it may be the request that kills them."""
 STALLED = 60.0
 """Seconds in which a caller must take what was written for it."""
-AGAIN = 1.0
-"""Seconds after which a replica that cannot be reached is tried again, while there is no other."""
+READING = ("/v1/chat/completions", "/v1/completions")
+"""Where an engine reads a prompt."""
 _EVENTS = "text/event-stream"
-_LATE = "The answer was not complete at the request's deadline."
 _HUNG_UP = 499
 """What the log and the counters call a caller who left before the end (nginx's number)."""
 
@@ -96,55 +96,36 @@ class Proxy:
             EngineAnswerError: the engine refused or failed.
             DeadlineError: no byte came before the exchange's deadline.
         """
-        avoid: set[str] = set()
-        broke, fresh = 0, False
+        retries = Retries(exchange, self._clock, self._news)
         names: tuple[int, ...] | None = None
-        gives_up: float | None = None
         tried: bool | None = None  # whether a version answers that is being tried; at most once
         while True:
             route = await ready()
             exchange.tries += 1
             tried = self._tries(route, path, call, exchange) if tried is None else tried
             route = lane(route, tried=tried)
-            if names is None and len(route.endpoints) > 1:
+            if names is None and path in READING and (len(route.endpoints) > 1 or route.shares_prefixes):
                 names = blocks(prompt_of(call.value))
-            endpoint, choice = self._upstreams.choose(route, names or (), exchange.prompt_tokens, avoid)
+            endpoint, choice = self._upstreams.choose(route, names or (), exchange.prompt_tokens, retries.avoid)
             exchange.version, exchange.asked_at = endpoint.version or route.version, self._clock()
             with self._upstreams.busy(route, endpoint, choice, lambda: tokens_of(exchange.usage)[1]):
+                turn = self._upstreams.turn(route, endpoint, names or ())
                 try:
-                    answer, first, frames = await self._in_time(endpoint, path, call, exchange, fresh=fresh)
+                    begun = await self._in_time(endpoint, path, call, exchange, turn, fresh=retries.fresh)
                 except BrokenConnectionError as broken:
-                    log.warning("%s: replica %s broke off: %s", exchange.request_id, endpoint.attempt, broken)
-                    if exchange.trace is not None:
-                        exchange.trace.failed(str(broken))
-                    if broken.stale and not fresh:
-                        fresh = True
-                        continue
-                    if broken.sent:
-                        self._failed(route, endpoint)
-                    broke, tried = broke + broken.sent, False
-                    if broke == TRIES:
-                        raise _gone(route) from broken
-                    avoid.add(endpoint.attempt)
-                    if all(one.attempt in avoid for one in route.endpoints):  # there is no elsewhere yet
-                        gives_up = gives_up or self._gives_up(exchange)
-                        if (left := gives_up - self._clock()) <= 0:
-                            raise _gone(route) if exchange.deadline is None else _late() from broken
-                        await self._news(min(AGAIN, left))
-                        avoid.clear()
+                    self._broke_off(route, endpoint, exchange, broken)
+                    await retries.after(route, endpoint, broken)
+                    tried = tried and broken.stale
                     continue
                 except (EngineAnswerError, UnavailableError) as failure:
-                    defect = (failure.status >= 500 and failure.status != 503) or isinstance(failure, UnavailableError)
-                    if defect:
-                        self._failed(route, endpoint)
-                    if not (defect and tried):
+                    if not self._defect(route, endpoint, failure) or not tried:
                         raise
                     tried = False  # what a version cannot do that is only tried, the proven one does
                     continue
                 try:
-                    return await self._pass_on(request, answer, first, frames, exchange, translation)
+                    return await self._pass_on(request, *begun, exchange, translation)
                 finally:
-                    answer.close()
+                    begun[0].close()
                     took = (exchange.first_byte or exchange.asked_at) - exchange.asked_at
                     self._fared(route.deployment, endpoint.revision, None if exchange.broken else took)
 
@@ -157,37 +138,45 @@ class Proxy:
         self.shadows.send(lane(route, tried=True), path, call, exchange.request_id)
         return False
 
-    def _failed(self, route: Route, endpoint: Endpoint) -> None:
-        self._fared(route.deployment, endpoint.revision, None)
+    def _broke_off(self, route: Route, endpoint: Endpoint, exchange: Exchange, broken: BrokenConnectionError) -> None:
+        log.warning("%s: replica %s broke off: %s", exchange.request_id, endpoint.attempt, broken)
+        if exchange.trace is not None:
+            exchange.trace.failed(str(broken))
+        if broken.sent and not broken.stale:
+            self._fared(route.deployment, endpoint.revision, None)
 
-    def _gives_up(self, exchange: Exchange) -> float:
-        """When a request that no replica can be reached for waits no more."""
-        return self._clock() + HOLD if exchange.deadline is None else exchange.deadline
+    def _defect(self, route: Route, endpoint: Endpoint, failure: EngineAnswerError | UnavailableError) -> bool:
+        """Whether the replica failed, and not only refused or was busy; it is counted then."""
+        refused = isinstance(failure, EngineAnswerError) and (failure.status < 500 or failure.status == 503)
+        if not refused:
+            self._fared(route.deployment, endpoint.revision, None)
+        return not refused
 
     async def _in_time(
-        self, endpoint: Endpoint, path: str, call: Call, exchange: Exchange, *, fresh: bool
+        self, endpoint: Endpoint, path: str, call: Call, exchange: Exchange, turn: Turn, *, fresh: bool
     ) -> tuple[Answer, bytes, Frames | None]:
-        if exchange.deadline is None:
-            return await self._begin(endpoint, path, call, exchange, fresh=fresh)
         try:
-            async with asyncio.timeout(self._left(exchange)) as limit:
-                return await self._begin(endpoint, path, call, exchange, fresh=fresh)
-        except TimeoutError as late:
+            async with asyncio.timeout(self._left(exchange)) as limit, turn:
+                exchange.coalesced = exchange.coalesced or turn.followed
+                return await self._begin(endpoint, path, call, exchange, turn, fresh=fresh)
+        except TimeoutError as expired:
             if limit.expired():
-                raise _late() from late
+                raise late() from expired
             raise
 
     async def _begin(
-        self, endpoint: Endpoint, path: str, call: Call, exchange: Exchange, *, fresh: bool
+        self, endpoint: Endpoint, path: str, call: Call, exchange: Exchange, turn: Turn, *, fresh: bool
     ) -> tuple[Answer, bytes, Frames | None]:
         """The replica's answer with its first events, or the whole of it when it is no stream."""
         mark = f"x-request-id: {exchange.request_id}\r\n".encode()
         if exchange.trace is not None:
             mark += exchange.trace.attempted(endpoint.attempt, exchange)
+        if turn.leads and not call.stream:  # its first byte is its last one: nobody could follow before
+            mark += f"{TELL_READ}: 1\r\n".encode()
         answer: Answer | None = None
         try:
             exchange.sent = True
-            answer = await self._upstreams.pool(endpoint).post(path, call.body, mark, fresh=fresh)
+            answer = await self._upstreams.pool(endpoint).post(path, call.body, mark, fresh=fresh, early=turn.read)
             if answer.status == 200 and answer.content_type == _EVENTS:
                 frames = Frames(hides_usage=call.hides_usage)
                 first = b""
@@ -227,6 +216,8 @@ class Proxy:
         headers = identified(exchange)
         if frames is None:
             exchange.usage = usage_of(first)
+            exchange.hear(first)
+            exchange.keep(answer.content_type)
             headers["content-type"] = answer.content_type or "application/json"
             told = first if translation is None else translation.whole(first)
             return web.Response(status=answer.status, body=told, headers=headers)
@@ -235,12 +226,16 @@ class Proxy:
         try:
             await response.prepare(request)
             self._count(exchange, frames)
+            exchange.hear(first)
             await _told(request, response, tell(first))
             async with asyncio.timeout(self._left(exchange)):
                 async for events in _rest(answer, frames):
                     self._count(exchange, frames)
+                    exchange.hear(events)
                     await _told(request, response, tell(events))
-            if not frames.done and not frames.failed:
+            if frames.done:
+                exchange.keep(_EVENTS)
+            elif not frames.failed:
                 exchange.broken = True
                 await response.write(
                     _last_words(_cut("The replica broke off in the middle of the answer."), translation)
@@ -249,7 +244,7 @@ class Proxy:
         except (ConnectionResetError, StalledError):
             exchange.status = _HUNG_UP  # the caller left; closing the answer ends the engine's work
         except TimeoutError:
-            await response.write(_last_words(DeadlineError(_LATE, hint="What came so far is whole."), translation))
+            await response.write(_last_words(DeadlineError(LATE, hint="What came so far is whole."), translation))
             response.force_close()
         except Exception:  # the head is sent: an answer of its own would be read as part of the stream
             log.exception("%s: the stream cannot be told on", exchange.request_id)
@@ -272,6 +267,24 @@ class Proxy:
         return None if exchange.deadline is None else max(0.0, exchange.deadline - self._clock())
 
 
+async def retell(
+    request: web.Request, stored: Stored, exchange: Exchange, translation: Translation | None
+) -> web.StreamResponse:
+    """Answer `request` with an answer that was kept, as its engine gave it."""
+    exchange.status = 200
+    headers = {**identified(exchange), "content-type": stored.content_type}
+    if stored.content_type != _EVENTS:
+        told = stored.body if translation is None else translation.whole(stored.body)
+        return web.Response(body=told, headers=headers)
+    response = web.StreamResponse(headers={**headers, "cache-control": "no-cache"})
+    try:
+        await response.prepare(request)
+        await _told(request, response, stored.body if translation is None else translation.events(stored.body))
+    except (ConnectionResetError, StalledError):
+        exchange.status = _HUNG_UP
+    return response
+
+
 class StalledError(Exception):
     """The caller reads no more."""
 
@@ -288,18 +301,6 @@ async def _told(request: web.Request, response: web.StreamResponse, events: byte
     except TimeoutError as error:
         transport.abort()
         raise StalledError from error
-
-
-def _gone(route: Route) -> LLMOSError:
-    return UnavailableError(
-        f"The replicas of '{route.deployment}' broke the connection before they answered.",
-        hint=f"Try again in a moment; 'llm-os logs {route.deployment}' shows what they said.",
-        details={"retry_after": 1},
-    )
-
-
-def _late() -> LLMOSError:
-    return DeadlineError(_LATE, hint="Give it more time, or ask for a shorter answer.")
 
 
 def _cut(what: str) -> LLMOSError:

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from llm_os.errors import UnavailableError
 from llm_os.server.gateway.balance import Balance, Choice
 from llm_os.server.gateway.prefixes import BLOCK, TOKEN, Prefixes
+from llm_os.server.gateway.priming import Priming, Turn
 from llm_os.server.gateway.wire import Pool
 from llm_os.spec.routing import Endpoint, Route, RoutingTable
 
@@ -29,6 +30,7 @@ class Upstreams:
         self._pools: dict[str, Pool] = {}
         self._balances: dict[str, Balance] = {}
         self._in_flight: Counter[str] = Counter()
+        self._priming = Priming(clock)
 
     def choose(
         self, route: Route, names: Sequence[int] = (), tokens: float = 1.0, avoid: Collection[str] = ()
@@ -40,11 +42,14 @@ class Upstreams:
         """
         balance = self._balances.get(route.deployment)
         if balance is None:
-            size = (route.cache_tokens or CACHE_TOKENS) * TOKEN // BLOCK
-            balance = self._balances[route.deployment] = Balance(Prefixes(size), BLOCK / TOKEN)
+            balance = self._balances[route.deployment] = Balance(Prefixes(_cache_blocks(route)), BLOCK / TOKEN)
         attempts = {endpoint.attempt: endpoint for endpoint in route.endpoints}
         choice = balance.choose(list(attempts), names, tokens, self._clock(), avoid)
         return attempts[choice.replica], choice
+
+    def turn(self, route: Route, endpoint: Endpoint, names: Sequence[int]) -> Turn:
+        """The turn of a prompt of these blocks at a replica that was chosen for it."""
+        return self._priming.turn(endpoint.attempt, names, _cache_blocks(route) if route.shares_prefixes else None)
 
     @contextmanager
     def busy(self, route: Route, endpoint: Endpoint, choice: Choice, answer: Callable[[], float]) -> Iterator[None]:
@@ -83,9 +88,15 @@ class Upstreams:
                 balance.keep(replicas[name])
             else:
                 del self._balances[name]
+        self._priming.forget({attempt for attempts in replicas.values() for attempt in attempts})
 
     def close(self) -> None:
         """Close every connection."""
         for pool in self._pools.values():
             pool.close()
         self._pools.clear()
+
+
+def _cache_blocks(route: Route) -> int:
+    """Blocks of text that the cache of a replica is taken to hold."""
+    return (route.cache_tokens or CACHE_TOKENS) * TOKEN // BLOCK

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Callable
 from typing import cast
 
 import httptools
@@ -144,14 +145,15 @@ class Connection(asyncio.Protocol):
         self._parser: httptools.HttpResponseParser | None = None
         self._answer: Answer | None = None
         self._type = ""
+        self._early: Callable[[], None] | None = None
         self._paused = self._keep = self._sized = False
         self.lost = False
 
-    def ask(self, request: bytes) -> Answer:
+    def ask(self, request: bytes, early: Callable[[], None] | None = None) -> Answer:
         """Send a whole request."""
         assert self._transport is not None  # noqa: S101 - connected before it is in a pool
         self._parser = httptools.HttpResponseParser(self)
-        self._type, self._sized = "", False
+        self._type, self._sized, self._early = "", False, early
         self._answer = Answer(self)
         self._transport.write(request)
         return self._answer
@@ -214,6 +216,8 @@ class Connection(asyncio.Protocol):
         self._keep = self._parser.should_keep_alive()
         if self._answer is not None and self._parser.get_status_code() >= 200:
             self._answer.head(self._parser.get_status_code(), self._type)
+        elif self._answer is not None and self._early is not None:
+            self._early()
 
     def on_body(self, body: bytes) -> None:
         if self._answer is not None and not self._answer.feed(body) and not self._paused:
@@ -238,13 +242,22 @@ class Pool:
         self._idle: deque[Connection] = deque()
         self._all: set[Connection] = set()
 
-    async def post(self, target: str, body: bytes, headers: bytes = b"", *, fresh: bool = False) -> Answer:
+    async def post(
+        self,
+        target: str,
+        body: bytes,
+        headers: bytes = b"",
+        *,
+        fresh: bool = False,
+        early: Callable[[], None] | None = None,
+    ) -> Answer:
         """Ask; the answer's head is there when this returns.
 
         Args:
             target: the path.
             headers: further lines of the head, each with its end.
             fresh: not on a connection that was idle.
+            early: called for every interim answer (1xx) that comes before the answer.
 
         Raises:
             BrokenConnectionError: the replica is not there, or went away.
@@ -256,7 +269,7 @@ class Pool:
             f"POST {target} HTTP/1.1\r\nhost: replica\r\ncontent-type: application/json\r\n"
             f"content-length: {len(body)}\r\n"
         )
-        answer = connection.ask(b"".join((head.encode("latin-1"), headers, b"\r\n", body)))
+        answer = connection.ask(b"".join((head.encode("latin-1"), headers, b"\r\n", body)), early)
         try:
             await answer.begin()
         except BaseException as error:

@@ -167,3 +167,8 @@ def test_a_worker_runs_in_the_environment_that_has_its_engines_name(
     assert engine.probe().reason == f"LLM OS 0.0.1 is in the environment openvino, and {__version__} here."
     (site / "llm_os-0.0.1.dist-info" / "METADATA").write_text(f"Name: llm-os\nVersion: {__version__}\n")
     assert engine.probe() == Available(version="2026.4.0")
+
+
+def test_only_engines_with_a_prefix_cache_say_that_prompts_share_what_was_read() -> None:
+    said = {name: plugins.load("engine", name).shares_prefixes for name in ("openvino", "torch")}
+    assert said == {"openvino": True, "torch": False}

@@ -15,8 +15,10 @@ from llm_os.server.gateway import anthropic, openapi, responses, schemas
 from llm_os.server.gateway.accounting import Accounting
 from llm_os.server.gateway.admission import Admission
 from llm_os.server.gateway.app import Gateway, Parts
+from llm_os.server.gateway.lanes import Lanes
 from llm_os.server.gateway.proxy import Proxy
 from llm_os.server.gateway.quotas import Quotas
+from llm_os.server.gateway.response_cache import ResponseCache
 from llm_os.server.gateway.routes import Routes
 from llm_os.server.gateway.upstream import Upstreams
 from llm_os.workers import ranking
@@ -32,7 +34,8 @@ def properties(name: str) -> set[str]:
 def test_every_route_is_in_the_document_and_the_other_way_round(tmp_path: Path) -> None:
     parts = Parts(
         routes=Routes(tmp_path / "routes.json"),
-        proxy=Proxy(Upstreams(lambda: 0.0), lambda: 0.0, lambda _: None),  # type: ignore[arg-type,return-value]
+        proxy=Proxy(Upstreams(lambda: 0.0), lambda: 0.0, lambda _: None, lambda *_: None, Lanes()),  # type: ignore[arg-type,return-value]
+        cache=ResponseCache(0),
         admission=Admission(1, lambda: 0.0),
         quotas=Quotas(lambda: 0.0),
         accounting=Accounting(None, None, None, None),  # type: ignore[arg-type]

@@ -84,6 +84,27 @@ async def test_an_answer_is_read_and_its_connection_used_again(tmp_path: Path, t
     assert b"\r\nx-request-id: req-1\r\n" in replica.heads[0]
 
 
+async def test_whoever_wants_to_know_of_an_interim_answer_is_told_before_the_answer(tmp_path: Path) -> None:
+    told: list[str] = []
+    interim, end = EARLY[: -len(SIZED)], asyncio.Event()
+
+    async def talk(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(interim)
+        await end.wait()
+        writer.write(SIZED)
+
+    def early() -> None:
+        told.append("interim")
+        end.set()
+
+    async with Replica(tmp_path / "r", talk) as pool:
+        answer = await pool.post("/ask", b"", early=early)
+        assert (told, await answer.read()) == (["interim"], b"hello")
+        answer.close()
+        assert (await whole(pool))[1] == b"hello"  # on the same connection, for one who did not ask
+        assert told == ["interim"]
+
+
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.sampled_from([SIZED, CHUNKED, EARLY]), st.lists(st.integers(1, 120), max_size=8))
 def test_an_answer_cut_anywhere_is_whole(
