@@ -40,8 +40,16 @@ KNOWN = SAID | ONE | MANY | NAMED | COUNTS | PLAIN
 _REPEATED = re.compile(r"\{(\d*),?(\d*)\}")
 
 
-def vetted(schema: Mapping[str, Any]) -> str:
-    """The schema as JSON. Raises InvalidOptionError that names the place of what it cannot be held to."""
+def vetted(schema: Mapping[str, Any], param: str = "response_format") -> str:
+    """The schema as JSON. Raises InvalidOptionError that names `param` and the place of what it cannot be held to."""
+    try:
+        return _vetted(schema)
+    except InvalidOptionError as error:
+        error.details["param"] = param
+        raise
+
+
+def _vetted(schema: Mapping[str, Any]) -> str:
     try:
         text = json.dumps(schema, allow_nan=False)
     except (ValueError, RecursionError) as error:
