@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import json
 import os
 import signal
 from collections.abc import AsyncGenerator, Sequence
@@ -41,7 +42,8 @@ def _words(request: ChatRequest) -> list[str]:
         _check("prompt", request.prompt)
         return [str(one) for one in request.prompt]
     texts = [str(message["content"]) for message in request.messages] if request.prompt is None else [request.prompt]
-    return [word for text in texts for word in text.split()]
+    told = [json.dumps(tool.told()) for tool in request.tools]
+    return [word for text in (*told, *texts) for word in text.split()]
 
 
 class FakeBackend(Backend):
