@@ -1,8 +1,6 @@
 """Other APIs at a real gateway: Anthropic's and OpenAI's own clients, unmodified, against scripted replicas."""
 
-import asyncio
 import json
-import re
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -14,7 +12,6 @@ import pytest
 
 from llm_os.testing.gateway_bed import USER, GatewayBed, ScriptedReplica, a_route
 
-PAGE = Path(__file__).parents[2] / "docs" / "how-to" / "clients.md"
 HELLO: Any = [{"role": "user", "content": "hello"}]
 
 
@@ -300,10 +297,3 @@ async def test_a_body_that_is_no_object_is_refused_everywhere(bed: GatewayBed) -
     cold = {"model": "starting", "max_tokens": 8, "messages": HELLO}
     status, answer = await post(bed, "/v1/messages", cold, **soon)
     assert (status, answer["error"]["type"]) == (503, "overloaded_error")
-
-
-async def test_the_code_of_the_page_runs(bed: GatewayBed, capsys: pytest.CaptureFixture[str]) -> None:
-    blocks = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
-    for block in blocks:
-        await asyncio.to_thread(exec, block.replace("http://127.0.0.1:7601", bed.url), {"key": USER})
-    assert capsys.readouterr().out.splitlines() == ["one two three"] * 2

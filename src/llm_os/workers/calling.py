@@ -259,6 +259,9 @@ async def heard(pieces: AsyncGenerator[Piece, None], request: ChatRequest, form:
             text, calls = parser.feed(piece.text, last=piece.finish is not None)
             called = called or bool(calls)
             finish = "tool_calls" if parser.done or (called and piece.finish == "stop") else piece.finish
+            if calls and finish:  # clients' helpers say that a call is done when the end comes after it
+                yield replace(piece, text=text, calls=calls, finish=None)
+                text, calls = "", ()
             yield replace(piece, text=text, calls=calls, finish=finish)
             if parser.done:
                 return

@@ -196,3 +196,4 @@ async def test_an_answer_with_calls_says_why_it_ended(
     text, calls = "".join(piece.text for piece in pieces), [call for piece in pieces for call in piece.calls]
     assert (text, len(calls), pieces[-1].finish) == told
     assert all(piece.finish is None for piece in pieces[:-1])
+    assert not pieces[-1].calls, "the end comes after the calls"
