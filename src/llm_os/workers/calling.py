@@ -35,7 +35,7 @@ class Form:
         begin: mark before a call.
         end: mark after it; empty: a call goes on to the end of the answer.
         key: what arguments are called.
-        bare: an answer that begins with JSON is a call without its mark.
+        bare: a call is written without its mark.
         listed: calls stand in a list.
     """
 
@@ -123,7 +123,8 @@ class Calls:
     """Parts a growing answer into text and calls; holds back what may become a call.
 
     A call is one of an offered tool whose arguments are a JSON object. All else is text, to the letter; only white
-    space around calls is dropped. Where the text is cut into pieces changes nothing.
+    space around calls is dropped. Where the text is cut into pieces changes nothing. An answer that is nothing but
+    JSON may be a call without its marks, whatever the form: small models forget them.
 
     Args:
         names: of the offered tools.
@@ -136,8 +137,10 @@ class Calls:
         self._held = ""
         self._lead: str | None = None
         """What came before the call whose text is held, its mark included; None: no call has begun."""
-        self._begun = not form.bare
-        """No bare call can come any more."""
+        self._marked = False
+        """The call has its marks; without them it goes on to the end of the answer."""
+        self._begun = False
+        """No call without marks can come any more."""
 
     @property
     def done(self) -> bool:
@@ -168,15 +171,16 @@ class Calls:
         held, begin = self._held, self._form.begin
         if not self._begun:
             start = held.lstrip()
-            if not last and begin.startswith(start):  # white space alone is such a beginning, too
+            if not start and not last:
                 return ""
             self._begun = True
-            if start.startswith(("{", "[")):
+            if start.startswith("{"):
                 self._lead, self._held = held[: len(held) - len(start)], start
                 return ""
         if (at := held.find(begin)) >= 0:
             text = held[:at].rstrip()
             self._lead, self._held = held[len(text) : at + len(begin)], held[at + len(begin) :]
+            self._marked = True
             return text
         if last:
             self._held = ""
@@ -187,7 +191,7 @@ class Calls:
 
     def _ended(self, lead: str, last: bool) -> tuple[tuple[ToolCall, ...], str] | None:
         """The calls that have ended, or the text that proved to be none; None: that is not known yet."""
-        held, end = self._held, self._form.end
+        held, end = self._held, self._form.end if self._marked else ""
         at = held.find(end) if end else -1
         for _ in range(MOST_ENDS):
             if at < 0:
@@ -224,7 +228,7 @@ class Calls:
         arguments = value.get("arguments", value.get("parameters"))
         if isinstance(arguments, str):  # some write JSON into JSON
             (arguments,) = _values(arguments)
-        if arguments is None and not self._form.bare:
+        if arguments is None and self._marked:
             arguments = {}
         if not isinstance(arguments, dict):
             raise ValueError("no arguments")

@@ -295,8 +295,9 @@ def test_an_empty_stream_is_one_empty_text() -> None:
 
 def test_a_call_that_was_cut_is_told_as_far_as_it_came() -> None:
     cut = [delta(tool_calls=[part(0, '{"ci', id="c1", name="weather")]), delta(finish="length")]
-    told = told_by(Response(GPT), cut)[-1]
-    assert (told["type"], told["response"]["output"][0]["status"]) == ("response.incomplete", "incomplete")
+    *_, done, last = told_by(Response(GPT), cut)
+    assert (last["type"], last["response"]["output"][0]["status"]) == ("response.incomplete", "incomplete")
+    assert (done["type"], done["item"]["status"]) == ("response.output_item.done", "incomplete")
     half = CHAT_CALL | {"function": {"name": "weather", "arguments": '{"ci'}}
     whole_told = json.loads(Message(CLAUDE).whole(whole(None, half, finish="length")))
     assert (whole_told["content"][0]["input"], whole_told["stop_reason"]) == ({}, "max_tokens")
