@@ -189,7 +189,8 @@ async def test_openais_client_calls_a_tool_in_chats(bed: GatewayBed) -> None:
         asked = await ai.chat.completions.create(model="caller", messages=[ASK], tools=tools)
         message = asked.choices[0].message
         assert (asked.choices[0].finish_reason, message.content) == ("tool_calls", None)
-        (call,) = message.tool_calls or ()
+        assert message.tool_calls is not None
+        (call,) = message.tool_calls
         assert call.type == "function"
         assert (call.function.name, json.loads(call.function.arguments)) == ("weather", PARIS)
         result: Any = {"role": "tool", "tool_call_id": call.id, "content": "Sunny."}
@@ -198,7 +199,9 @@ async def test_openais_client_calls_a_tool_in_chats(bed: GatewayBed) -> None:
         assert answer.choices[0].message.content == ANSWER
         async with ai.chat.completions.stream(model="caller", messages=[ASK], tools=tools) as stream:
             kinds = [event.type async for event in stream]
-            (streamed,) = (await stream.get_final_completion()).choices[0].message.tool_calls or ()
+            last = (await stream.get_final_completion()).choices[0].message
+        assert last.tool_calls is not None
+        (streamed,) = last.tool_calls
         assert "tool_calls.function.arguments.done" in kinds
         assert (streamed.function.name, json.loads(streamed.function.arguments)) == ("weather", PARIS)
         silent = await ai.chat.completions.create(model="caller", messages=[ASK], tools=tools, tool_choice="none")

@@ -22,7 +22,8 @@ CITY = {"name": "weather", "arguments": {"city": "Paris"}}
 
 def parted(form: Form, parts: list[str], most: int = 128) -> tuple[str, list[tuple[str, Any]]]:
     """All text and all calls of an answer that comes in these parts."""
-    parser, said, calls = Calls(form, NAMES, most=most), "", []
+    parser, said = Calls(form, NAMES, most=most), ""
+    calls: list[tuple[str, Any]] = []
     for part in parts:
         text, found = parser.feed(part)
         said, calls = said + text, calls + [(call.name, json.loads(call.arguments)) for call in found]

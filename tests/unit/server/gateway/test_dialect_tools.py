@@ -248,11 +248,11 @@ def test_calls_stream_to_anthropics_clients(events: Sequence[Any]) -> None:
     for event in told:
         if event["type"] == "content_block_start":
             assert opened is None, "one block at a time"
-            opened = event["index"]
+            opened = int(event["index"])
             blocks[opened] = [event["content_block"], ""]
         elif event["type"] == "content_block_delta":
             assert event["index"] == opened
-            blocks[opened][1] += event["delta"].get("text") or event["delta"].get("partial_json") or ""
+            blocks[event["index"]][1] += event["delta"].get("text") or event["delta"].get("partial_json") or ""
         elif event["type"] == "content_block_stop":
             assert event["index"] == opened
             opened = None
