@@ -36,7 +36,11 @@ PLAIN = frozenset(
         *("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"),
     }
 )
+PAIRS = (("minLength", "maxLength"), ("minItems", "maxItems"))
+LEAST, MOST = ("minimum", "exclusiveMinimum"), ("maximum", "exclusiveMaximum")
 KNOWN = SAID | ONE | MANY | NAMED | COUNTS | PLAIN
+_UNNAMEABLE = re.compile(r'["\\\x00-\x1f\x7f]')
+"""Characters that break the text of a grammar in the name of a property."""
 _REPEATED = re.compile(r"\{(\d*),?(\d*)\}")
 
 
@@ -93,10 +97,34 @@ def _check(schema: Mapping[str, Any], place: str, root: Mapping[str, Any]) -> No
             raise _refused(place, f"'{name}' is over {MOST_TIMES}", "Ask for less.")
         if name == "allOf" and isinstance(value, list) and len(value) > 1:
             raise _refused(place, "'allOf' of several cannot be followed", "Put them into one.")
+        if name in ("properties", "required", "$defs", "definitions"):
+            _nameable(value, f"{place}/{name}")
+        if name == "enum" and value == []:
+            raise _refused(place, "'enum' is empty, so there is no answer", "Name what it may be.")
         if name == "$ref":
             _reachable(value, place, root)
         if name == "pattern":
             _small(value, place)
+
+    _possible(schema, place)
+
+
+def _nameable(names: Any, place: str) -> None:
+    for name in names if isinstance(names, dict | list) else ():
+        if isinstance(name, str) and _UNNAMEABLE.search(name):
+            message = f"the name {name[:40]!r} has a quote, a backslash or a control character"
+            raise _refused(place, message, "Call it otherwise.")
+
+
+def _possible(schema: Mapping[str, Any], place: str) -> None:
+    """A grammar of nothing cannot be compiled."""
+    bounds = [(low, high) for low, high in PAIRS] + [(low, high) for low in LEAST for high in MOST]
+    for low, high in bounds:
+        least, most = schema.get(low), schema.get(high)
+        if not isinstance(least, int | float) or not isinstance(most, int | float):
+            continue
+        if least > most or (least == most and (low in LEAST[1:] or high in MOST[1:])):
+            raise _refused(place, f"'{low}' {least} and '{high}' {most} leave nothing", "Mend one of them.")
 
 
 def _reachable(ref: Any, place: str, root: Mapping[str, Any]) -> None:

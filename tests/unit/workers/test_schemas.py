@@ -20,6 +20,8 @@ GOOD: list[dict[str, Any]] = [
     {"type": "string", "pattern": "^[a-z]{2,8}$", "title": "t", "description": "d", "default": {"not": "looked at"}},
     {"$ref": "#/definitions/a~1b", "definitions": {"a/b": {"allOf": [{"type": "integer", "minimum": 0}]}}},
     {"type": "object", "properties": {"const": {"type": "string"}, "not": True}},
+    {"type": "integer", "minimum": 2, "maximum": 2},
+    {"type": "string", "minLength": 0, "maxLength": 0},
 ]
 
 
@@ -49,6 +51,15 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"allOf": [{"type": "string"}, {"maxLength": 3}]}, "'allOf' of several"),
     ({"type": "string", "maxLength": 10**6}, "over 1000"),
     ({"type": "colour"}, "/type"),
+    ({"type": "string", "minLength": 5, "maxLength": 2}, "leave nothing"),
+    ({"type": "array", "minItems": 5, "maxItems": 2}, "leave nothing"),
+    ({"type": "integer", "minimum": 5, "maximum": 2}, "leave nothing"),
+    ({"type": "integer", "exclusiveMinimum": 5, "maximum": 5}, "leave nothing"),
+    ({"enum": []}, "'enum' is empty"),
+    ({"properties": {'a"b': {}}}, "/properties: the name"),
+    ({"properties": {"a\nb": {}}}, "control character"),
+    ({"required": ["a\\b"]}, "/required: the name"),
+    ({"$defs": {'a"b': {}}}, "$defs: the name"),
     ({"anyOf": ["x"]}, "/anyOf/0"),
     (deep(DEEPEST + 1), "deep"),
     (deep(5000), "no JSON"),
