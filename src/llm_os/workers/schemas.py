@@ -118,13 +118,25 @@ def _nameable(names: Any, place: str) -> None:
 
 def _possible(schema: Mapping[str, Any], place: str) -> None:
     """A grammar of nothing cannot be compiled."""
-    bounds = [(low, high) for low, high in PAIRS] + [(low, high) for low in LEAST for high in MOST]
-    for low, high in bounds:
+    whole = "integer" in (kinds if isinstance(kinds := schema.get("type"), list) else [kinds])
+    for name in (*LEAST, *MOST):
+        if whole and isinstance(bound := schema.get(name), int | float) and not _is_whole(bound):
+            raise _refused(place, f"'{name}' {bound} of a whole number is none, or too large", "Below 2**63, whole.")
+    bounds = [(low, high, 0) for low, high in PAIRS]
+    bounds += [(low, high, (low in LEAST[1:]) + (high in MOST[1:])) for low in LEAST for high in MOST]
+    for low, high, open_ends in bounds:
         least, most = schema.get(low), schema.get(high)
         if not isinstance(least, int | float) or not isinstance(most, int | float):
             continue
-        if least > most or (least == most and (low in LEAST[1:] or high in MOST[1:])):
+        if least > most - (open_ends if whole else 0) or (open_ends and least == most):
             raise _refused(place, f"'{low}' {least} and '{high}' {most} leave nothing", "Mend one of them.")
+    least, first = schema.get("minItems", 0), schema.get("prefixItems", ())
+    if schema.get("items") is False and isinstance(least, int) and least > len(first):
+        raise _refused(place, f"'minItems' {least} is more than there may be", "Mend it, or allow other 'items'.")
+
+
+def _is_whole(bound: float) -> bool:
+    return bound == int(bound) and abs(bound) < 2**63 if abs(bound) < float("inf") else False
 
 
 def _reachable(ref: Any, place: str, root: Mapping[str, Any]) -> None:
@@ -146,6 +158,10 @@ def _small(pattern: Any, place: str) -> None:
         or re.search(r"\\[1-9bB]", pattern)
     ):
         raise _refused(place, "'pattern' cannot be followed", "Send a short one without look-around, groups by number.")
+    try:
+        re.compile(pattern)
+    except re.error as error:
+        raise _refused(place, f"'pattern' is none: {error}", "Mend it.") from error
     times = [int(number) for pair in _REPEATED.findall(pattern) for number in pair if number]
     if max(times, default=0) > MOST_TIMES:
         raise _refused(place, f"'pattern' repeats more than {MOST_TIMES} times", "Ask for less.")

@@ -21,6 +21,8 @@ GOOD: list[dict[str, Any]] = [
     {"$ref": "#/definitions/a~1b", "definitions": {"a/b": {"allOf": [{"type": "integer", "minimum": 0}]}}},
     {"type": "object", "properties": {"const": {"type": "string"}, "not": True}},
     {"type": "integer", "minimum": 2, "maximum": 2},
+    {"type": "number", "exclusiveMinimum": 2, "exclusiveMaximum": 3},
+    {"type": "array", "prefixItems": [{}], "items": False, "minItems": 1},
     {"type": "string", "minLength": 0, "maxLength": 0},
 ]
 
@@ -55,6 +57,11 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"type": "array", "minItems": 5, "maxItems": 2}, "leave nothing"),
     ({"type": "integer", "minimum": 5, "maximum": 2}, "leave nothing"),
     ({"type": "integer", "exclusiveMinimum": 5, "maximum": 5}, "leave nothing"),
+    ({"type": ["integer", "null"], "exclusiveMinimum": 2, "exclusiveMaximum": 3}, "leave nothing"),
+    ({"type": "integer", "minimum": 0.5}, "'minimum' 0.5 of a whole number"),
+    ({"type": "integer", "maximum": 10**25}, "too large"),
+    ({"type": "array", "prefixItems": [{}], "items": False, "minItems": 2}, "more than there may be"),
+    ({"type": "string", "pattern": "("}, "'pattern' is none"),
     ({"enum": []}, "'enum' is empty"),
     ({"properties": {'a"b': {}}}, "/properties: the name"),
     ({"properties": {"a\nb": {}}}, "control character"),
