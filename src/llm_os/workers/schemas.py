@@ -41,6 +41,8 @@ LEAST, MOST = ("minimum", "exclusiveMinimum"), ("maximum", "exclusiveMaximum")
 KNOWN = SAID | ONE | MANY | NAMED | COUNTS | PLAIN
 _UNNAMEABLE = re.compile(r'["\\\x00-\x1f\x7f]')
 """Characters that break the text of a grammar in the name of a property."""
+_WHOLE = re.compile(r"\\.|\[\^?\]?(?:\\.|[^\]])*\]|\{\d+(?:,\d*)?\}", re.DOTALL)
+"""Parts of a pattern in which a brace is nothing or a repetition: escapes, classes, and repetitions that are right."""
 _REPEATED = re.compile(r"\{(\d*),?(\d*)\}")
 
 
@@ -131,6 +133,8 @@ def _possible(schema: Mapping[str, Any], place: str) -> None:
         if least > most - (open_ends if whole else 0) or (open_ends and least == most):
             raise _refused(place, f"'{low}' {least} and '{high}' {most} leave nothing", "Mend one of them.")
     least, first = schema.get("minItems", 0), schema.get("prefixItems", ())
+    if isinstance(most := schema.get("maxItems"), int) and most < len(first):
+        raise _refused(place, f"'maxItems' {most} is less than the 'prefixItems'", "Mend one of them.")
     if schema.get("items") is False and isinstance(least, int) and least > len(first):
         raise _refused(place, f"'minItems' {least} is more than there may be", "Mend it, or allow other 'items'.")
 
@@ -155,7 +159,8 @@ def _small(pattern: Any, place: str) -> None:
         not isinstance(pattern, str)
         or len(pattern) > LONGEST_PATTERN
         or "(?" in pattern
-        or re.search(r"\\[1-9bB]", pattern)
+        or "{" in _WHOLE.sub("", pattern)
+        or re.search(r"\\[1-9bB]|\[\^[^\]]*\\[wWsSdD]", pattern)
     ):
         raise _refused(place, "'pattern' cannot be followed", "Send a short one without look-around, groups by number.")
     try:
