@@ -65,7 +65,8 @@ async def _conforms(engine: Engine, model: Path, without: Sequence[str] = (), **
 
 
 async def test_the_fake_engine_chats(sample_model: Sample) -> None:
-    await _conforms(plugins.load("engine", "fake"), sample_model("smollm2"), reply=ANSWER, tokens_per_second=200)
+    options = {"reply": ANSWER, "tokens_per_second": 200, "calls": '{"city": "Paris", "large": true}'}
+    await _conforms(plugins.load("engine", "fake"), sample_model("smollm2"), **options)
 
 
 async def test_the_fake_engine_classifies(classifier: Path) -> None:

@@ -146,8 +146,11 @@ class ChatModel:
     ends: tuple[int, ...]
     context: int
 
-    def prompt(self, messages: Sequence[Mapping[str, str]]) -> list[int]:
+    def prompt(self, messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]] = ()) -> list[int]:
         """Ids of the messages and of the beginning of an answer, by the model's own template (sandboxed Jinja).
+
+        Args:
+            tools: functions that the template tells the model of, in OpenAI's shape.
 
         Raises InvalidInputError when the template refuses the messages.
         """
@@ -155,7 +158,10 @@ class ChatModel:
 
         try:
             text = self.tokenizer.apply_chat_template(
-                [dict(message) for message in messages], tokenize=False, add_generation_prompt=True
+                [dict(message) for message in messages],
+                tools=[dict(tool) for tool in tools] or None,
+                tokenize=False,
+                add_generation_prompt=True,
             )
         except TemplateError as error:
             raise InvalidInputError(

@@ -11,6 +11,7 @@ from typing import ClassVar
 from llm_os.errors import LLMOSError
 from llm_os.models.tagging import Span
 from llm_os.workers.requests import ChatRequest, wrong
+from llm_os.workers.tools import ToolCall
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,9 +34,10 @@ class Piece:
     Attributes:
         text: new text, may be empty.
         prompt_tokens, completion_tokens: counts so far.
-        finish: `stop` or `length` in the last piece, else None.
+        finish: `stop`, `length` or `tool_calls` in the last piece, else None.
         stop: the stop text that ended the answer, if one did.
         scores: of its tokens, where they were asked for.
+        calls: whole calls of tools, which are not part of the text.
     """
 
     text: str
@@ -44,6 +46,7 @@ class Piece:
     finish: str | None = None
     stop: str | None = None
     scores: tuple[TokenScore, ...] = ()
+    calls: tuple[ToolCall, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

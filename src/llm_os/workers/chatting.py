@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from abc import abstractmethod
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from typing import Any
 
 from llm_os.errors import OverloadedError
 from llm_os.workers.backend import Backend, Piece, Tokenized, TokenScore
+from llm_os.workers.calling import Form, form_of, heard, plain
+from llm_os.workers.conversation import Message
 from llm_os.workers.requests import ChatRequest, wrong
 from llm_os.workers.stepping import Pipeline, Stepper, Tokens
 from llm_os.workers.texts import Detokenizer
+from llm_os.workers.tools import Tool
 
 QUEUE = 8
 """So many times its batch a worker takes requests in; more are refused."""
@@ -34,10 +37,35 @@ class ChatBackend(Backend):
         self._most = most
         self._running = 0
         self._texts: dict[int, str] = {}
+        self._form: tuple[Form, bool] | None = None
+        self._marks: dict[int, str] = {}
+
+    @property
+    def form(self) -> Form:
+        """How the model calls tools."""
+        return self._known_form()[0]
+
+    def _known_form(self) -> tuple[Form, bool]:
+        if self._form is None:
+            form, _ = self._form = form_of(self.chat_template())
+            marks = ((mark, self.token(mark)) for mark in (form.begin, form.end) if mark)
+            self._marks = {token: mark for mark, token in marks if token is not None}
+        return self._form
 
     @abstractmethod
-    def template(self, messages: Sequence[Mapping[str, str]]) -> list[int]:
-        """Token ids of messages in the model's template. Raises InvalidInputError when it refuses them."""
+    def chat_template(self) -> str:
+        """The model's template, in Jinja."""
+
+    @abstractmethod
+    def template(self, messages: Sequence[Message], tools: Sequence[Tool]) -> list[int]:
+        """Token ids of messages in the model's template, which is told of tools where there are any.
+
+        Raises InvalidInputError when it refuses them.
+        """
+
+    @abstractmethod
+    def token(self, text: str) -> int | None:
+        """The token that stands for this text by itself, where there is one."""
 
     @abstractmethod
     def encode(self, text: str) -> list[int]:
@@ -61,7 +89,11 @@ class ChatBackend(Backend):
         async for _ in self.chat(hello):
             pass
 
-    async def chat(self, request: ChatRequest) -> AsyncGenerator[Piece, None]:
+    def chat(self, request: ChatRequest) -> AsyncGenerator[Piece, None]:
+        pieces = self._pieces(request)
+        return heard(pieces, request, self.form) if request.tools else pieces
+
+    async def _pieces(self, request: ChatRequest) -> AsyncGenerator[Piece, None]:
         if self._running >= self._most:
             raise OverloadedError(
                 f"{self._running} requests are in this replica already.",
@@ -76,7 +108,7 @@ class ChatBackend(Backend):
             if not size:
                 raise wrong("prompt", "The text has no token that this model knows.", "Send another text.")
             tokens = self._stepper.generate(self.prompt(ids), self.sampling(request, self._room(request, size)))
-            text, count = Detokenizer(self.decode), 0
+            text, count = Detokenizer(self._with_marks if request.tools else self.decode), 0
             async for new in tokens:
                 count += len(new.ids)
                 said = text.feed(new.ids, last=new.finish is not None)
@@ -86,6 +118,15 @@ class ChatBackend(Backend):
             self._running -= 1
             if tokens is not None:
                 await tokens.aclose()
+
+    def _with_marks(self, ids: Sequence[int]) -> str:
+        """Text of ids with the marks of calls, which many models have as special tokens."""
+        parts, begin = [], 0
+        for at, token in enumerate(ids):
+            if (mark := self._marks.get(token)) is not None:
+                parts += [self.decode(ids[begin:at]) if at > begin else "", mark]
+                begin = at + 1
+        return "".join([*parts, self.decode(ids[begin:]) if begin < len(ids) else ""])
 
     def _scores(self, new: Tokens) -> tuple[TokenScore, ...]:
         tops = new.tops or ((),) * len(new.ids)
@@ -106,7 +147,10 @@ class ChatBackend(Backend):
             return list(request.prompt)
         if request.prompt is not None:
             return await asyncio.to_thread(self.encode, request.prompt)
-        return await asyncio.to_thread(self.template, request.messages)
+        messages, tools = request.messages, request.tools
+        if (tools or any(_of_tools(message) for message in messages)) and not self._known_form()[1]:
+            messages, tools = tuple(plain(messages, tools)), ()
+        return await asyncio.to_thread(self.template, messages, tools)
 
     async def tokenize(self, request: ChatRequest) -> Tokenized:
         return Tokenized(await self._ids(request), self._context)
@@ -132,3 +176,7 @@ class ChatBackend(Backend):
 
     async def end(self) -> None:
         await self._stepper.end()
+
+
+def _of_tools(message: Message) -> bool:
+    return message["role"] == "tool" or "tool_calls" in message

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import json
 import os
 import signal
 from collections.abc import AsyncGenerator, Sequence
@@ -12,6 +13,7 @@ from typing import Any
 from llm_os.errors import InternalError, UnavailableError
 from llm_os.spec.attempts import AttemptSpec, ServeCall
 from llm_os.workers.backend import Backend, Classified, Piece, Tokenized
+from llm_os.workers.calling import HERMES, heard
 from llm_os.workers.requests import ChatRequest, wrong
 from llm_os.workers.serving import main
 
@@ -39,16 +41,20 @@ def _words(request: ChatRequest) -> list[str]:
     if isinstance(request.prompt, tuple):
         _check("prompt", request.prompt)
         return [str(one) for one in request.prompt]
-    texts = [message["content"] for message in request.messages] if request.prompt is None else [request.prompt]
-    return [word for text in texts for word in text.split()]
+    texts = [str(message["content"]) for message in request.messages] if request.prompt is None else [request.prompt]
+    told = [json.dumps(tool.told()) for tool in request.tools]
+    return [word for text in (*told, *texts) for word in text.split()]
 
 
 class FakeBackend(Backend):
     """See `drivers.engines.fake` for the options."""
 
+    follows = frozenset({"tools", "tool_choice"})
+
     def __init__(self, call: ServeCall) -> None:
         super().__init__()
         options: dict[str, Any] = dict(call.options)
+        self._arguments: str | None = options.get("calls")
         self._reply: str = options.get("reply", "This is a fake answer.")
         self._rate = float(options.get("tokens_per_second", 0))
         self._ready_after = float(options.get("ready_after", 0))
@@ -73,9 +79,21 @@ class FakeBackend(Backend):
         scores = [score(text, len(self._labels)) for text in texts]
         return Classified(self._labels, scores, sum(len(text.split()) for text in texts))
 
-    async def chat(self, request: ChatRequest) -> AsyncGenerator[Piece, None]:
+    def chat(self, request: ChatRequest) -> AsyncGenerator[Piece, None]:
+        pieces = self._pieces(request)
+        return heard(pieces, request, HERMES) if request.tools else pieces
+
+    def _said(self, request: ChatRequest) -> str:
+        """The reply; in its place a call of the first tool where it must, or was told to and has no result yet."""
+        answered = bool(request.messages) and request.messages[-1]["role"] == "tool"
+        if not request.tools or not (request.must_call or (self._arguments is not None and not answered)):
+            return self._reply
+        before, after = HERMES.around(request.tools[0].name)
+        return f"{before}{self._arguments or '{}'}{after}"
+
+    async def _pieces(self, request: ChatRequest) -> AsyncGenerator[Piece, None]:
         await self._think()
-        words = self._reply.split(" ")
+        words = self._said(request).split(" ")
         prompt = len(_words(request))
         limit = min(len(words), request.max_tokens or len(words))
         for number, word in enumerate(words[:limit], start=1):

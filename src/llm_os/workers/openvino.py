@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,12 @@ from llm_os.errors import InvalidInputError, UnsupportedModelError
 from llm_os.models.formats import inspect
 from llm_os.spec.attempts import AttemptSpec, ServeCall
 from llm_os.workers.backend import Backend
+from llm_os.workers.calling import Form
 from llm_os.workers.chatting import QUEUE, ChatBackend
+from llm_os.workers.conversation import Message
 from llm_os.workers.requests import ChatRequest
 from llm_os.workers.serving import main
+from llm_os.workers.tools import Tool
 
 log = logging.getLogger("llm_os.worker")
 
@@ -25,16 +29,28 @@ BLOCK = 32
 class OpenVinoBackend(ChatBackend):
     """A pipeline of openvino-genai, with its own tokenizer."""
 
-    follows = frozenset({"logprobs", "response_format", "frequency_penalty", "presence_penalty"})
+    follows = frozenset(
+        {"logprobs", "response_format", "frequency_penalty", "presence_penalty", "tools", "tool_choice"}
+    )
 
     def __init__(self, pipeline: Any, *, context: int, most: int) -> None:
         self._tokenizer = pipeline.get_tokenizer()
-        vocabulary = 1 + max(self._tokenizer.get_vocab().values())
+        self._vocab = {_as_text(word): token for word, token in self._tokenizer.get_vocab().items()}
+        vocabulary = 1 + max(self._vocab.values())
         super().__init__(pipeline, context=context, most=most, vocabulary=vocabulary)
 
-    def template(self, messages: Sequence[Mapping[str, str]]) -> list[int]:
+    def chat_template(self) -> str:
+        return str(self._tokenizer.chat_template)
+
+    def token(self, text: str) -> int | None:
+        return self._vocab.get(text)
+
+    def template(self, messages: Sequence[Message], tools: Sequence[Tool]) -> list[int]:
+        told = [tool.told() for tool in tools] or None
         try:
-            text = self._tokenizer.apply_chat_template([dict(m) for m in messages], add_generation_prompt=True)
+            text = self._tokenizer.apply_chat_template(
+                [dict(m) for m in messages], add_generation_prompt=True, tools=told
+            )
         except RuntimeError as error:
             raise InvalidInputError(
                 f"The model's chat template refuses these messages: {error}", hint="Check their roles and order."
@@ -67,6 +83,10 @@ class OpenVinoBackend(ChatBackend):
             form = openvino_genai.StructuredOutputConfig()
             form.json_schema = request.schema
             config.structured_output_config = form
+        elif request.must_call or any(tool.strict for tool in request.tools):
+            form = openvino_genai.StructuredOutputConfig()
+            form.compound_grammar = calls_only(request, self.form)
+            config.structured_output_config = form
         config.do_sample = request.temperature > 0
         if config.do_sample:
             config.temperature = request.temperature
@@ -76,6 +96,27 @@ class OpenVinoBackend(ChatBackend):
 
     def decode(self, ids: Sequence[int]) -> str:
         return self._tokenizer.decode(list(ids))
+
+
+def _as_text(word: Any) -> str:
+    return word.decode(errors="replace") if isinstance(word, bytes) else str(word)
+
+
+def calls_only(request: ChatRequest, form: Form) -> Any:
+    """The grammar of an answer that is nothing but calls, or whose calls are right ones where none must come."""
+    import openvino_genai
+
+    grammar = openvino_genai.StructuredOutputConfig
+    tags = []
+    for tool in request.tools:
+        held = request.must_call or tool.strict
+        before, after = form.around(tool.name)
+        schema = grammar.JSONSchema(json.dumps(tool.parameters if held else {"type": "object"}))
+        tags.append(grammar.Tag(before, schema, after))
+    if not request.must_call:
+        return grammar.TriggeredTags([form.trigger], tags, stop_after_first=not request.parallel_calls)
+    several = request.parallel_calls and bool(form.end)
+    return grammar.TagsWithSeparator(tags, "\n", at_least_one=True, stop_after_first=not several)
 
 
 def load(call: ServeCall, spec: AttemptSpec) -> Backend:

@@ -15,7 +15,10 @@ from typing import Any
 
 from llm_os.errors import InvalidInputError, InvalidOptionError, LLMOSError
 from llm_os.spec.base import half_characters
+from llm_os.workers.conversation import Message, messages_of
+from llm_os.workers.refusals import wrong as wrong
 from llm_os.workers.schemas import vetted
+from llm_os.workers.tools import FORCING, Tool, offer
 
 MOST_STOPS = 8
 MOST_TEXTS = 4096
@@ -34,6 +37,8 @@ NEUTRAL: Mapping[str, tuple[Any, ...]] = {
     "top_logprobs": (0,),
     "logit_bias": ({},),
     "tools": ([],),
+    "tool_choice": ("none", "auto"),
+    "parallel_tool_calls": (True, False),
     "response_format": ({"type": "text"},),
     "best_of": (1,),
     "echo": (False,),
@@ -46,6 +51,8 @@ FOLLOWED_BY: Mapping[str, str] = {
     "response_format": "openvino, llamacpp or vllm",
     "frequency_penalty": "openvino, llamacpp or vllm",
     "presence_penalty": "openvino, llamacpp or vllm",
+    "tools": "torch or openvino",
+    "tool_choice": FORCING,
 }
 """Parameters that some engines follow (`Backend.follows`) -> which, for the hints of those that do not."""
 UNUSED = frozenset({"model", "user", "metadata", "store"})
@@ -55,10 +62,10 @@ KNOWN = SAMPLING | {"messages", "max_completion_tokens"}
 KNOWN_OF_COMPLETIONS = SAMPLING | {"prompt"}
 COMPLETION = 16
 """New tokens of a completion that names no number, as OpenAI has it."""
+ONLY_OF_CHATS = frozenset({"response_format", "top_logprobs", "tools", "tool_choice"})
 MOST_PROMPTS = 256
 COLD = 1e-4
 """A lower temperature is greedy: engines divide by it."""
-ROLES = ("system", "developer", "user", "assistant")
 _TYPES = {422: "invalid_request_error", 429: "rate_limit_error", 503: "service_unavailable_error"}
 
 
@@ -67,7 +74,8 @@ class ChatRequest:
     """A request for text that was found right.
 
     Attributes:
-        messages: what was said so far, put into the model's template; none where there is a prompt.
+        messages: what was said so far (`conversation.Message`), put into the model's template; none where there is a
+            prompt.
         prompt: a text, or token ids, that the model goes on with as they are.
         max_tokens: most new tokens; None: as many as the context has room for.
         temperature: 0 is greedy.
@@ -77,9 +85,12 @@ class ChatRequest:
         logprobs: alternatives to each token that are told with the token's own probability; None: nothing is told.
         schema: JSON Schema that the answer is held to, as JSON; None: any text.
         frequency_penalty, presence_penalty: as OpenAI defines them; 0 is none.
+        tools: what the model may call; none with `tool_choice` none, one with a named one.
+        must_call: the answer is a call, and its arguments keep their schema.
+        parallel_calls: the answer may be more than one call.
     """
 
-    messages: tuple[Mapping[str, str], ...] = ()
+    messages: tuple[Message, ...] = ()
     prompt: str | tuple[int, ...] | None = None
     stream: bool = False
     usage: bool = False
@@ -93,11 +104,9 @@ class ChatRequest:
     schema: str | None = None
     frequency_penalty: float = 0.0
     presence_penalty: float = 0.0
-
-
-def wrong(param: str, message: str, hint: str) -> InvalidOptionError:
-    """A refusal that names its parameter."""
-    return InvalidOptionError(message, hint=hint, details={"param": param})
+    tools: tuple[Tool, ...] = ()
+    must_call: bool = False
+    parallel_calls: bool = True
 
 
 def error_body(error: LLMOSError) -> dict[str, Any]:
@@ -138,8 +147,9 @@ def chat_request(body: bytes, engine: str, follows: frozenset[str] = frozenset()
         follows: parameters that this engine follows and others do not.
     """
     value = json_object(body)
-    _only(value, KNOWN | follows, engine)
-    asked = replace(_sampling(value), messages=_messages(value.get("messages")), schema=_schema(value))
+    _only(value, KNOWN | follows | ({"tool_choice", "parallel_tool_calls"} if "tools" in follows else set()), engine)
+    asked = replace(_sampling(value), messages=messages_of(value.get("messages")), schema=_schema(value))
+    asked = _with_tools(asked, value, engine, follows)
     if not _boolean(value, "logprobs"):
         if value.get("top_logprobs"):
             raise wrong("top_logprobs", "'top_logprobs' needs 'logprobs': true.", "Send both.")
@@ -147,6 +157,18 @@ def chat_request(body: bytes, engine: str, follows: frozenset[str] = frozenset()
     asked = replace(asked, logprobs=_integer(value, "top_logprobs", least=0, most=MOST_LOGPROBS) or 0)
     _told_within(asked, 1)
     return asked
+
+
+def _with_tools(asked: ChatRequest, value: Mapping[str, Any], engine: str, follows: frozenset[str]) -> ChatRequest:
+    """The request with what it offers. Raises InvalidOptionError."""
+    if "tools" not in follows:
+        return asked
+    found = offer(value, engine, follows)
+    for name in ("response_format", "logprobs"):
+        if found.tools and value.get(name) and (name != "response_format" or asked.schema is not None):
+            message = f"'{name}' and 'tools' do not go together: a call is neither text nor told by tokens."
+            raise wrong(name, message, "Leave one of them out, or send 'tool_choice': 'none'.")
+    return replace(asked, tools=found.tools, must_call=found.must_call, parallel_calls=found.parallel)
 
 
 def _told_within(asked: ChatRequest, prompts: int) -> None:
@@ -161,7 +183,7 @@ def _told_within(asked: ChatRequest, prompts: int) -> None:
 def completion_request(body: bytes, engine: str, follows: frozenset[str] = frozenset()) -> tuple[ChatRequest, ...]:
     """Read a completion request, one for each of its prompts. Raises InvalidInputError as `chat_request` does."""
     value = json_object(body)
-    _only(value, KNOWN_OF_COMPLETIONS | (follows - {"response_format", "top_logprobs"}), engine)
+    _only(value, KNOWN_OF_COMPLETIONS | (follows - ONLY_OF_CHATS), engine)
     asked = _sampling(value)
     if value.get("logprobs") is not False:
         asked = replace(asked, logprobs=_integer(value, "logprobs", least=0, most=MOST_LOGPROBS))
@@ -258,14 +280,14 @@ def _are_ids(given: Any) -> bool:
     )
 
 
-def tokenize_request(body: bytes, engine: str) -> ChatRequest:
-    """A text as it is (`prompt`), or messages in the model's template. Raises InvalidInputError."""
+def tokenize_request(body: bytes, engine: str, follows: frozenset[str] = frozenset()) -> ChatRequest:
+    """A text as it is (`prompt`), or messages in the model's template, with tools. Raises InvalidInputError."""
     value = json_object(body)
-    _only(value, frozenset({"prompt", "messages"}), engine)
+    _only(value, frozenset({"prompt", "messages"}) | (follows & {"tools"}), engine)
     if (value.get("prompt") is None) == (value.get("messages") is None):
         raise wrong("prompt", "Give either 'prompt' or 'messages'.", 'Send "prompt": "...".')
     if value.get("messages") is not None:
-        return ChatRequest(messages=_messages(value["messages"]))
+        return _with_tools(ChatRequest(messages=messages_of(value["messages"])), value, engine, follows)
     if not isinstance(value["prompt"], str):
         raise wrong("prompt", "'prompt' must be a text.", 'Send "prompt": "...".')
     return ChatRequest(prompt=value["prompt"])
@@ -278,31 +300,6 @@ def detokenize_request(body: bytes, engine: str) -> tuple[int, ...]:
     if not _are_ids(value.get("tokens")):
         raise wrong("tokens", "'tokens' must be a list of token ids.", 'Send "tokens": [1, 2, 3].')
     return tuple(value["tokens"])
-
-
-def _messages(given: Any) -> tuple[Mapping[str, str], ...]:
-    hint = 'Send "messages": [{"role": "user", "content": "..."}].'
-    if not isinstance(given, list) or not given:
-        raise wrong("messages", "'messages' must be a list with at least one message.", hint)
-    messages = []
-    for index, message in enumerate(given):
-        if not isinstance(message, dict) or message.get("role") not in ROLES:
-            raise wrong(f"messages[{index}].role", f"Message {index} has no role that this engine knows.", hint)
-        role = "system" if message["role"] == "developer" else message["role"]
-        messages.append({"role": role, "content": _content(message.get("content"), index, hint)})
-    return tuple(messages)
-
-
-def _content(given: Any, index: int, hint: str) -> str:
-    """A text, or OpenAI's list of parts when all are texts."""
-    if isinstance(given, str):
-        return given
-    if isinstance(given, list) and given:
-        parts = [part.get("text") for part in given if isinstance(part, dict) and part.get("type") == "text"]
-        texts = [part for part in parts if isinstance(part, str)]
-        if len(texts) == len(given):
-            return "".join(texts)
-    raise wrong(f"messages[{index}].content", f"The content of message {index} is not a text.", hint)
 
 
 def _boolean(value: Mapping[str, Any], name: str) -> bool:

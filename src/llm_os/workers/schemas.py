@@ -36,12 +36,26 @@ PLAIN = frozenset(
         *("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"),
     }
 )
+PAIRS = (("minLength", "maxLength"), ("minItems", "maxItems"))
+LEAST, MOST = ("minimum", "exclusiveMinimum"), ("maximum", "exclusiveMaximum")
 KNOWN = SAID | ONE | MANY | NAMED | COUNTS | PLAIN
+_UNNAMEABLE = re.compile(r'["\\\x00-\x1f\x7f]')
+"""Characters that break the text of a grammar in the name of a property."""
+_WHOLE = re.compile(r"\\.|\[\^?\]?(?:\\.|[^\]])*\]|\{\d+(?:,\d*)?\}", re.DOTALL)
+"""Parts of a pattern in which a brace is nothing or a repetition: escapes, classes, and repetitions that are right."""
 _REPEATED = re.compile(r"\{(\d*),?(\d*)\}")
 
 
-def vetted(schema: Mapping[str, Any]) -> str:
-    """The schema as JSON. Raises InvalidOptionError that names the place of what it cannot be held to."""
+def vetted(schema: Mapping[str, Any], param: str = "response_format") -> str:
+    """The schema as JSON. Raises InvalidOptionError that names `param` and the place of what it cannot be held to."""
+    try:
+        return _vetted(schema)
+    except InvalidOptionError as error:
+        error.details["param"] = param
+        raise
+
+
+def _vetted(schema: Mapping[str, Any]) -> str:
     try:
         text = json.dumps(schema, allow_nan=False)
     except (ValueError, RecursionError) as error:
@@ -85,10 +99,48 @@ def _check(schema: Mapping[str, Any], place: str, root: Mapping[str, Any]) -> No
             raise _refused(place, f"'{name}' is over {MOST_TIMES}", "Ask for less.")
         if name == "allOf" and isinstance(value, list) and len(value) > 1:
             raise _refused(place, "'allOf' of several cannot be followed", "Put them into one.")
+        if name in ("properties", "required", "$defs", "definitions"):
+            _nameable(value, f"{place}/{name}")
+        if name == "enum" and value == []:
+            raise _refused(place, "'enum' is empty, so there is no answer", "Name what it may be.")
         if name == "$ref":
             _reachable(value, place, root)
         if name == "pattern":
             _small(value, place)
+
+    _possible(schema, place)
+
+
+def _nameable(names: Any, place: str) -> None:
+    for name in names if isinstance(names, dict | list) else ():
+        if isinstance(name, str) and _UNNAMEABLE.search(name):
+            message = f"the name {name[:40]!r} has a quote, a backslash or a control character"
+            raise _refused(place, message, "Call it otherwise.")
+
+
+def _possible(schema: Mapping[str, Any], place: str) -> None:
+    """A grammar of nothing cannot be compiled."""
+    whole = "integer" in (kinds if isinstance(kinds := schema.get("type"), list) else [kinds])
+    for name in (*LEAST, *MOST):
+        if whole and isinstance(bound := schema.get(name), int | float) and not _is_whole(bound):
+            raise _refused(place, f"'{name}' {bound} of a whole number is none, or too large", "Below 2**63, whole.")
+    bounds = [(low, high, 0) for low, high in PAIRS]
+    bounds += [(low, high, (low in LEAST[1:]) + (high in MOST[1:])) for low in LEAST for high in MOST]
+    for low, high, open_ends in bounds:
+        least, most = schema.get(low), schema.get(high)
+        if not isinstance(least, int | float) or not isinstance(most, int | float):
+            continue
+        if least > most - (open_ends if whole else 0) or (open_ends and least == most):
+            raise _refused(place, f"'{low}' {least} and '{high}' {most} leave nothing", "Mend one of them.")
+    least, first = schema.get("minItems", 0), schema.get("prefixItems", ())
+    if isinstance(most := schema.get("maxItems"), int) and most < len(first):
+        raise _refused(place, f"'maxItems' {most} is less than the 'prefixItems'", "Mend one of them.")
+    if schema.get("items") is False and isinstance(least, int) and least > len(first):
+        raise _refused(place, f"'minItems' {least} is more than there may be", "Mend it, or allow other 'items'.")
+
+
+def _is_whole(bound: float) -> bool:
+    return bound == int(bound) and abs(bound) < 2**63 if abs(bound) < float("inf") else False
 
 
 def _reachable(ref: Any, place: str, root: Mapping[str, Any]) -> None:
@@ -107,9 +159,14 @@ def _small(pattern: Any, place: str) -> None:
         not isinstance(pattern, str)
         or len(pattern) > LONGEST_PATTERN
         or "(?" in pattern
-        or re.search(r"\\[1-9bB]", pattern)
+        or "{" in _WHOLE.sub("", pattern)
+        or re.search(r"\\[1-9bB]|\[\^[^\]]*\\[wWsSdD]", pattern)
     ):
         raise _refused(place, "'pattern' cannot be followed", "Send a short one without look-around, groups by number.")
+    try:
+        re.compile(pattern)
+    except re.error as error:
+        raise _refused(place, f"'pattern' is none: {error}", "Mend it.") from error
     times = [int(number) for pair in _REPEATED.findall(pattern) for number in pair if number]
     if max(times, default=0) > MOST_TIMES:
         raise _refused(place, f"'pattern' repeats more than {MOST_TIMES} times", "Ask for less.")

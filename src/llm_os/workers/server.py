@@ -30,6 +30,7 @@ from llm_os.workers.requests import (
 )
 from llm_os.workers.shapes import Chat, Completion, Shape
 from llm_os.workers.texts import StopTexts
+from llm_os.workers.tools import ToolCall
 
 log = logging.getLogger("llm_os.worker")
 
@@ -180,15 +181,16 @@ class Face:
 
     async def _whole(self, asked: ChatRequest, turns: asyncio.Semaphore, told: Callable[[], None]) -> Piece:
         """The answer as one piece; `told` is called at its first token."""
-        text, last, scores = "", None, list[TokenScore]()
+        text, last, scores, calls = "", None, list[TokenScore](), list[ToolCall]()
         async with turns, contextlib.aclosing(_stopped_at(self._backend.chat(asked), asked)) as pieces:
             async for last in pieces:
                 told()
                 text += last.text
                 scores.extend(last.scores)
+                calls.extend(last.calls)
         if last is None:
             raise UnavailableError("The engine answered nothing.", hint="Ask again.")
-        return replace(last, text=text, scores=tuple(scores))
+        return replace(last, text=text, scores=tuple(scores), calls=tuple(calls))
 
     async def _stream(
         self, request: web.Request, asked: ChatRequest, pieces: AsyncGenerator[tuple[int, Piece], None], shape: Shape
@@ -214,7 +216,8 @@ class Face:
         return response
 
     async def _tokenize(self, request: web.Request) -> web.Response:
-        found = await self._backend.tokenize(tokenize_request(await request.read(), self._call.engine))
+        asked = tokenize_request(await request.read(), self._call.engine, self._backend.follows)
+        found = await self._backend.tokenize(asked)
         return web.json_response({"tokens": list(found.ids), "count": len(found.ids), "max_model_len": found.context})
 
     async def _detokenize(self, request: web.Request) -> web.Response:
@@ -257,7 +260,7 @@ async def _stopped_at(pieces: AsyncGenerator[Piece, None], asked: ChatRequest) -
             while waiting and (scored < said or (finish and stops.stopped is None)):
                 scored += len(waiting[0].text)
                 ready.append(waiting.popleft())
-            if text or finish or first or ready:
+            if text or finish or first or ready or piece.calls:
                 yield replace(piece, text=text, finish=finish, stop=stops.stopped or piece.stop, scores=tuple(ready))
             first = False
             if finish:

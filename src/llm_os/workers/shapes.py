@@ -11,6 +11,7 @@ from typing import Any
 
 from llm_os.workers.backend import Piece
 from llm_os.workers.texts import UNFINISHED
+from llm_os.workers.tools import ToolCall
 
 
 class Shape(ABC):
@@ -54,12 +55,25 @@ class Shape(ABC):
 class Chat(Shape):
     whole_kind, part_kind, prefix = "chat.completion", "chat.completion.chunk", "chatcmpl"
 
+    def __init__(self, model: str) -> None:
+        super().__init__(model)
+        self._called: dict[int, int] = {}
+
     def choice(self, piece: Piece, index: int) -> Mapping[str, Any]:
-        return {"message": {"role": "assistant", "content": piece.text}, **self._told(piece)}
+        message: dict[str, Any] = {"role": "assistant", "content": piece.text}
+        if piece.calls:
+            message |= {"content": piece.text or None, "tool_calls": [_called(call) for call in piece.calls]}
+        return {"message": message, **self._told(piece)}
 
     def part(self, piece: Piece, index: int, *, first: bool) -> Mapping[str, Any]:
-        content = {"content": piece.text} if piece.text or first else {}
-        return {"delta": {"role": "assistant", **content} if first else content, **self._told(piece)}
+        delta: dict[str, Any] = {"role": "assistant"} if first else {}
+        if piece.text or (first and not piece.calls):
+            delta["content"] = piece.text
+        if piece.calls:
+            begin = self._called.get(index, 0)
+            delta["tool_calls"] = [{"index": at, **_called(call)} for at, call in enumerate(piece.calls, begin)]
+            self._called[index] = begin + len(piece.calls)
+        return {"delta": delta, **self._told(piece)}
 
     def _told(self, piece: Piece) -> Mapping[str, Any]:
         if not piece.scores:
@@ -95,6 +109,10 @@ class Completion(Shape):
 
     def part(self, piece: Piece, index: int, *, first: bool) -> Mapping[str, Any]:
         return self.choice(piece, index)
+
+
+def _called(call: ToolCall) -> dict[str, Any]:
+    return {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
 
 
 def _token(text: str, logprob: float) -> dict[str, Any]:

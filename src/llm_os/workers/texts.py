@@ -56,14 +56,15 @@ class StopTexts:
             at, self.stopped = min(found)
             self._held = ""
             return held[:at]
-        keep = 0 if last else self._overlap(held)
+        keep = 0 if last else overlap(held, self._stops)
         self._held = held[len(held) - keep :]
         return held[: len(held) - keep]
 
-    def _overlap(self, text: str) -> int:
-        """Length of the longest end of `text` that begins a stop text."""
-        longest = max((len(stop) - 1 for stop in self._stops), default=0)
-        for size in range(min(longest, len(text)), 0, -1):
-            if any(stop.startswith(text[-size:]) for stop in self._stops):
-                return size
-        return 0
+
+def overlap(text: str, marks: Sequence[str]) -> int:
+    """Length of the longest end of `text` that begins one of the marks, and is not all of it."""
+    longest = max((len(mark) - 1 for mark in marks), default=0)
+    for size in range(min(longest, len(text)), 0, -1):
+        if any(mark.startswith(text[-size:]) for mark in marks):
+            return size
+    return 0

@@ -21,8 +21,10 @@ from llm_os.workers import reading
 from llm_os.workers.backend import Backend, Classified
 from llm_os.workers.batching import Batcher
 from llm_os.workers.chatting import QUEUE, ChatBackend
+from llm_os.workers.conversation import Message
 from llm_os.workers.requests import ChatRequest
 from llm_os.workers.serving import main
+from llm_os.workers.tools import Tool
 
 log = logging.getLogger("llm_os.worker")
 Given = TypeVar("Given")
@@ -140,7 +142,7 @@ def best_time(
 class TorchChat(ChatBackend):
     """The reference generation loop behind a step thread."""
 
-    follows = frozenset({"logprobs", "top_logprobs"})
+    follows = frozenset({"logprobs", "top_logprobs", "tools"})
 
     def __init__(self, chat: ChatModel, pipeline: Generation, *, most: int) -> None:
         super().__init__(
@@ -148,8 +150,15 @@ class TorchChat(ChatBackend):
         )
         self._chat = chat
 
-    def template(self, messages: Sequence[Mapping[str, str]]) -> list[int]:
-        return self._chat.prompt(messages)
+    def chat_template(self) -> str:
+        return str(self._chat.tokenizer.get_chat_template(tools=[{}]))  # some models have one of their own for tools
+
+    def token(self, text: str) -> int | None:
+        found = self._chat.tokenizer.get_vocab().get(text)
+        return None if found is None else int(found)
+
+    def template(self, messages: Sequence[Message], tools: Sequence[Tool]) -> list[int]:
+        return self._chat.prompt(messages, [tool.told() for tool in tools])
 
     def encode(self, text: str) -> list[int]:
         return list(self._chat.tokenizer(text)["input_ids"])

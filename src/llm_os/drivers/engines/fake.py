@@ -25,6 +25,8 @@ OVERHEAD = 96 * 2**20
 class FakeOptions(Spec):
     reply: str = "This is a fake answer."
     """What a chat is answered; a text's classification follows from the text alone."""
+    calls: str | None = None
+    """Arguments, as JSON, with which a chat calls the first tool that it is offered; None: only where it must."""
     tokens_per_second: float = Field(default=0.0, ge=0)
     """Words a second; 0: at once."""
     ready_after: Duration = 0.0

@@ -115,10 +115,84 @@ async def a_schema_that_is_none_is_refused(served: Served) -> None:
         assert (status, body["error"]["param"]) == (400, "response_format"), form
 
 
+WEATHER = {
+    "type": "function",
+    "function": {"name": "weather", "description": "The weather of a city, now.", "parameters": SCHEMA},
+}
+RESULT: list[dict[str, Any]] = [
+    {"role": "user", "content": "What is the weather in Paris?"},
+    {
+        "role": "assistant",
+        "content": None,
+        "tool_calls": [
+            {"id": "c1", "type": "function", "function": {"name": "weather", "arguments": '{"city": "Paris"}'}}
+        ],
+    },
+    {"role": "tool", "tool_call_id": "c1", "content": "Sunny, 22 degrees."},
+]
+
+
+async def tools_and_their_results_are_read(served: Served) -> None:
+    status, bare = await served.post(CHAT, chat_body())
+    assert status == 200, bare
+    status, body = await served.post(CHAT, chat_body(tools=[WEATHER]))
+    assert status == 200, body
+    assert body["usage"]["prompt_tokens"] >= bare["usage"]["prompt_tokens"], "the model is told of its tools"
+    status, told = await served.post("/tokenize", {"messages": QUESTION, "tools": [WEATHER]})
+    assert (status, told["count"]) == (200, body["usage"]["prompt_tokens"])
+    status, none = await served.post(CHAT, chat_body(tools=[WEATHER], tool_choice="none"))
+    assert (status, none["usage"]["prompt_tokens"]) == (200, bare["usage"]["prompt_tokens"])
+    for more in ({"tools": [WEATHER]}, {}):  # what was called stays readable when nothing is offered any more
+        status, body = await served.post(CHAT, chat_body(messages=RESULT, **more))
+        assert status == 200, body
+        assert body["choices"][0]["message"]["content"], "the result of a call is answered"
+
+
+async def a_wrong_tool_is_refused_by_name(served: Served) -> None:
+    wrong: list[tuple[str, Any]] = [
+        ("tools[0].type", {"tools": [{"type": "web_search"}]}),
+        ("tools[0].function.parameters", {"tools": [{"type": "function", "function": {"name": "a", "parameters": 3}}]}),
+        ("tool_choice", {"tools": [WEATHER], "tool_choice": {"type": "function", "function": {"name": "other"}}}),
+        ("messages[1].tool_call_id", {"messages": [RESULT[0], RESULT[2]]}),
+    ]
+    for param, given in wrong:
+        status, body = await served.post(CHAT, chat_body(**given))
+        assert (status, body["error"]["param"]) == (400, param), body
+
+
+async def a_tool_is_called_where_it_must_be(served: Served) -> None:
+    other = {"type": "function", "function": {"name": "time"}}
+    named = {"type": "function", "function": {"name": "weather"}}
+    for tools, more in (
+        ([WEATHER], {"tool_choice": "required", "parallel_tool_calls": False}),
+        ([other, WEATHER], {"tool_choice": named, "temperature": 1.0, "seed": 3}),
+    ):
+        status, body = await served.post(CHAT, chat_body(tools=tools, max_tokens=96, **more))
+        assert status == 200, body
+        (choice,) = body["choices"]
+        assert choice["finish_reason"] == "tool_calls"
+        (call,) = choice["message"]["tool_calls"]
+        assert (call["type"], call["function"]["name"], bool(call["id"])) == ("function", "weather", True)
+        jsonschema.validate(json.loads(call["function"]["arguments"]), SCHEMA)
+    asked = chat_body(tools=[WEATHER], tool_choice="required", parallel_tool_calls=False, max_tokens=96, stream=True)
+    events = [event async for event in served.events(CHAT, asked)]
+    deltas = [event["choices"][0]["delta"] for event in events[:-1]]
+    calls = [call for delta in deltas for call in delta.get("tool_calls", ())]
+    assert {call["index"] for call in calls} == {0}
+    assert calls[0]["function"]["name"] == "weather"
+    arguments = "".join(call["function"]["arguments"] for call in calls)
+    jsonschema.validate(json.loads(arguments), SCHEMA)
+    assert not "".join(delta.get("content") or "" for delta in deltas).strip(), "a call is no text"
+    assert events[-2]["choices"][0]["finish_reason"] == "tool_calls"
+
+
 ABILITIES: tuple[Callable[[Served], Awaitable[None]], ...] = (
     several_answers_are_numbered_and_their_prompt_counts_once,
     probabilities_of_tokens_are_told,
     the_likeliest_tokens_are_told,
     an_answer_is_held_to_a_schema,
     a_schema_that_is_none_is_refused,
+    tools_and_their_results_are_read,
+    a_wrong_tool_is_refused_by_name,
+    a_tool_is_called_where_it_must_be,
 )
