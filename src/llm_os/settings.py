@@ -46,6 +46,8 @@ class Settings(BaseSettings):
     """Seconds without a request after which the replica behind `predict` and `generate` ends."""
     spare_for: Duration = 300.0
     """Seconds after the last training or evaluation for which a process with its libraries is kept ready; 0: none."""
+    alerts_every: Duration = 15.0
+    """Seconds between looks at the metrics, for alerts; 0: nobody looks."""
     log_level: str = "INFO"
     """Level of the kernel's log in `logs/`."""
     testing: bool = False
@@ -75,6 +77,11 @@ class Settings(BaseSettings):
     @property
     def admin_key(self) -> Path:
         return self.home / "admin.key"
+
+    @property
+    def alerts(self) -> Path:
+        """Alert rules of this home, and where alerts go."""
+        return self.home / "alerts.toml"
 
     @property
     def routes(self) -> Path:

@@ -15,6 +15,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "down": ("kernel", "End the kernel and everything it runs."),
     "status": ("kernel", "What runs where: kernel, gateway, counts."),
     "doctor": ("doctor", "Check this machine: devices, engines, disk, ports, keys."),
+    "alerts": ("alerts", "Show alert rules and what each is now."),
     "ps": ("work", "List jobs and deployments that live."),
     "jobs": ("work", "List jobs, ended ones too."),
     "logs": ("work", "Show the log of a job or deployment."),

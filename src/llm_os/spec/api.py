@@ -34,6 +34,8 @@ All under `/v1`, JSON, errors as `{"error": LLMOSError.to_dict()}` with the erro
 | GET /v1/keys | -> list[KeyInfo] |
 | DELETE /v1/keys/{name} | -> KeyInfo |
 | GET /v1/usage | -> list[Served] |
+| GET /v1/alerts | -> AlertPage |
+| GET /metrics (no /v1; role `monitor` will do) | -> Prometheus' text format |
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ from llm_os.errors import InvalidOptionError
 
 PROMISED = (
     "up down status doctor ps logs events why jobs cancel models samples data train merge evaluate predict run deploy "
-    "stop keys chat service"
+    "stop keys chat service alerts"
 )
 
 

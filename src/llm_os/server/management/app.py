@@ -15,7 +15,7 @@ from llm_os._version import __version__
 from llm_os.errors import InvalidInputError, LLMOSError, NotFoundError
 from llm_os.kernel.syscalls import Syscalls
 from llm_os.server import envelope
-from llm_os.server.management import artifacts, deployments, events, jobs, keys, models, sessions, system
+from llm_os.server.management import alerts, artifacts, deployments, events, jobs, keys, models, sessions, system
 from llm_os.settings import Settings
 
 log = logging.getLogger("llm_os.management")
@@ -24,7 +24,7 @@ log = logging.getLogger("llm_os.management")
 def build(syscalls: Syscalls, settings: Settings) -> FastAPI:
     """The application with the routes of `spec/api.py`. Its listeners wrap it in a `Door` (see `serve.py`)."""
     app = FastAPI(title="LLM OS management API", version=__version__, docs_url=None, redoc_url=None)
-    for part in (system, sessions, jobs, events, models, artifacts, deployments, keys):
+    for part in (system, sessions, jobs, events, models, artifacts, deployments, keys, alerts):
         app.include_router(part.router(syscalls))
 
     @app.exception_handler(LLMOSError)
