@@ -23,6 +23,7 @@ from llm_os.server.gateway.metrics import Metrics
 from llm_os.server.management import metrics
 from llm_os.settings import Settings
 from llm_os.spec.conditions import Reason
+from llm_os.spec.diagnoses import Cause
 from llm_os.spec.events import EventKind
 from llm_os.spec.measures import DeploymentMeasures, HostReading, Measures
 
@@ -71,8 +72,10 @@ def errors_page() -> str:
 def vocabulary_page() -> str:
     reasons = ", ".join(f"`{reason.value}`" for reason in Reason)
     kinds = ", ".join(f"`{kind.value}`" for kind in EventKind)
+    causes = ", ".join(f"`{cause.value}`" for cause in Cause)
     return (
         f"# Reasons and events\n\n{NOTE}\nReasons of conditions and refusals: {reasons}.\n\nKinds of events: {kinds}.\n"
+        f"\nCauses of diagnoses ([how they are found](../how-to/diagnose.md)): {causes}.\n"
     )
 
 

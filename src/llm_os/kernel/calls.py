@@ -184,7 +184,7 @@ class Calls:
 
     def why(self, subject: str) -> api.Why:
         with self._state.database.reading() as tx:
-            return why(self._state, tx, subject)
+            return why(self._state, tx, subject, self._alerts.flows, self._measuring)
 
     def models(self, card: str | None = None) -> list[ModelVersion]:
         with self._state.database.reading() as tx:

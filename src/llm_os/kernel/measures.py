@@ -2,16 +2,36 @@
 
 from __future__ import annotations
 
+from collections import deque
+from dataclasses import dataclass
+
 from sqlalchemy import Connection
 
 from llm_os.kernel.state import State
 from llm_os.spec.events import EventKind
 from llm_os.spec.jobs import AttemptState
-from llm_os.spec.measures import DeploymentMeasures, Measures
+from llm_os.spec.measures import DeploymentMeasures, HostReading, Measures
 from llm_os.store import rows, tables
 
 REMEMBERED = 3600.0
 """Seconds for which the lost replicas of a deployment that has ended are still told: it may have died of them."""
+
+
+LATELY = 300.0
+"""Seconds over which pressure on the processor is looked at."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pressure:
+    """What held the processor back lately.
+
+    Attributes:
+        throttled: seconds a second, by quota; None: not known.
+        heated: times, by heat; None: not known.
+    """
+
+    throttled: float | None = None
+    heated: int | None = None
 
 
 class Measuring:
@@ -19,6 +39,7 @@ class Measuring:
 
     def __init__(self, state: State) -> None:
         self._state = state
+        self._readings: deque[tuple[float, HostReading]] = deque()
         self._lost: dict[str, tuple[int, float]] = {}
         self._seen = 0
 
@@ -37,8 +58,12 @@ class Measuring:
             )
         granted, free = state.grant(), state.ledger(tx).free()
         disk, disk_free = state.files.disk()
+        host = state.machine.reading()
+        self._readings.append((state.clock.now(), host))
+        while len(self._readings) > 2 and self._readings[1][0] <= state.clock.now() - LATELY:
+            self._readings.popleft()
         return Measures(
-            host=state.machine.reading(),
+            host=host,
             disk=disk,
             disk_free=disk_free,
             memory_granted=granted.memory,
@@ -49,6 +74,20 @@ class Measuring:
             deployments=deployments,
             lost=lost,
             jobs=rows.count_by_state(tx, tables.jobs),
+        )
+
+    def lately(self) -> Pressure:
+        """From the oldest reading of the last minutes to the newest; nothing of a single one."""
+        if not self._readings:
+            return Pressure()
+        (began, first), (now, last) = self._readings[0], self._readings[-1]
+        if now - began < 1.0:
+            return Pressure()
+        throttled = _grown(first.throttled_seconds, last.throttled_seconds)
+        heated = _grown(first.thermal_throttles, last.thermal_throttles)
+        return Pressure(
+            throttled=throttled / (now - began) if throttled is not None else None,
+            heated=int(heated) if heated is not None else None,
         )
 
     def _count(self, tx: Connection) -> dict[str, int]:
@@ -62,3 +101,7 @@ class Measuring:
         for name in [n for n, (_, at) in self._lost.items() if n not in live and now - at > REMEMBERED]:
             del self._lost[name]
         return {name: lost for name, (lost, _) in self._lost.items()}
+
+
+def _grown(before: float | None, now: float | None) -> float | None:
+    return None if before is None or now is None else max(0.0, now - before)

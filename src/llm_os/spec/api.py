@@ -49,6 +49,7 @@ from llm_os.spec.attempts import Report
 from llm_os.spec.base import Json, Name, Record, Spec
 from llm_os.spec.conditions import Condition
 from llm_os.spec.deployments import Deployment, DeploymentSpec
+from llm_os.spec.diagnoses import Diagnosis
 from llm_os.spec.events import Event
 from llm_os.spec.jobs import JobSpec
 from llm_os.spec.quotas import Quota
@@ -128,6 +129,10 @@ class Why(Record):
     state: str
     sentence: str
     """The answer in one sentence: cause, numbers, next step."""
+    facts: tuple[str, ...] = ()
+    """Of a deployment that answers: where the time of its requests goes."""
+    diagnoses: tuple[Diagnosis, ...] = ()
+    """What the evidence shows, the most telling first."""
     conditions: tuple[Condition, ...] = ()
     events: tuple[Event, ...] = ()
 
