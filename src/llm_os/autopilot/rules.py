@@ -28,7 +28,7 @@ DEFAULTS: tuple[AlertRule, ...] = (
         name="error-rate", metric=REQUESTS, where={"status": "5*"}, form=Form.RATE, of=Term(metric=REQUESTS),
         by=("model",), above=0.05, least_events=10, lasting=120, severity="critical",
         summary="More than one request in twenty fails by the server's fault.",
-        next="llm-os why NAME and llm-os logs NAME, with the name of the deployment",
+        next="llm-os why NAME, then llm-os logs NAME",
     ),
     AlertRule(
         name="slow-first-token", metric="llm_os_gateway_first_byte_seconds", form=Form.QUANTILE, quantile=0.95,
@@ -49,12 +49,12 @@ DEFAULTS: tuple[AlertRule, ...] = (
     AlertRule(
         name="replica-restarts", metric="llm_os_kernel_replicas_lost_total", form=Form.INCREASE, window=600,
         by=("model",), above=2, severity="critical", summary="Replicas die again and again.",
-        next="llm-os why NAME, with the name of the deployment",
+        next="llm-os why NAME",
     ),
     AlertRule(
         name="replicas-missing", metric="llm_os_kernel_replicas_ready",
         of=Term(metric="llm_os_kernel_replicas_wanted"), by=("model",), below=1, lasting=600,
-        summary="Fewer replicas answer than were asked for.", next="llm-os why NAME, with the name of the deployment",
+        summary="Fewer replicas answer than were asked for.", next="llm-os why NAME",
     ),
     AlertRule(
         name="memory-pressure", metric="llm_os_host_memory_available_bytes",

@@ -104,8 +104,11 @@ class Evidence:
         if self.last is not None:
             said += [_text(self.last.error)] if self.last.error is not None else []
             said += [self.last.message, *reversed(self.last.log[-newest:])]
-        found = dict.fromkeys(line.strip()[:LONGEST] for line in said if pattern.search(line))
-        return tuple(found)[:MOST_LINES]
+        found: list[str] = []
+        for line in said:
+            if pattern.search(line) and not any(known in line for known in found):
+                found.append(line.strip()[:LONGEST])
+        return tuple(found[:MOST_LINES])
 
     def number(self, name: str) -> int | None:
         """A number in the details of its error, such as the port."""
@@ -140,7 +143,7 @@ DEPENDENCY = re.compile(
     r"|was compiled (against|using) .*version|DistributionNotFound|PackageNotFoundError"
 )
 DISK_FULL = re.compile(
-    r"No space left on device|ENOSPC|Disk quota exceeded|[Tt]he disk .*is full|database or disk is full"
+    r"No space left on device|[Nn]o room for|ENOSPC|Disk quota exceeded|[Tt]he disk .*is full|database or disk is full"
 )
 TEMPLATE = re.compile(
     r"no chat template|chat_template is not set|[Cc]annot use chat template|does not have a chat template"
@@ -156,7 +159,7 @@ def _disk_full(evidence: Evidence) -> Diagnosis | None:
     return Diagnosis(
         cause=Cause.DISK_FULL,
         sentence=f"{evidence.name} had no room on the disk.",
-        evidence=_some(*lines, free),
+        evidence=_some(*lines, free) or _said(evidence),
         next="Free some space, then start it again; nothing half-written was kept.",
     )
 
@@ -189,7 +192,7 @@ def _bad_weights(evidence: Evidence) -> Diagnosis | None:
     return Diagnosis(
         cause=Cause.BAD_WEIGHTS,
         sentence=f"The weights that {evidence.name} was to load cannot be used.",
-        evidence=_some(*lines) or (_text(evidence.error),),
+        evidence=_some(*lines) or _said(evidence),
         next="Copy or download the model again and register it anew; compare its size and sha256 with its maker's."
         if "unsafe_weights" not in coded
         else "Ask its makers for safetensors; pickles are never opened.",
@@ -208,7 +211,7 @@ def _port_taken(evidence: Evidence) -> Diagnosis | None:
     return Diagnosis(
         cause=Cause.PORT_TAKEN,
         sentence=f"{evidence.name} cannot listen: port {port or '(see below)'} is taken by {who or 'another program'}.",
-        evidence=_some(*lines, f"{who} listens there" if who else "") or (_text(evidence.error),),
+        evidence=_some(*lines, f"{who} listens there" if who else "") or _said(evidence),
         next=f"End that program, or set {variable} to another port (0 picks a free one).",
     )
 
@@ -249,17 +252,20 @@ def _crash_loop(evidence: Evidence) -> Diagnosis | None:
     times = ", ".join(format_duration(max(0.0, evidence.now - death.at)) for death in deaths[-MOST_LINES:])
     lived = [death.lived for death in deaths if death.lived is not None]
     last = deaths[-1]
-    words = [line.strip()[:LONGEST] for line in last.log if line.strip()][-MOST_LINES:]
+    said = _text(last.error)
+    words = [said] if said else [line.strip()[:LONGEST] for line in last.log if line.strip()][-MOST_LINES:]
     follows = "It is started again, with growing pauses." if evidence.lives else "It was given up."
+    how = f"the last time {ending(last)}" + (f": {said.rstrip('.')}" if said else "")
+    hint = str(last.error.get("hint") or "") if last.error is not None else ""
     return Diagnosis(
         cause=Cause.CRASH_LOOP,
-        sentence=f"{evidence.name} died {len(deaths)} times, one after the other, each {ending(last)}. {follows}",
+        sentence=f"{evidence.name} died {len(deaths)} times, one after the other, {how}. {follows}",
         evidence=_some(
             f"it died {times} ago",
             f"it lived {format_duration(min(lived))} to {format_duration(max(lived))}" if lived else "it never ran",
             *(f"last words: {word}" for word in words),
         ),
-        next=f"Read what it said: llm-os logs {evidence.name}",
+        next=hint or f"Read what it said: llm-os logs {evidence.name}",
     )
 
 
@@ -324,7 +330,8 @@ SLOW: Sequence[Callable[[Evidence], Diagnosis | None]] = (_queued, _throttled)
 
 def diagnose(evidence: Evidence) -> tuple[Diagnosis, ...]:
     """All that the evidence shows, the most telling first."""
-    return tuple(found for look in (*FATAL, *SLOW) if (found := look(evidence)) is not None)
+    looks = (*FATAL, *SLOW) if evidence.lives else FATAL
+    return tuple(found for look in looks if (found := look(evidence)) is not None)
 
 
 def where_the_time_goes(flow: Flow, now: float) -> tuple[str, ...]:
@@ -340,6 +347,11 @@ def where_the_time_goes(flow: Flow, now: float) -> tuple[str, ...]:
         f"{format_duration(flow.queue_seconds)} ({share:.0%}) in the queue",
         f"{flow.in_flight:.0f}{slots} in use, {flow.waiting:.0f} waiting, {ago} ago",
     )
+
+
+def _said(evidence: Evidence) -> tuple[str, ...]:
+    """The message of the error whose code told the cause."""
+    return _some(_text(evidence.error), _text(evidence.last.error) if evidence.last else "")[:1]
 
 
 def _some(*lines: str) -> tuple[str, ...]:

@@ -185,7 +185,7 @@ def test_a_disk_without_room() -> None:
     log = dying("open('/dev/full', 'w', buffering=1).write('x' * 99999)")
     found = only(of(log, disk_free=5 * 2**20))
     assert (found.cause, found.evidence[-1]) == (Cause.DISK_FULL, "5.0 MiB are free on the home's disk now")
-    error = DiskFullError("The disk of /home is full.").to_dict()
+    error = DiskFullError("There is nothing left of it.").to_dict()  # known by its code
     assert only(Evidence("job-1", kind="job", error=error)).cause is Cause.DISK_FULL
 
 
@@ -209,7 +209,7 @@ def test_a_loop_of_deaths_has_times_and_last_words() -> None:
     error = UnavailableError("The replica of chat died 4 times.").to_dict()
     found = only(Evidence("chat", error=error, deaths=deaths, lives=False, now=130.0))
     assert found.cause is Cause.CRASH_LOOP
-    assert found.sentence == "chat died 3 times, one after the other, each by signal 11. It was given up."
+    assert found.sentence == "chat died 3 times, one after the other, the last time by signal 11. It was given up."
     assert found.evidence == (
         "it died 30.0 s, 20.0 s, 10.0 s ago",
         "it lived 1.0 s to 3.0 s",
@@ -264,6 +264,10 @@ def test_slow_because_the_processor_is_held_back(fields: dict[str, Any], says: s
     found = only(Evidence("chat", **fields))
     assert found.cause is Cause.THROTTLED
     assert says in found.evidence[0]
+
+
+def test_what_has_ended_is_not_slow() -> None:
+    assert diagnose(Evidence("job-1", kind="job", throttled=0.9, lives=False)) == ()
 
 
 @pytest.mark.parametrize(

@@ -84,6 +84,11 @@ def title(alert: Alert) -> str:
     return f"{alert.rule} ({labels})" if labels else alert.rule
 
 
+def step(rule: AlertRule, alert: Alert) -> str:
+    """What to do, with the deployment's name where the rule says NAME."""
+    return rule.next.replace("NAME", alert.labels.get("model") or "NAME")
+
+
 def _tell(rule: AlertRule, alert: Alert, *, began: float, now: float) -> Told:
     bound = f"{'above' if rule.above is not None else 'below'} {shown(rule, rule.threshold)}"
     if alert.state is AlertState.RESOLVED:
@@ -92,4 +97,4 @@ def _tell(rule: AlertRule, alert: Alert, *, began: float, now: float) -> Told:
     else:
         lasted = f" for {format_duration(rule.lasting)}" if rule.lasting else ""
         message = f"{title(alert)}: {shown(rule, alert.value)}, {bound}{lasted}. {rule.summary}".strip()
-    return Told(alert=alert, severity=rule.severity, message=message, next=rule.next, at=now, began=began)
+    return Told(alert=alert, severity=rule.severity, message=message, next=step(rule, alert), at=now, began=began)

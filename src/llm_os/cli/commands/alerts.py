@@ -8,7 +8,7 @@ import sys
 import click
 
 from llm_os.autopilot.grafana import dashboard
-from llm_os.autopilot.policies.alert import shown
+from llm_os.autopilot.policies.alert import shown, step, title
 from llm_os.autopilot.promql import rule_file
 from llm_os.autopilot.rules import load
 from llm_os.cli.link import looking
@@ -74,9 +74,10 @@ def _rows(status: RuleStatus, page: AlertPage) -> list[tuple[str, ...]]:
 
 def _next(page: AlertPage) -> str:
     rules: dict[str, AlertRule] = {status.rule.name: status.rule for status in page.rules}
-    fired = {alert.rule for alert in page.alerts if alert.state.value == "firing"}
-    steps = [f"{name}: {rules[name].next.rstrip('.')}." for name in sorted(fired) if name in rules and rules[name].next]
-    return "\n".join(["Nothing fires."] if not fired else [f"{len(fired)} of the rules fire.", *steps])
+    fired = [alert for alert in page.alerts if alert.state.value == "firing" and alert.rule in rules]
+    if not fired:
+        return "Nothing fires."
+    return "\n".join(f"{title(alert)}: {step(rules[alert.rule], alert) or 'fires'}." for alert in fired)
 
 
 COMMANDS = {"alerts": alerts}

@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from llm_os import plugins
-from llm_os.autopilot.policies.alert import title
+from llm_os.autopilot.policies.alert import step, title
 from llm_os.cli.link import looking
 from llm_os.cli.render import as_json_option, print_json, print_table
 from llm_os.client.start import answers
@@ -118,9 +118,8 @@ def _work() -> list[dict[str, Any]]:
         found = transport.call("GET", f"/v1/why/{name}", api.Why)
         what = kind if kind == name else f"{kind} {name}"
         for diagnosis in found.diagnoses:
-            detail = "\n".join([diagnosis.sentence, *diagnosis.evidence])
-            check = _check(what, False, detail, diagnosis.next, must=lives)
-            checks.append({**check, "cause": diagnosis.cause.value})
+            check = _check(what, False, diagnosis.sentence, diagnosis.next, must=lives)
+            checks.append({**check, "cause": diagnosis.cause.value, "evidence": diagnosis.evidence})
         if not found.diagnoses and kind == "deployment":
             good = found.state == DeploymentState.READY.value
             checks.append(_check(what, good, found.sentence, f"llm-os logs {name}", must=False))
@@ -128,7 +127,7 @@ def _work() -> list[dict[str, Any]]:
     rules = {status.rule.name: status.rule for status in page.rules}
     for alert in page.alerts:
         if alert.state is AlertState.FIRING and (rule := rules.get(alert.rule)) is not None:
-            checks.append(_check(f"alert {title(alert)}", False, rule.summary, rule.next, must=False))
+            checks.append(_check(f"alert {title(alert)}", False, rule.summary, step(rule, alert), must=False))
     return checks
 
 
