@@ -21,6 +21,7 @@ from llm_os.settings import Settings
 from llm_os.spec import api
 from llm_os.spec.alerts import AlertPage, AlertState
 from llm_os.spec.deployments import Deployment, DeploymentState
+from llm_os.spec.diagnoses import Cause
 from llm_os.spec.jobs import Job
 from llm_os.spec.units import format_bytes
 
@@ -44,7 +45,7 @@ def doctor(as_json: bool) -> int:
     else:
         rows = [(c["what"], "yes" if c["good"] else "no", c["detail"], "" if c["good"] else c["cure"]) for c in found]
         print_table(("WHAT", "GOOD", "DETAIL", "CURE"), rows, "")
-        print("\nAll that is needed is there." if not bad else f"\n{len(bad)} things must be mended.")
+        print("\nAll that is needed is there." if not bad else f"\n{len(bad)} of these must be mended.")
     return 1 if bad else 0
 
 
@@ -117,7 +118,9 @@ def _work() -> list[dict[str, Any]]:
     for kind, name, lives in subjects[:MOST_LOOKED_AT]:
         found = transport.call("GET", f"/v1/why/{name}", api.Why)
         what = kind if kind == name else f"{kind} {name}"
-        for diagnosis in found.diagnoses:
+        for number, diagnosis in enumerate(found.diagnoses):
+            if number and diagnosis.cause is Cause.CRASH_LOOP:  # it follows from what was named before
+                continue
             check = _check(what, False, diagnosis.sentence, diagnosis.next, must=lives)
             checks.append({**check, "cause": diagnosis.cause.value, "evidence": diagnosis.evidence})
         if not found.diagnoses and kind == "deployment":
