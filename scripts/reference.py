@@ -1,8 +1,9 @@
-"""Writes docs/reference from the code, so that it cannot drift; `--check` fails when a page is not up to date."""
+"""Writes docs/reference and deploy/ from the code, so that they cannot drift; `--check` fails when a file did."""
 
 from __future__ import annotations
 
 import inspect
+import json
 import re
 import sys
 from collections.abc import Iterable
@@ -15,14 +16,22 @@ from pydantic import BaseModel
 
 import llm_os
 from llm_os import errors, plugins
+from llm_os.autopilot.grafana import dashboard
+from llm_os.autopilot.promql import duration, expression, rule_file
+from llm_os.autopilot.rules import DEFAULTS
 from llm_os.cli.main import VERBS, cli
 from llm_os.server.gateway import openapi
+from llm_os.server.gateway.metrics import Metrics
+from llm_os.server.management import metrics
 from llm_os.server.management.app import build
 from llm_os.settings import Settings
 from llm_os.spec.conditions import Reason
+from llm_os.spec.diagnoses import Cause
 from llm_os.spec.events import EventKind
+from llm_os.spec.measures import DeploymentMeasures, HostReading, Measures
 
-FOLDER = Path(__file__).parent.parent / "docs" / "reference"
+ROOT = Path(__file__).parent.parent
+REFERENCE = "docs/reference"
 NOTE = "<!-- Written by scripts/reference.py from the code. Change the code, then run `make reference`. -->\n"
 
 
@@ -66,8 +75,10 @@ def errors_page() -> str:
 def vocabulary_page() -> str:
     reasons = ", ".join(f"`{reason.value}`" for reason in Reason)
     kinds = ", ".join(f"`{kind.value}`" for kind in EventKind)
+    causes = ", ".join(f"`{cause.value}`" for cause in Cause)
     return (
         f"# Reasons and events\n\n{NOTE}\nReasons of conditions and refusals: {reasons}.\n\nKinds of events: {kinds}.\n"
+        f"\nCauses of diagnoses ([how they are found](../how-to/diagnose.md)): {causes}.\n"
     )
 
 
@@ -168,30 +179,71 @@ def management_page() -> str:
     return text + openapi_page.page(document, table)
 
 
+def exported(text: str) -> Iterable[tuple[str, str, str, str]]:
+    """Name, type, labels and meaning of every metric of a page that has a series of each."""
+    types = dict(re.findall(r"^# TYPE (\S+) (\S+)$", text, re.MULTILINE))
+    for name, meaning in re.findall(r"^# HELP (\S+) (.*)$", text, re.MULTILINE):
+        if name.endswith("_created"):
+            continue
+        series = re.search(rf"^{name}(?:_bucket)?\{{(.*)\}}", text, re.MULTILINE)
+        labels = [label for label in re.findall(r'(\w+)="', series[1] if series else "") if label != "le"]
+        yield f"`{name}`", types[name], ", ".join(f"`{label}`" for label in labels), meaning
+
+
+def metrics_page() -> str:
+    """Read off the real registries, with one made-up series of each."""
+    gateway = Metrics()
+    for one in vars(gateway).values():
+        if labels := getattr(one, "_labelnames", ()):
+            one.labels(*labels)
+    host = HostReading(memory=1, memory_available=1, oom_kills=0, throttled_seconds=0, thermal_throttles=0, frequency=1)
+    kernel = Measures(
+        host=host, disk=1, disk_free=1, memory_granted=1, memory_free=1, cpus_granted=1, cpus_free=1, gateway_up=True,
+        deployments={"chat": DeploymentMeasures(wanted=1, ready=1, memory=1)}, lost={"chat": 0}, jobs={"running": 1},
+    )  # fmt: skip
+    header = ("Metric", "Type", "Labels", "Meaning")
+    rules = [
+        (f"`{r.name}`", r.severity, f"`{expression(r)}`", duration(r.lasting) if r.lasting else "", r.summary, r.next)
+        for r in DEFAULTS
+    ]
+    return (
+        f"# Metrics and alerts\n\n{NOTE}\nBoth pages need a key with the role `monitor` or `admin`. `model` is a "
+        "deployment's name.\n\n## Gateway: `GET /metrics` on port 7601\n\n"
+        + table(header, exported(gateway.page().decode()))
+        + "\n## Kernel and machine: `GET /metrics` on port 7600\n\n"
+        + table(header, exported(metrics.page(kernel).decode()))
+        + "\n## Alert rules that are on\n\n"
+        + table(("Rule", "Severity", "Fires while", "For", "What it means", "What to do"), rules)
+    )
+
+
 def pages() -> dict[str, str]:
     return {
-        "settings.md": settings_page(),
-        "errors.md": errors_page(),
-        "reasons-and-events.md": vocabulary_page(),
-        "plugins.md": plugins_page(),
-        "command-line.md": command_line_page(),
-        "python.md": python_page(),
-        "gateway.md": gateway_page(),
-        "management.md": management_page(),
+        f"{REFERENCE}/settings.md": settings_page(),
+        f"{REFERENCE}/errors.md": errors_page(),
+        f"{REFERENCE}/reasons-and-events.md": vocabulary_page(),
+        f"{REFERENCE}/plugins.md": plugins_page(),
+        f"{REFERENCE}/command-line.md": command_line_page(),
+        f"{REFERENCE}/python.md": python_page(),
+        f"{REFERENCE}/gateway.md": gateway_page(),
+        f"{REFERENCE}/management.md": management_page(),
+        f"{REFERENCE}/metrics.md": metrics_page(),
+        "deploy/prometheus-alerts.yml": rule_file(DEFAULTS),
+        "deploy/grafana-dashboard.json": json.dumps(dashboard(DEFAULTS), ensure_ascii=False, indent=1) + "\n",
     }
 
 
 def main() -> int:
     stale = []
     for name, text in pages().items():
-        path = FOLDER / name
+        path = ROOT / name
         if path.exists() and path.read_text(encoding="utf-8") == text:
             continue
         stale.append(name)
         if "--check" not in sys.argv:
             path.write_text(text, encoding="utf-8")
     if stale and "--check" in sys.argv:
-        print(f"Out of date: {', '.join(stale)} in docs/reference. Run `make reference` and commit the result.")
+        print(f"Out of date: {', '.join(stale)} of the generated files. Run `make reference` and commit the result.")
         return 1
     return 0
 

@@ -13,10 +13,15 @@ import random
 import signal
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 from llm_os import plugins
+from llm_os.autopilot.runner import Watch
+from llm_os.autopilot.scrape import Scraper
+from llm_os.autopilot.sinks import Sinks
+from llm_os.drivers import host
 from llm_os.drivers.engine import Engine
 from llm_os.errors import LLMOSError, NotFoundError
 from llm_os.kernel.folders import HomeFiles
@@ -26,6 +31,7 @@ from llm_os.kernel.ports import TaskPlugin
 from llm_os.server.keys import ensure_admin_key
 from llm_os.server.management.serve import serve
 from llm_os.settings import Settings
+from llm_os.spec.measures import HostReading
 from llm_os.spec.resources import Capacity
 from llm_os.store.artifacts import ArtifactStore
 from llm_os.store.database import Database
@@ -53,9 +59,12 @@ class ThisMachine:
         names = [name for name in plugins.names("device") if name not in {"cpu", "fake"}]
         self._accelerators = tuple(device for name in names for device in plugins.load("device", name).devices())
 
+    def reading(self) -> HostReading:
+        return host.reading()
+
     def capacity(self) -> Capacity:
-        (host,) = self._cpu.devices()
-        return Capacity(cpus=self._cpu.cores(), memory=host.memory, devices=self._accelerators)
+        (whole,) = self._cpu.devices()
+        return Capacity(cpus=self._cpu.cores(), memory=whole.memory, devices=self._accelerators)
 
 
 class Registry:
@@ -130,11 +139,31 @@ async def run_kernel(settings: Settings, *, ephemeral: bool) -> None:
     }
     (settings.run / "kernel.json").write_text(json.dumps(note), encoding="utf-8")
     try:
-        await kernel.run()
+        async with watching(kernel, settings):
+            await kernel.run()
     finally:
         await serving.close()
         (settings.run / "kernel.json").unlink(missing_ok=True)
         lock.release()
+
+
+@asynccontextmanager
+async def watching(kernel: Kernel, settings: Settings) -> AsyncIterator[None]:
+    """Look at the metrics meanwhile, unless the settings say that nobody looks."""
+    if not settings.alerts_every:
+        yield
+        return
+    clock = SystemClock()
+    scraper, sinks = Scraper(ensure_admin_key(settings.admin_key)), Sinks(settings.home, clock.sleep)
+    watch = Watch(kernel, scraper.read, sinks, clock, file=settings.alerts, every=settings.alerts_every)
+    looking = asyncio.create_task(watch.run(), name="alerts")
+    try:
+        yield
+    finally:
+        looking.cancel()
+        await asyncio.gather(looking, return_exceptions=True)
+        await sinks.close()
+        await scraper.close()
 
 
 def _log_to(settings: Settings) -> Path:

@@ -50,6 +50,8 @@ class Settings(BaseSettings):
     """Seconds after the last training or evaluation for which a process with its libraries is kept ready; 0: none."""
     plugins: str = ""
     """Distributions, separated by commas, whose plugins are loaded beside our own."""
+    alerts_every: Duration = 15.0
+    """Seconds between looks at the metrics, for alerts; 0: nobody looks."""
     log_level: str = "INFO"
     """Level of the kernel's log in `logs/`."""
     traces: str | None = Field(default=None, pattern=r"^https?://[^\s/@]+(/[^\s@]*)?$")
@@ -81,6 +83,11 @@ class Settings(BaseSettings):
     @property
     def admin_key(self) -> Path:
         return self.home / "admin.key"
+
+    @property
+    def alerts(self) -> Path:
+        """Alert rules of this home, and where alerts go."""
+        return self.home / "alerts.toml"
 
     @property
     def routes(self) -> Path:

@@ -7,11 +7,13 @@ from dataclasses import dataclass
 from sqlalchemy import Connection
 
 from llm_os._version import __version__
+from llm_os.kernel.alerts import Alerts
 from llm_os.kernel.aliases import Aliases
 from llm_os.kernel.attempts import GATEWAY
 from llm_os.kernel.deployments import Deployments
 from llm_os.kernel.jobs import Jobs
 from llm_os.kernel.keys import Keys
+from llm_os.kernel.measures import Measuring
 from llm_os.kernel.rollouts import Rollouts
 from llm_os.kernel.scaling import Scales
 from llm_os.kernel.sessions import Sessions
@@ -20,14 +22,16 @@ from llm_os.kernel.submission import find_model
 from llm_os.kernel.syscalls import job_version
 from llm_os.kernel.why import why
 from llm_os.spec import api
+from llm_os.spec.alerts import AlertPage, Watched
 from llm_os.spec.artifacts import ArtifactFacts
 from llm_os.spec.conditions import Reason
 from llm_os.spec.deployments import Deployment
 from llm_os.spec.events import Event
 from llm_os.spec.jobs import Job
+from llm_os.spec.measures import Measures
 from llm_os.spec.models import ModelVersion
 from llm_os.spec.resources import Resources
-from llm_os.spec.routing import Served
+from llm_os.spec.routing import KeyEntry, Served
 from llm_os.spec.sessions import Session
 from llm_os.store import rows, tables
 
@@ -68,6 +72,8 @@ class Calls:
         self.management = ""
         self.pid = 0
         self._pages = Pages(state.files)
+        self._alerts = Alerts(state)
+        self._measuring = Measuring(state)
 
     def status(self) -> api.KernelStatus:
         with self._state.database.reading() as tx:
@@ -190,7 +196,7 @@ class Calls:
 
     def why(self, subject: str) -> api.Why:
         with self._state.database.reading() as tx:
-            return why(self._state, tx, subject)
+            return why(self._state, tx, subject, self._alerts.flows, self._measuring)
 
     def models(self, card: str | None = None) -> list[ModelVersion]:
         with self._state.database.reading() as tx:
@@ -272,3 +278,17 @@ class Calls:
     def usage(self) -> list[Served]:
         usage = self._state.files.read_usage()
         return list(usage.served) if usage is not None else []
+
+    def watchers(self) -> list[KeyEntry]:
+        with self._state.database.reading() as tx:
+            return [entry for entry in rows.list_keys(tx) if entry.role == "monitor"]
+
+    def measures(self) -> Measures:
+        with self._state.database.reading() as tx:
+            return self._measuring.take(tx)
+
+    def alerts(self) -> AlertPage:
+        return self._alerts.page()
+
+    def note_alerts(self, watched: Watched) -> None:
+        self._alerts.note(watched)

@@ -117,6 +117,10 @@ class HomeFiles:
     def spend_reserve(self) -> None:
         (self._settings.run / "reserve").unlink(missing_ok=True)
 
+    def disk(self) -> tuple[int, int]:
+        usage = shutil.disk_usage(self._settings.run)
+        return usage.total, usage.free
+
     def write_routes(self, table: RoutingTable) -> None:
         with _room(self._settings.run):
             _write(self._settings.routes, table.model_dump_json())

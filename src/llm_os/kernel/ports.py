@@ -22,6 +22,7 @@ from llm_os.spec.artifacts import ArtifactFacts, Manifest
 from llm_os.spec.attempts import AttemptSpec, Control, Exit, Report
 from llm_os.spec.base import Digest, RandomBits
 from llm_os.spec.jobs import Choice
+from llm_os.spec.measures import HostReading
 from llm_os.spec.resources import Capacity, ResourceSpec
 from llm_os.spec.routing import GatewayUsage, RoutingTable
 
@@ -93,6 +94,9 @@ class Files(Protocol):
     def spend_reserve(self) -> None:
         """Give the held bytes back, so that the state can be written and jobs can be told that the disk is full."""
 
+    def disk(self) -> tuple[int, int]:
+        """Bytes of the file system of the home, and how many of them are free."""
+
     def write_routes(self, table: RoutingTable) -> None: ...
 
     def read_usage(self) -> GatewayUsage | None:
@@ -126,6 +130,9 @@ class Machine(Protocol):
 
     def capacity(self) -> Capacity:
         """Cores, bytes of host memory and accelerators of the whole machine, read anew at each call."""
+
+    def reading(self) -> HostReading:
+        """How it feels now: memory left, cores held back."""
 
 
 class TaskPlugin(Protocol):

@@ -9,13 +9,15 @@ from __future__ import annotations
 from typing import Protocol
 
 from llm_os.spec import api
+from llm_os.spec.alerts import AlertPage, Watched
 from llm_os.spec.artifacts import ArtifactFacts
 from llm_os.spec.deployments import Deployment
 from llm_os.spec.events import Event
 from llm_os.spec.jobs import Job
+from llm_os.spec.measures import Measures
 from llm_os.spec.models import ModelVersion
 from llm_os.spec.resources import Resources
-from llm_os.spec.routing import Served
+from llm_os.spec.routing import KeyEntry, Served
 from llm_os.spec.sessions import Session
 
 
@@ -110,6 +112,18 @@ class Syscalls(Protocol):
 
     def usage(self) -> list[Served]:
         """What was served to whom since counting began, at most a second old."""
+
+    def watchers(self) -> list[KeyEntry]:
+        """Keys with the role `monitor`, which may read metrics."""
+
+    def measures(self) -> Measures:
+        """Numbers of this moment: machine, disk, ledger, replicas."""
+
+    def alerts(self) -> AlertPage:
+        """What the autopilot told last; before its first look, what fired when the kernel before this one ended."""
+
+    def note_alerts(self, watched: Watched) -> None:
+        """The autopilot has looked. Alerts that began or ended become events; nothing else is written."""
 
 
 def job_version(job: Job) -> str:

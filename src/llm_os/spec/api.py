@@ -41,6 +41,8 @@ All under `/v1`, JSON, errors as `{"error": LLMOSError.to_dict()}` with the erro
 | GET /v1/keys | -> list[KeyInfo] |
 | DELETE /v1/keys/{name} | -> KeyInfo |
 | GET /v1/usage | -> list[Served] |
+| GET /v1/alerts | -> AlertPage |
+| GET /metrics (no /v1; role `monitor` will do) | -> Prometheus' text format |
 """
 
 from __future__ import annotations
@@ -54,6 +56,7 @@ from llm_os.spec.attempts import Report
 from llm_os.spec.base import Json, Name, Record, Ref, Spec
 from llm_os.spec.conditions import Condition
 from llm_os.spec.deployments import Count, Deployment, DeploymentSpec, Scaling, UpdatePolicy
+from llm_os.spec.diagnoses import Diagnosis
 from llm_os.spec.events import Event
 from llm_os.spec.jobs import JobSpec
 from llm_os.spec.quotas import Quota
@@ -133,6 +136,10 @@ class Why(Record):
     state: str
     sentence: str
     """The answer in one sentence: cause, numbers, next step."""
+    facts: tuple[str, ...] = ()
+    """Of a deployment that answers: where the time of its requests goes."""
+    diagnoses: tuple[Diagnosis, ...] = ()
+    """What the evidence shows, the most telling first."""
     conditions: tuple[Condition, ...] = ()
     events: tuple[Event, ...] = ()
 

@@ -47,6 +47,8 @@ class EventKind(StrEnum):
     KEY_CREATED = "key.created"
     KEY_REVOKED = "key.revoked"
     ORPHAN_ENDED = "orphan.ended"
+    ALERT_FIRING = "alert.firing"
+    ALERT_RESOLVED = "alert.resolved"
 
 
 class Event(Record):

@@ -382,6 +382,13 @@ def events_of(tx: Connection, subject: str, limit: int) -> list[Event]:
     return [Event.model_validate(dict(row._mapping)) for row in reversed(rows)]
 
 
+def events_of_kinds(tx: Connection, kinds: Iterable[EventKind], since: int) -> list[Event]:
+    """All events of these kinds behind `since`, oldest first."""
+    e = t.events
+    asked = select(e).where(e.c.seq > since, e.c.kind.in_([kind.value for kind in kinds])).order_by(e.c.seq)
+    return [Event.model_validate(dict(row._mapping)) for row in tx.execute(asked)]
+
+
 # -- statements of every turn ------------------------------------------------------------------------------------------
 
 _ENDED_DEPLOYMENTS = (DeploymentState.STOPPED, DeploymentState.FAILED)

@@ -100,6 +100,22 @@ class Home:
         assert answer.status_code == 200, answer.text
         return answer.json()
 
+    async def command(self, *words: str) -> tuple[int, str, str]:
+        """Exit code, output and errors of `llm-os` in this home."""
+        environment = {**os.environ, "LLM_OS_HOME": str(self.settings.home), "LLM_OS_TESTING": "1"}
+        argv, pipe = (sys.executable, "-m", "llm_os.cli.main", *words), asyncio.subprocess.PIPE
+        process = await asyncio.create_subprocess_exec(
+            *argv, env=environment, stdin=asyncio.subprocess.DEVNULL, stdout=pipe, stderr=pipe
+        )
+        out, errors = await process.communicate()
+        return process.returncode or 0, out.decode(), errors.decode()
+
+    async def ask(self, url: str, key: str, path: str, body: Any) -> tuple[int, Any]:
+        """Status and answer of a request to the gateway."""
+        async with httpx2.AsyncClient(timeout=40) as client:
+            answer = await client.post(url + path, json=body, headers={"authorization": f"Bearer {key}"})
+            return answer.status_code, answer.json()
+
     async def until(self, fact: Any, seconds: float = 30.0) -> None:
         async with asyncio.timeout(seconds):
             while not await fact():  # noqa: ASYNC110 - what another process does rings no bell here

@@ -21,6 +21,7 @@ from llm_os.spec.api import ExportReport, ExportRequest, RowPage
 from llm_os.spec.artifacts import ArtifactFacts, Manifest
 from llm_os.spec.attempts import EXIT_FAILED, EXIT_USER_ERROR, AttemptSpec, Control, Exit, Report
 from llm_os.spec.base import Digest, Json, Spec
+from llm_os.spec.measures import HostReading
 from llm_os.spec.processes import ProcessPhase, ProcessSpec
 from llm_os.spec.resources import Capacity, Device, ResourceSpec
 from llm_os.spec.routing import DeploymentUsage, GatewayUsage, RoutingTable
@@ -121,6 +122,9 @@ class SimulatedMachine:
 
     def capacity(self) -> Capacity:
         return self._capacity
+
+    def reading(self) -> HostReading:
+        return HostReading(memory=MEMORY, memory_available=MEMORY // 2)
 
 
 class SimulatedHost(FakeHost):
@@ -307,6 +311,9 @@ class SimulatedFiles:
 
     def forget_job(self, job: str) -> None:
         """Nothing lies on a disk."""
+
+    def disk(self) -> tuple[int, int]:
+        return 2**40, 2**39
 
     def write_routes(self, table: RoutingTable) -> None:
         self.routes = table

@@ -277,13 +277,29 @@ def _children(parent: int) -> list[int]:
     return found
 
 
-def ending(status: int, asked: bool) -> dict[str, Any]:
-    """An Exit of a wait status. `asked`: it had been asked to stop."""
+def oom_kills() -> int:
+    """Processes that this system has ended for lack of memory since it runs; 0 where it does not tell."""
+    with contextlib.suppress(OSError, ValueError), open("/proc/vmstat", encoding="ascii") as file:
+        for line in file:
+            if line.startswith("oom_kill "):
+                return int(line.split()[1])
+    return 0
+
+
+def ending(status: int, asked: bool, killed: int = 0) -> dict[str, Any]:
+    """An Exit of a wait status.
+
+    Args:
+        asked: it had been asked to stop.
+        killed: processes that the system ended for lack of memory while it ran.
+    """
     if not os.WIFSIGNALED(status):
         return {"code": os.WEXITSTATUS(status), "signal": None, "at": time.time(), "started": True, "message": ""}
     number = os.WTERMSIG(status)
     message = f"Ended by {signal.Signals(number).name}."
-    if number == signal.SIGKILL and not asked:
+    if number == signal.SIGKILL and killed and not asked:
+        message += f" Meanwhile the system ended {killed} of its processes for lack of memory."
+    elif number == signal.SIGKILL and not asked:
         message += " Nobody here sent it: the system may have run out of memory."
     return {"code": None, "signal": number, "at": time.time(), "started": True, "message": message}
 
@@ -344,7 +360,7 @@ def run(folder: str, program: Run | None = None) -> int:
         _say(f"failed: {error}")
         return 1
     try:
-        env = environment(os.environ, spec, folder)
+        env, killed = environment(os.environ, spec, folder), oom_kills()
         if not program.give(folder, env, spec["cwd"]):
             program.start(list(spec["argv"]), env, spec["cwd"], log)
     except OSError as error:
@@ -353,7 +369,8 @@ def run(folder: str, program: Run | None = None) -> int:
         _say(f"failed: {error}")
         return 1
     _say("running")
-    write_whole(exit_path, ending(program.wait(), program.asked))
+    status = program.wait()
+    write_whole(exit_path, ending(status, program.asked, oom_kills() - killed))
     return 0
 
 

@@ -68,6 +68,9 @@ def test_says_which_signal_ended_the_program_and_guesses_why(tmp_path: Path) -> 
     assert (ended.code, ended.signal) == (None, signal.SIGKILL)
     assert "memory" in ended.message
     assert stub.ending(int(signal.SIGKILL), asked=True)["message"] == "Ended by SIGKILL."
+    assert stub.ending(int(signal.SIGKILL), asked=True, killed=1)["message"] == "Ended by SIGKILL."
+    told = stub.ending(int(signal.SIGKILL), asked=False, killed=1)["message"]
+    assert told == "Ended by SIGKILL. Meanwhile the system ended 1 of its processes for lack of memory."
 
 
 @pytest.mark.parametrize("name", ["exit.json", "process.json"])

@@ -158,9 +158,20 @@ def _print_events(found: Iterable[Event], *, as_json: bool) -> None:
 @click.argument("name")
 @as_json_option
 def why(name: str, as_json: bool) -> int:
-    """Say why something waits, runs or failed, in one sentence."""
+    """Say why something waits, runs, is slow or failed: one sentence, then what shows it."""
     found = looking().call("GET", place("why", name, "job or deployment"), api.Why)
-    print_json(found) if as_json else print(found.sentence)
+    if as_json:
+        print_json(found)
+        return 0
+    print(found.sentence)
+    for fact in found.facts:
+        print(f"  {fact}")
+    for diagnosis in found.diagnoses:
+        if not found.sentence.startswith(diagnosis.sentence):
+            print(f"\n{diagnosis.sentence}")
+        for line in diagnosis.evidence:
+            print(f"  {line}")
+        print(f"  Next: {diagnosis.next}")
     return 0
 
 

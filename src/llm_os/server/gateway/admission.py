@@ -125,6 +125,10 @@ class Admission:
         line = self._lines.get(deployment)
         return 0 if line is None else len(line.queue)
 
+    def slots(self, route: Route) -> int:
+        """Requests that the ready replicas of this deployment take at once."""
+        return self._per_replica * len(route.endpoints)
+
     def changed(self, table: RoutingTable) -> None:
         """There is a new routing table: new replicas take in those who wait."""
         for route in table.routes:
@@ -138,7 +142,7 @@ class Admission:
                 del self._lines[name]
 
     def _resize(self, line: _Line, route: Route) -> None:
-        line.limit = self._per_replica * len(route.endpoints)
+        line.limit = self.slots(route)
         self._pump(line)
 
     def _start(self, line: _Line, asker: Asker) -> None:

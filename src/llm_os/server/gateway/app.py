@@ -111,6 +111,7 @@ class Gateway:
         metrics, admission = self._parts.accounting.metrics, self._parts.admission
         for route in self._parts.routes.table.routes:
             metrics.waiting.labels(route.deployment).set(admission.waiting(route.deployment))
+            metrics.slots.labels(route.deployment).set(admission.slots(route))
         return web.Response(body=metrics.page(), headers={"content-type": CONTENT_TYPE})
 
     async def models(self, request: web.Request) -> web.Response:

@@ -84,6 +84,7 @@ class Metrics:
         self.requests = Counter("llm_os_gateway_requests", "Requests that were answered.", (*_WHO, "status"), **kept)
         self.in_flight = Gauge("llm_os_gateway_in_flight", "Requests under way.", ("model",), **kept)
         self.waiting = Gauge("llm_os_gateway_waiting", "Requests in the queue.", ("model",), **kept)
+        self.slots = Gauge("llm_os_gateway_slots", "Requests that the ready replicas take at once.", ("model",), **kept)
         timed = {**kept, "labelnames": _WHO}
         self.first_byte = Histogram(
             "llm_os_gateway_first_byte_seconds",
@@ -145,7 +146,7 @@ class Metrics:
         gone = {labels[1] for labels in self._series} - served - {""}
         for labels in [labels for labels in self._series if labels[1] in gone]:
             self._series.pop(labels).remove()
-        for metric in (self.in_flight, self.waiting, self.retried, self.broken, self.coalesced):
+        for metric in (self.in_flight, self.waiting, self.slots, self.retried, self.broken, self.coalesced):
             for model in gone:
                 with suppress(KeyError):
                     metric.remove(model)

@@ -15,7 +15,18 @@ from llm_os._version import __version__
 from llm_os.errors import InvalidInputError, LLMOSError, NotFoundError
 from llm_os.kernel.syscalls import Syscalls
 from llm_os.server import envelope
-from llm_os.server.management import aliases, artifacts, deployments, events, jobs, keys, models, sessions, system
+from llm_os.server.management import (
+    alerts,
+    aliases,
+    artifacts,
+    deployments,
+    events,
+    jobs,
+    keys,
+    models,
+    sessions,
+    system,
+)
 from llm_os.settings import Settings
 
 log = logging.getLogger("llm_os.management")
@@ -51,7 +62,7 @@ def build(syscalls: Syscalls, settings: Settings) -> FastAPI:
     app = FastAPI(
         title="LLM OS management API", version=__version__, docs_url=None, redoc_url=None, responses={"default": _ERROR}
     )
-    for part in (system, sessions, jobs, events, models, aliases, artifacts, deployments, keys):
+    for part in (system, sessions, jobs, events, models, aliases, artifacts, deployments, keys, alerts):
         app.include_router(part.router(syscalls))
 
     @app.exception_handler(LLMOSError)

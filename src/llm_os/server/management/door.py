@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -33,10 +33,19 @@ class Door:
         app: what answers when the door lets a request in.
         over_socket: whether this is the Unix socket, whose peer was checked when it connected.
         entries: keys that may manage, for TCP.
+        watchers: keys that may read `/metrics` besides, asked for at each such request.
     """
 
-    def __init__(self, app: ASGIApp, *, over_socket: bool, entries: Sequence[KeyEntry] = ()) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        over_socket: bool,
+        entries: Sequence[KeyEntry] = (),
+        watchers: Callable[[], Sequence[KeyEntry]] = tuple,
+    ) -> None:
         self._app = app
+        self._watchers = watchers
         self._over_socket = over_socket
         self._entries = keys.by_digest(entries)
 
@@ -56,7 +65,12 @@ class Door:
         length = header.get("content-length", "")
         if length.isdigit() and int(length) > MAX_BODY:
             raise _too_large()
-        if not self._over_socket and scope["path"] != "/health":
+        if self._over_socket or scope["path"] == "/health":
+            return
+        if scope["path"] == "/metrics":
+            known = {**keys.by_digest(self._watchers()), **self._entries}
+            keys.authorise(header.get("authorization"), known, keys.MAY_WATCH)
+        else:
             keys.authorise(header.get("authorization"), self._entries, keys.MAY_MANAGE)
 
 

@@ -133,7 +133,7 @@ async def serve(syscalls: Syscalls, settings: Settings, *, port: int) -> Serving
     serving = Serving(int(tcp.getsockname()[1]), settings.socket, settings.socket.stat().st_ino)
     try:
         await serving.start(Door(app, over_socket=True), unix, protocol_for(os.getuid()))
-        await serving.start(Door(app, over_socket=False, entries=entries), tcp, H11Protocol)
+        await serving.start(Door(app, over_socket=False, entries=entries, watchers=syscalls.watchers), tcp, H11Protocol)
     except BaseException:
         await serving.close()
         raise

@@ -1,0 +1,1 @@
+"""Automated operations: policies look at what the system tells and propose syscalls; nothing here writes state."""
