@@ -16,7 +16,7 @@ from llm_os.spec.alerts import Flow
 from llm_os.spec.api import Why
 from llm_os.spec.base import Json
 from llm_os.spec.conditions import Reason
-from llm_os.spec.deployments import DeploymentState
+from llm_os.spec.deployments import Deployment, DeploymentState, Phase
 from llm_os.spec.diagnoses import Diagnosis
 from llm_os.spec.events import Event
 from llm_os.spec.jobs import Job, JobState
@@ -102,6 +102,17 @@ def _of_job(state: State, job: Job, events: tuple[Event, ...]) -> str:
     return events[-1].message if events else f"It {job.state.value}."
 
 
+def _serves(deployment: Deployment) -> str:
+    """That it answers, and how its newest update fares or ended, unless that took over."""
+    name, rollout = deployment.spec.name, deployment.rollout
+    if rollout is None or rollout.phase is Phase.DONE:
+        return f"{name} answers requests."
+    phase = rollout.phase.value.replace("_", " ")
+    told = f"is {phase}" if deployment.updating else f"was {phase}"
+    update = f"Its update to {rollout.target.version} {told}: {rollout.message}."
+    return f"{name} answers requests with {deployment.version}. {update}"
+
+
 def _deployment(state: State, tx: Connection, row: rows.DeploymentRow, flow: Flow | None, measuring: Measuring) -> Why:
     deployment, name = row.deployment, row.deployment.spec.name
     events = tuple(rows.events_of(tx, name, MOST_EVENTS))
@@ -129,7 +140,7 @@ def _deployment(state: State, tx: Connection, row: rows.DeploymentRow, flow: Flo
     elif diagnoses:
         sentence = f"{diagnoses[0].sentence} {diagnoses[0].next}"
     elif ready:
-        sentence = f"{name} answers requests."
+        sentence = _serves(deployment)
     else:
         sentence = events[-1].message if events else f"{name} is {deployment.state.value}."
     return Why(

@@ -148,8 +148,10 @@ def _job(random: Random, ends: float, accelerators: int) -> PlannedJob:
 
 
 def _deployment(random: Random, session: int, number: int) -> PlannedDeployment:
+    at = random.uniform(1.5, 3.0)
+    change = Random(at)  # of its own: what else happens in a run is what it was before there were updates
     return PlannedDeployment(
-        at=random.uniform(1.5, 3.0),
+        at=at,
         name=f"chat-{session}-{number}",
         cpus=random.choice([0.5, 1.0]),
         memory=random.choice([1, 2]) * GIB,
@@ -158,9 +160,9 @@ def _deployment(random: Random, session: int, number: int) -> PlannedDeployment:
         private=random.random() < 0.3,
         idle_after=random.choice([None, None, 3.0]),
         stop_after=random.choice([None, None, 1.0, 4.0]),
-        update_after=random.choice([None, 0.5, 2.0]),
-        roll_back_after=random.choice([None, None, 0.3, 2.0]),
-        least=random.choice([None, None, 0, 1]),
+        update_after=change.choice([None, 0.5, 2.0]),
+        roll_back_after=change.choice([None, None, 0.3, 2.0]),
+        least=change.choice([None, None, 0, 1]),
     )
 
 
