@@ -131,7 +131,7 @@ class Deployment:
 
     @property
     def state(self) -> str:
-        """`pending`, `starting`, `ready`, `stopping`, `stopped` or `failed`, as of now."""
+        """`pending`, `starting`, `ready`, `asleep`, `stopping`, `stopped` or `failed`, as of now."""
         path = f"/v1/deployments/{self.name}"
         return self._connection.transport.call("GET", path, DeploymentRecord).state.value
 
@@ -148,7 +148,7 @@ class Deployment:
 
         Args:
             model: `card@number`, or `card@alias` to follow it; None: the same.
-            wait: until it has taken over or was taken back; else return at once.
+            wait: until it has taken over, was taken back, or is tried until it is promoted; else return at once.
             policy: what differs from the deployment's `UpdatePolicy`: `canary`, `bake` and so on.
             options: of the engine.
 
@@ -156,7 +156,7 @@ class Deployment:
             RolloutError: it was taken back; the old version goes on serving.
             ConflictError: another update is under way.
         """
-        whole = checked(UpdatePolicy, policy, "An update") if policy is not None else None
+        whole = checked(UpdatePolicy, {**self._policy(), **policy}, "An update") if policy is not None else None
         request = api.UpdateDeployment(model=model, engine=engine, options=options or None, policy=whole)
         record = self._change("update", request)
         return self._followed(record) if wait else _rollout(record)
@@ -172,9 +172,16 @@ class Deployment:
 
     def scale(self, replicas: int | None = None, *, least: int | None = None, most: int | None = None) -> None:
         """Have so many replicas, or as many between `least` and `most` as requests need. `least=0`: it may sleep."""
-        scaling = {key: value for key, value in (("least", least), ("most", most)) if value is not None}
-        body = {"replicas": replicas, "scaling": scaling or None}
+        scaling = None
+        if least is not None or most is not None:
+            least = 1 if least is None else least
+            scaling = {"least": least, "most": max(1, least) if most is None else most}
+        body = {"replicas": replicas, "scaling": scaling}
         self._change("scale", checked(api.ScaleDeployment, body, "Scaling"))
+
+    def _policy(self) -> dict[str, Any]:
+        path = f"/v1/deployments/{self.name}"
+        return self._connection.transport.call("GET", path, DeploymentRecord).spec.update.model_dump()
 
     def _change(self, verb: str, body: BaseModel | None = None) -> DeploymentRecord:
         path = f"/v1/deployments/{self.name}/{verb}"
@@ -183,8 +190,12 @@ class Deployment:
     def _followed(self, record: DeploymentRecord) -> Rollout:
         target = _rollout(record).target.number
         for record in rollout_steps(self._connection.transport, self.name):
-            self.version = record.version
+            self.version, tried = record.version, record.rollout
+            if tried is not None and tried.phase is Phase.CANARY and tried.policy.bake is None:
+                return tried  # until somebody promotes it
         rollout = _rollout(record)
+        if record.state.ended or record.state is DeploymentState.STOPPING:
+            raise ConflictError(f"{self.name} was ended while it was updated.", hint="Deploy the model again.")
         if rollout.target.number != target or rollout.phase is Phase.ROLLED_BACK:
             raise RolloutError(
                 f"{self.name} stays with {record.version}: {rollout.message}.",

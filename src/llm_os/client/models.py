@@ -281,7 +281,8 @@ class Model:
         names = ("engine", "replicas", "scaling", "update", "labels")
         own: dict[str, Any] = {key: options.pop(key) for key in names if key in options}
         name = _checked_name(name, "a deployment") or slug(self._record.card)
-        model = f"{self._record.card}@{follow}" if follow else self._whole().ref
+        whole = self._whole()
+        model = f"{whole.card}@{follow}" if follow else whole.ref
         spec = checked(DeploymentSpec, {"name": name, "model": model, "options": options, **own}, "A deployment")
         return deploy(self._connection, spec, keep=keep)
 

@@ -8,6 +8,7 @@ from llm_os.errors import ConflictError, InvalidInputError, NotFoundError, did_y
 from llm_os.kernel.state import State
 from llm_os.kernel.submission import find_model
 from llm_os.spec.api import Alias, MoveAlias
+from llm_os.spec.deployments import Deployment
 from llm_os.spec.events import EventKind
 from llm_os.store import rows
 
@@ -72,8 +73,14 @@ class Aliases:
         return found
 
 
+def _asked(deployment: Deployment) -> set[str]:
+    """What it is said to serve now, and when its update is done."""
+    going = {deployment.rollout.asked} if deployment.rollout is not None and deployment.updating else set()
+    return {deployment.spec.model} | going
+
+
 def _alias(tx: Connection, card: str, name: str, number: int) -> Alias:
     ref = f"{card}@{name}"
     live = rows.all_deployments(tx, include_ended=False)
-    followers = tuple(row.deployment.spec.name for row in live if row.deployment.spec.model == ref)
+    followers = tuple(row.deployment.spec.name for row in live if ref in _asked(row.deployment))
     return Alias(card=card, name=name, version=f"{card}@{number}", followers=followers)

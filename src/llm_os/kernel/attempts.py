@@ -28,7 +28,7 @@ PROGRAM = {"TOKENIZERS_PARALLELISM": "true", "TQDM_DISABLE": "1"}
 """What every program of an attempt finds in its environment. Bars of libraries are for terminals, not for a log."""
 HANDED_OVER = 60.0
 """Seconds that a replica gets whose place others have taken."""
-_HANDED_OVER = frozenset({Reason.REPLACED, Reason.SCALED_DOWN})
+_HANDED_OVER = frozenset({Reason.REPLACED, Reason.SCALED_DOWN, Reason.ROLLED_BACK})
 GATEWAY = "gateway"
 GATEWAY_PLACEMENT = Placement(node="local", cpus=0, memory=128 * 2**20)
 

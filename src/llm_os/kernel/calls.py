@@ -14,12 +14,12 @@ from llm_os.kernel.deployments import Deployments
 from llm_os.kernel.jobs import Jobs
 from llm_os.kernel.keys import Keys
 from llm_os.kernel.measures import Measuring
-from llm_os.kernel.rollouts import Rollouts
 from llm_os.kernel.scaling import Scales
 from llm_os.kernel.sessions import Sessions
 from llm_os.kernel.state import Pages, State, once
 from llm_os.kernel.submission import find_model
 from llm_os.kernel.syscalls import job_version
+from llm_os.kernel.updates import Updates
 from llm_os.kernel.why import why
 from llm_os.spec import api
 from llm_os.spec.alerts import AlertPage, Watched
@@ -46,7 +46,7 @@ class Parts:
 
     jobs: Jobs
     deployments: Deployments
-    rollouts: Rollouts
+    updates: Updates
     scales: Scales
     sessions: Sessions
     keys: Keys
@@ -60,7 +60,7 @@ class Calls:
         self._state = state
         self._jobs = parts.jobs
         self._deployments = parts.deployments
-        self._rollouts = parts.rollouts
+        self._updates = parts.updates
         self._scales = parts.scales
         self._sessions = parts.sessions
         self._keys = parts.keys
@@ -250,13 +250,13 @@ class Calls:
         return self._deployments.stop(name)
 
     def update_deployment(self, name: str, request: api.UpdateDeployment) -> Deployment:
-        return self._rollouts.update(name, request)
+        return self._updates.update(name, request)
 
     def promote_deployment(self, name: str) -> Deployment:
-        return self._rollouts.promote(name)
+        return self._updates.promote(name)
 
     def roll_back_deployment(self, name: str) -> Deployment:
-        return self._rollouts.roll_back(name)
+        return self._updates.roll_back(name)
 
     def scale_deployment(self, name: str, request: api.ScaleDeployment) -> Deployment:
         return self._scales.scale(name, request)

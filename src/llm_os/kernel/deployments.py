@@ -153,7 +153,7 @@ class Deployments:
         if row is None or row.deployment.state.ended:
             return
         known, now = row.deployment, self._state.clock.now()
-        live = [a for a in rows.attempts_of(tx, deployment) if a.state is not AttemptState.ENDED]
+        live = rows.live_attempts_of(tx, deployment)
         replicas = tuple(_replica(row, attempt) for attempt in live)
         ready = any(attempt.state is AttemptState.READY for attempt in live)
         state: DeploymentState

@@ -41,6 +41,7 @@ from llm_os.kernel.scaling import Scales
 from llm_os.kernel.sessions import Sessions
 from llm_os.kernel.spares import Spares
 from llm_os.kernel.state import State
+from llm_os.kernel.updates import Updates
 from llm_os.settings import Settings
 from llm_os.spec.attempts import AttemptSpec
 from llm_os.spec.conditions import Reason
@@ -60,6 +61,8 @@ INSPECT_EVERY = 2.0
 """Seconds between looks at a process that is believed to run."""
 WRITE_AGAIN = 1.0
 """Seconds until the next turn after the database refused a write."""
+GATEWAY_AT_END = 10.0
+"""Seconds more for the gateway to end, where other processes took too long."""
 SETTLE_AT_END = 30.0
 """Seconds a shutdown waits for processes to end."""
 
@@ -114,8 +117,9 @@ class Kernel(Calls):
         keys = Keys(state, self._published.told)
         rollouts, scales = Rollouts(state, deployments), Scales(state, deployments)
         sessions, aliases = Sessions(state, jobs, deployments), Aliases(state)
-        parts = Parts(jobs, deployments, rollouts, scales, sessions, keys, aliases)
+        parts = Parts(jobs, deployments, Updates(state, deployments, rollouts), scales, sessions, keys, aliases)
         super().__init__(state, parts, ephemeral=ephemeral)
+        self._rollouts = rollouts
         self._planner = Planner(state, jobs, deployments)
         self._observer = Observer(state, jobs, deployments, rollouts)
         self._effects = Effects(state)
@@ -299,7 +303,7 @@ class Kernel(Calls):
         url = self._state.gateway_url
         if url and rows.get_meta(tx, "gateway_port") is None:
             rows.set_meta(tx, "gateway_port", int(url.rsplit(":", 1)[1]))
-        living = [a for a in rows.attempts_of(tx, GATEWAY) if a.state is not AttemptState.ENDED]
+        living = rows.live_attempts_of(tx, GATEWAY)
         if living or self._state.clock.now() < self._observer.gateway_not_before:
             return False
         new_attempt(self._state, tx, kind="system", owner=GATEWAY, placement=GATEWAY_PLACEMENT, session=None)
@@ -337,9 +341,10 @@ class Kernel(Calls):
             if self.keep:
                 return True
             others = [attempt for attempt in live if attempt.owner != GATEWAY]
-            if not others:
-                self._stop_gateway(live)
-            return not live or now - self.stopping_since > SETTLE_AT_END
+            late = now - self.stopping_since - SETTLE_AT_END
+            if not others or late > 0:
+                self._stop_gateway([attempt for attempt in live if attempt.owner == GATEWAY])
+            return not live or late > GATEWAY_AT_END
         if not self.ephemeral or not idle:
             self._idle_since = None
             return False

@@ -16,7 +16,7 @@ from llm_os.scheduler.schedule import schedule
 from llm_os.scheduler.snapshot import Snapshot, Waiting
 from llm_os.spec.deployments import DeploymentState
 from llm_os.spec.events import EventKind
-from llm_os.spec.jobs import AttemptState, JobState
+from llm_os.spec.jobs import JobState
 from llm_os.spec.placement import Placement, Refusal, Step
 from llm_os.store import rows
 
@@ -77,7 +77,7 @@ class Planner:
         if row.deployment.state is DeploymentState.STOPPING:
             return []
         deployment = row.deployment
-        live = [a for a in rows.attempts_of(tx, deployment.id) if a.state is not AttemptState.ENDED]
+        live = rows.live_attempts_of(tx, deployment.id)
         found = []
         for number, shall in wanted(deployment, live).items():
             new = number != deployment.revision and deployment.rollout is not None

@@ -29,10 +29,10 @@ def wanted(deployment: Deployment, live: Sequence[Attempt]) -> Mapping[int, int]
     if rollout is None or rollout.phase.ended:
         return {deployment.revision: number}
     new = rollout.target.number
-    if rollout.phase is not Phase.ROLLING:
-        return {deployment.revision: number, new: min(1, number)}
+    if rollout.phase is not Phase.ROLLING:  # what sleeps is woken for it: a version takes over that has served
+        return {deployment.revision: number, new: 1}
     there = min(number, sum(a.revision == new and a.state is AttemptState.READY for a in live))
-    going = there + 1 if rollout.tight and there else there
+    going = there + 1 if rollout.tight else there
     return {deployment.revision: max(0, number - going), new: min(number, there + 1)}
 
 

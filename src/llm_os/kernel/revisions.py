@@ -45,12 +45,12 @@ def planned(
     )
 
 
-def fitted(state: State, spec: DeploymentSpec, version: ModelVersion) -> DeploymentSpec:
-    """The spec, without an engine (and its options) that does not open this version: then it is chosen anew."""
+def fitted(state: State, spec: DeploymentSpec, version: ModelVersion, *, keep_options: bool = False) -> DeploymentSpec:
+    """The spec, without an engine that does not open this version: it is chosen anew. So are options, if not asked."""
     engine = next((one for one in state.plugins.engines() if one.name == spec.engine), None)
     if engine is None or (version.format in engine.formats and version.task in engine.tasks):
         return spec
-    return spec.model_copy(update={"engine": None, "options": {}})
+    return spec.model_copy(update={"engine": None, "options": spec.options if keep_options else {}})
 
 
 def chosen_engine(state: State, spec: DeploymentSpec, version: ModelVersion) -> tuple[Engine, Spec]:

@@ -7,12 +7,14 @@ taken out of the routing table first and gets time to end what it has begun.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 
 from sqlalchemy import Connection
 
-from llm_os.errors import ConflictError, InvalidInputError, LLMOSError
+from llm_os.errors import InvalidInputError, LLMOSError
 from llm_os.kernel.attempts import ask_to_stop
+from llm_os.kernel.deployments import MOST_FAILURES as MOST_DEATHS
 from llm_os.kernel.deployments import Deployments
 from llm_os.kernel.outcomes import End, Outcome
 from llm_os.kernel.replicas import count, surplus
@@ -20,7 +22,6 @@ from llm_os.kernel.revisions import MOST_KEPT, fitted, in_force, next_number, pl
 from llm_os.kernel.state import State
 from llm_os.kernel.submission import find_model, is_alias
 from llm_os.kernel.verdicts import complaint
-from llm_os.spec.api import UpdateDeployment
 from llm_os.spec.base import Json
 from llm_os.spec.conditions import Reason
 from llm_os.spec.deployments import (
@@ -37,8 +38,12 @@ from llm_os.spec.jobs import Attempt, AttemptState
 from llm_os.spec.routing import GatewayUsage, RevisionUsage
 from llm_os.store import rows
 
+log = logging.getLogger(__name__)
+
 MOST_FAILURES = 2
 """Replicas of the new version that may die one after the other."""
+SILENT = 60.0
+"""Seconds in which a version that is asked must have answered once."""
 TIGHT_AFTER = 5.0
 """Seconds that a rolling update waits for room."""
 SOON = 0.25
@@ -55,91 +60,13 @@ _EVENTS = {
 
 
 class Rollouts:
+    """Steps of all rollouts; `kernel.updates` has what people ask for."""
+
     def __init__(self, state: State, deployments: Deployments) -> None:
         self._state = state
         self._deployments = deployments
         self.wake_at: float | None = None
         """When something is to be looked at though nothing has moved; None: never."""
-
-    # -- syscalls ------------------------------------------------------------------------------------------------------
-
-    def update(self, name: str, request: UpdateDeployment) -> Deployment:
-        """Begin to serve another version, or the same one otherwise.
-
-        Raises:
-            NotFoundError: no such deployment, or model.
-            ConflictError: it ends or has ended, it is an on-demand one, or an update is under way.
-            InvalidInputError: nothing would change.
-            Anything that `revisions.planned` raises.
-        """
-        with self._state.database.transaction() as tx:
-            row = self._live(tx, name)
-            deployment = row.deployment
-            if deployment.rollout is not None and deployment.updating:
-                raise ConflictError(
-                    f"{name} is being updated to {deployment.rollout.target.version} ({deployment.rollout.phase}).",
-                    hint=f"Wait for it, or take it back: llm-os rollback {name}",
-                )
-            version = find_model(tx, request.model or deployment.spec.model)
-            spec = fitted(self._state, _asked(deployment, request), version)
-            if version.task != deployment.task:
-                raise InvalidInputError(
-                    f"{name} serves {deployment.task}, and {version.ref} is {version.task}.",
-                    hint="Its callers would get no answer: deploy it under a name of its own.",
-                )
-            target = planned(self._state, tx, spec, version, deployment.session, next_number(deployment))
-            now = in_force(row)
-            same = (target.version, target.engine, target.options) == (now.version, now.engine, now.options)
-            if same and spec.model == deployment.spec.model:
-                raise InvalidInputError(
-                    f"{name} serves {target.version} with {target.engine} and these options already.",
-                    hint="Name another version, engine or option.",
-                )
-            self._begin(tx, row, spec, target, request.policy or deployment.spec.update, "asked for")
-            found = self._deployments.get(tx, name).deployment
-        self._state.pulse.beat()
-        return found
-
-    def promote(self, name: str) -> Deployment:
-        """Let a version that is being tried take over. Raises ConflictError when none is."""
-        with self._state.database.transaction() as tx:
-            row = self._live(tx, name)
-            rollout = row.deployment.rollout
-            if rollout is None or rollout.phase is not Phase.CANARY:
-                raise ConflictError(
-                    f"No new version of {name} is being tried.",
-                    hint=f"Update it first: llm-os update {name} MODEL --until-promoted",
-                )
-            self._go(tx, row, rollout, Phase.ROLLING, "promoted by hand")
-            found = self._deployments.get(tx, name).deployment
-        self._state.pulse.beat()
-        return found
-
-    def roll_back(self, name: str) -> Deployment:
-        """Take an update back that is under way, or go to the version before. Raises ConflictError: there is none."""
-        with self._state.database.transaction() as tx:
-            row = self._live(tx, name)
-            deployment = row.deployment
-            if deployment.rollout is not None and deployment.updating:
-                self._take_back(tx, row, deployment.rollout, "taken back by hand")
-            elif len(deployment.history) < 2:
-                raise ConflictError(
-                    f"{name} has served nothing but {deployment.version}.", hint="There is no version to go back to."
-                )
-            else:
-                self._return(tx, row, "taken back by hand")
-            found = self._deployments.get(tx, name).deployment
-        self._state.pulse.beat()
-        return found
-
-    def _live(self, tx: Connection, name: str) -> rows.DeploymentRow:
-        row = self._deployments.get(tx, name)
-        state = row.deployment.state
-        if state.ended or state is DeploymentState.STOPPING:
-            raise ConflictError(f"{name} is {state.value}.", hint="Deploy the model again.")
-        if row.private:
-            raise ConflictError(f"{name} belongs to a handle and ends by itself.", hint="Deploy the model by a name.")
-        return row
 
     # -- every turn ----------------------------------------------------------------------------------------------------
 
@@ -173,72 +100,91 @@ class Rollouts:
 
     def _follow(self, tx: Connection, row: rows.DeploymentRow) -> bool:
         """Begin an update where the alias that the deployment follows has moved."""
-        deployment, spec = row.deployment, row.deployment.spec
-        if not is_alias(spec.model) or deployment.updating:
+        deployment, spec, rollout = row.deployment, row.deployment.spec, row.deployment.rollout
+        if not is_alias(spec.model):
             return False
         card, _, name = spec.model.partition("@")
         number = rows.get_alias(tx, card, name)
         version = f"{card}@{number}"
+        if rollout is not None and deployment.updating:
+            if rollout.returns or rollout.asked != spec.model or number is None or version == rollout.target.version:
+                return False
+            return self.take_back(tx, row, rollout, f"{spec.model} means {version} now", refuse=False)
         if number is None or version in {deployment.version, deployment.refused}:
             return False
         try:
             found = find_model(tx, version)
+            if found.task != deployment.task:
+                raise InvalidInputError(f"it is {found.task}, and {deployment.spec.name} serves {deployment.task}.")
             spec = fitted(self._state, spec, found)
             target = planned(self._state, tx, spec, found, deployment.session, next_number(deployment))
-        except LLMOSError as error:
-            self._refuse(tx, row, version, f"{spec.model} moved to {version}, which cannot be served: {error.message}")
+        except Exception as error:  # a plugin's, too: the alias is there at the next start, which must not end as well
+            log.warning("%s cannot follow %s.", deployment.spec.name, spec.model, exc_info=error)
+            why = error.message if isinstance(error, LLMOSError) else f"{type(error).__name__}: {error}"
+            self._refuse(tx, row, version, f"{spec.model} moved to {version}, which cannot be served: {why}")
             return True
-        self._begin(tx, row, spec, target, spec.update, f"{spec.model} moved")
+        self.begin(tx, row, spec, target, spec.update, f"{spec.model} moved")
         return True
 
     def _advance(self, tx: Connection, row: rows.DeploymentRow, rollout: Rollout, usage: GatewayUsage | None) -> bool:
         deployment, now = row.deployment, self._state.clock.now()
-        live = [a for a in rows.attempts_of(tx, deployment.id) if a.state is not AttemptState.ENDED]
+        live = rows.live_attempts_of(tx, deployment.id)
         ready = sum(a.revision == rollout.target.number and a.state is AttemptState.READY for a in live)
         bad = self._complaint(deployment, rollout, usage)
         if rollout.phase is Phase.DONE:
-            return self._return(tx, row, bad) if bad else False
+            return self.go_back(tx, row, bad) if bad else False
         if bad:
-            return self._take_back(tx, row, rollout, bad)
-        if count(deployment) == 0:  # it sleeps: there is nothing to replace
-            return self._finish(tx, row, rollout)
+            return self.take_back(tx, row, rollout, bad)
         if rollout.phase is Phase.STARTING:
             if ready:
                 return self._tried(tx, row, rollout)
             if now - rollout.started_at > rollout.policy.ready_within:
                 refusal = self._state.refusals.get(deployment.id)
-                why = f"no replica was ready within {rollout.policy.ready_within:.0f} s"
-                return self._take_back(tx, row, rollout, f"{why}: {refusal.message}" if refusal else why)
+                why = f"no replica was ready within {_seconds(rollout)}"
+                return self.take_back(tx, row, rollout, f"{why}: {refusal.message}" if refusal else why)
         elif rollout.phase is Phase.CANARY:
-            bake = rollout.policy.bake
-            if ready and bake is not None and now - rollout.since >= bake:
-                return self._go(tx, row, rollout, Phase.ROLLING, f"it did well for {bake:.0f} s")
+            bake, used = rollout.policy.bake, self._used(deployment, rollout.target.number, usage)
+            if ready and bake is not None and now - rollout.since >= bake and not used.silent:
+                told = f"{used.first_bytes} of {used.requests} requests" if used.requests else "nobody asked it"
+                return self.go(tx, row, rollout, Phase.ROLLING, f"it did well for {bake:.0f} s ({told})")
+            if used.silent and now - rollout.since > max(SILENT, 3 * (bake or 0.0)):
+                return self.take_back(tx, row, rollout, f"it answered none of {used.asked} requests")
         elif ready >= count(deployment) and not any(a.revision == deployment.revision for a in live):
             return self._finish(tx, row, rollout)
-        elif not rollout.tight and deployment.id in self._state.refusals and now - rollout.since > TIGHT_AFTER:
+        elif not rollout.tight and now - rollout.since > TIGHT_AFTER and self._no_room(deployment, live):
             message = "there is no room for one replica more, so each goes before the next one comes"
-            return self._go(tx, row, rollout.model_copy(update={"tight": True}), Phase.ROLLING, message)
+            return self.go(tx, row, rollout.model_copy(update={"tight": True}), Phase.ROLLING, message)
+        if not ready and now - max(rollout.since, rollout.started_at) > rollout.policy.ready_within:
+            return self.take_back(tx, row, rollout, f"none of its replicas was ready for {_seconds(rollout)}")
         return False
+
+    def _no_room(self, deployment: Deployment, live: Sequence[Attempt]) -> bool:
+        """Whether a replica waits for what nothing that ends already will free."""
+        refusal = self._state.refusals.get(deployment.id)
+        ending = any(attempt.state is AttemptState.STOPPING for attempt in live)
+        return refusal is not None and refusal.reason is not Reason.RETRY_BACKOFF and not ending
 
     def _tried(self, tx: Connection, row: rows.DeploymentRow, rollout: Rollout) -> bool:
         policy = rollout.policy
         if policy.bake == 0:
-            return self._go(tx, row, rollout, Phase.ROLLING, "its first replica is ready")
+            return self.go(tx, row, rollout, Phase.ROLLING, "its first replica is ready")
         what = "copies of requests" if policy.shadow else "requests"
         message = f"it gets {policy.canary:.1%} of the {what}"
         if policy.tenants:
             message += f", and all of {', '.join(policy.tenants)}"
-        return self._go(tx, row, rollout, Phase.CANARY, message)
+        return self.go(tx, row, rollout, Phase.CANARY, message)
 
     def _complaint(self, deployment: Deployment, rollout: Rollout, usage: GatewayUsage | None) -> str | None:
-        counted = usage.deployments.get(deployment.spec.name) if usage is not None else None
-        if counted is None or rollout.phase is Phase.STARTING:
+        if rollout.phase is Phase.STARTING:
             return None
-        done = rollout.phase is Phase.DONE
-        before = deployment.history[-2].number if done else deployment.revision
-        nothing = RevisionUsage()
-        new, old = (counted.revisions.get(number, nothing) for number in (rollout.target.number, before))
+        before = deployment.history[-2].number if rollout.phase is Phase.DONE else deployment.revision
+        new, old = (self._used(deployment, number, usage) for number in (rollout.target.number, before))
         return complaint(new, old, rollout.policy)
+
+    @staticmethod
+    def _used(deployment: Deployment, number: int, usage: GatewayUsage | None) -> RevisionUsage:
+        counted = usage.deployments.get(deployment.spec.name) if usage is not None else None
+        return (counted.revisions.get(number) if counted is not None else None) or RevisionUsage()
 
     def _trim(self, tx: Connection, deployment: Deployment) -> bool:
         """Ask replicas to end that are too many."""
@@ -246,7 +192,7 @@ class Rollouts:
         few = len(deployment.replicas) <= count(deployment) and served <= {deployment.revision}
         if few and not deployment.updating:
             return False
-        live = [a for a in rows.attempts_of(tx, deployment.id) if a.state is not AttemptState.ENDED]
+        live = rows.live_attempts_of(tx, deployment.id)
         gone = surplus(deployment, live)
         for attempt in gone:
             current = attempt.revision == deployment.revision and not deployment.updating
@@ -260,7 +206,7 @@ class Rollouts:
 
     # -- steps ---------------------------------------------------------------------------------------------------------
 
-    def _begin(
+    def begin(
         self,
         tx: Connection,
         row: rows.DeploymentRow,
@@ -273,16 +219,19 @@ class Rollouts:
         rollout = Rollout(target=target, policy=policy, asked=spec.model, message=because, started_at=now, since=now)
         self._write(tx, row, {"rollout": rollout, "refused": None}, rollout)
 
-    def _go(self, tx: Connection, row: rows.DeploymentRow, rollout: Rollout, phase: Phase, message: str) -> bool:
+    def go(self, tx: Connection, row: rows.DeploymentRow, rollout: Rollout, phase: Phase, message: str) -> bool:
         now = self._state.clock.now()
-        changed = rollout.model_copy(update={"phase": phase, "message": message, "since": now})
+        changed = rollout.model_copy(update={"phase": phase, "message": message, "since": now, "failures": 0})
         self._write(tx, row, {"rollout": changed}, changed)
         return True
 
     def _finish(self, tx: Connection, row: rows.DeploymentRow, rollout: Rollout) -> bool:
         """The new revision is in force."""
         deployment, target, now = row.deployment, rollout.target, self._state.clock.now()
-        history = (*(deployment.history or (in_force(row),)), target)[-MOST_KEPT:]
+        history = deployment.history or (in_force(row),)
+        if rollout.returns:  # what was left behind is nothing to go back to
+            history = history[:-2]
+        history = (*history, target)[-MOST_KEPT:]
         spec = deployment.spec.model_copy(
             update={"model": rollout.asked, "engine": target.engine, "options": target.options}
         )
@@ -297,25 +246,34 @@ class Rollouts:
             "history": history,
             "rollout": done,
         }
-        self._write(tx, row, changes, done)
+        self._write(tx, row, changes, done, failures=0)
         return True
 
-    def _take_back(self, tx: Connection, row: rows.DeploymentRow, rollout: Rollout, because: str) -> bool:
-        """The old revision goes on; what there is of the new one ends."""
+    def take_back(
+        self, tx: Connection, row: rows.DeploymentRow, rollout: Rollout, because: str, *, refuse: bool = True
+    ) -> bool:
+        """The old revision goes on; what there is of the new one ends, and is not followed again (`refuse`)."""
         now = self._state.clock.now()
         back = rollout.model_copy(update={"phase": Phase.ROLLED_BACK, "since": now, "message": because})
-        self._write(tx, row, {"rollout": back, "refused": rollout.target.version}, back)
+        self._write(tx, row, {"rollout": back, "refused": rollout.target.version if refuse else None}, back)
         return True
 
-    def _return(self, tx: Connection, row: rows.DeploymentRow, because: str) -> bool:
+    def go_back(self, tx: Connection, row: rows.DeploymentRow, because: str) -> bool:
         """Go to the revision before at once: it has been served here."""
         deployment = row.deployment
         before = deployment.history[-2]
         target = before.model_copy(update={"number": next_number(deployment)})
         policy = deployment.spec.update.model_copy(update={"bake": 0.0, "watch": 0.0, "shadow": False})
         now = self._state.clock.now()
-        rollout = Rollout(target=target, policy=policy, asked=_followed(deployment, before), started_at=now, since=now)
-        rollout = rollout.model_copy(update={"message": f"back from {deployment.version}: {because}"})
+        rollout = Rollout(
+            target=target,
+            policy=policy,
+            asked=_followed(deployment, before),
+            returns=True,
+            message=f"back from {deployment.version}: {because}",
+            started_at=now,
+            since=now,
+        )
         self._write(tx, row, {"rollout": rollout, "refused": deployment.version}, rollout)
         return True
 
@@ -325,11 +283,19 @@ class Rollouts:
         now, name = self._state.clock.now(), deployment.spec.name
         rows.add_event(tx, now, EventKind.ROLLOUT_ROLLED_BACK, name, f"{name} stays as it is: {message}.")
 
-    def _write(self, tx: Connection, row: rows.DeploymentRow, changes: dict[str, object], rollout: Rollout) -> None:
+    def _write(
+        self,
+        tx: Connection,
+        row: rows.DeploymentRow,
+        changes: dict[str, object],
+        rollout: Rollout,
+        failures: int | None = None,
+    ) -> None:
         changed = row.deployment.model_copy(update=changes)
-        rows.update_deployment(tx, changed, was=row.deployment.state, not_before=row.not_before)
+        rows.update_deployment(tx, changed, was=row.deployment.state, not_before=row.not_before, failures=failures)
         name, now = changed.spec.name, self._state.clock.now()
-        told = f"{name} to {rollout.target.version}, {rollout.phase.value.replace('_', ' ')}: {rollout.message}."
+        message = rollout.message.rstrip(".")
+        told = f"{name} to {rollout.target.version}, {rollout.phase.value.replace('_', ' ')}: {message}."
         data: dict[str, Json] = {"version": rollout.target.version, "revision": rollout.target.number}
         rows.add_event(tx, now, _EVENTS[rollout.phase], name, told, data)
         self._deployments.settle(tx, changed.id)
@@ -341,19 +307,26 @@ class Rollouts:
         row = rows.find_deployment(tx, attempt.owner)
         if row is None or row.deployment.state.ended or row.deployment.state is DeploymentState.STOPPING:
             return False
-        if attempt.reason in _PLANNED:
+        rollout, current = row.deployment.rollout, attempt.revision == row.deployment.revision
+        if attempt.reason in _PLANNED or (not current and not row.deployment.updating):
             self._deployments.settle(tx, attempt.owner)
             return True
-        rollout = row.deployment.rollout
-        if attempt.revision == row.deployment.revision or rollout is None or not row.deployment.updating:
-            return attempt.revision != row.deployment.revision
+        hopeless = outcome.end is End.USER_ERROR or row.failures + 1 >= MOST_DEATHS
+        if current and rollout is not None and hopeless and self._watched(row.deployment, rollout):
+            if rollout.phase is Phase.DONE:
+                return self.go_back(tx, row, f"its replica ended: {outcome.message}")
+            # The version in force dies while the next one is on its way: that one may be the cure.
+            rows.update_deployment(tx, row.deployment, was=row.deployment.state, not_before=row.not_before, failures=0)
+            row = self._deployments.get(tx, attempt.owner)
+        if current or rollout is None:
+            return False
         now, name = self._state.clock.now(), row.deployment.spec.name
         rows.add_event(tx, now, EventKind.REPLICA_LOST, name, f"A replica of the new version ended: {outcome.message}.")
         failures = rollout.failures + 1
         if outcome.end is End.USER_ERROR or failures >= MOST_FAILURES:
             tail = " | ".join(line for line in log if line.strip())
             told = "" if outcome.error is not None or not tail else f"; last lines of its log: {tail}"
-            self._take_back(tx, row, rollout, f"its replica ended: {outcome.message}{told}")
+            self.take_back(tx, row, rollout, f"its replica ended: {outcome.message}{told}")
             return True
         counted = rollout.model_copy(update={"failures": failures, "not_before": now + 0.5 * 2**failures})
         changed = row.deployment.model_copy(update={"rollout": counted})
@@ -362,17 +335,8 @@ class Rollouts:
         return True
 
 
-def _asked(deployment: Deployment, request: UpdateDeployment) -> DeploymentSpec:
-    """The spec as it shall be; options are those of their engine."""
-    spec = deployment.spec
-    if request.model is None and request.engine is None and request.options is None:
-        raise InvalidInputError(f"Nothing of {spec.name} is to change.", hint="Name a model, an engine or an option.")
-    engine = request.engine or spec.engine
-    if request.options is not None:
-        options = dict(request.options)
-    else:
-        options = {} if engine != spec.engine else dict(spec.options)
-    return spec.model_copy(update={"model": request.model or spec.model, "engine": engine, "options": options})
+def _seconds(rollout: Rollout) -> str:
+    return f"{rollout.policy.ready_within:.0f} s"
 
 
 def _followed(deployment: Deployment, before: Revision) -> str:

@@ -69,7 +69,7 @@ def routing_table(
     for row in rows.all_deployments(tx, include_ended=False):
         if row.deployment.state is DeploymentState.STOPPING:
             continue
-        routes.append(_route(row, rows.attempts_of(tx, row.deployment.id), sharing))
+        routes.append(_route(row, rows.live_attempts_of(tx, row.deployment.id), sharing))
     keys = rows.list_keys(tx)
     if admin_sha256:
         keys.append(KeyEntry(id="admin", sha256=admin_sha256, role="admin"))
@@ -91,6 +91,7 @@ def _route(row: rows.DeploymentRow, attempts: Sequence[Attempt], sharing: Collec
         engine=deployment.engine,
         endpoints=tuple(endpoints),
         cache_tokens=tokens if isinstance(tokens, int) else None,
+        revision=deployment.revision,
         canary=_canary(deployment),
         shares_prefixes=deployment.engine in sharing,
         created_at=deployment.created_at,

@@ -180,7 +180,7 @@ class CreatedDeployment(Record):
 
 
 class UpdateDeployment(Spec):
-    """What is None stays. With another model the engine is chosen anew, and options begin anew with their engine."""
+    """What is None stays; an engine that does not open the new model is chosen anew, and options begin anew with it."""
 
     model: Ref | None = None
     engine: str | None = None

@@ -128,6 +128,8 @@ class Rollout(Record):
     phase: Phase = Phase.STARTING
     message: str = ""
     """Why it is where it is, for people."""
+    returns: bool = False
+    """It goes back to the version before."""
     tight: bool = False
     """There is no room for one replica more while they are replaced."""
     failures: int = 0
@@ -177,4 +179,5 @@ class Deployment(Record):
     @property
     def updating(self) -> bool:
         """Whether a rollout is under way."""
-        return self.rollout is not None and not self.rollout.phase.ended
+        going = self.rollout is not None and not self.rollout.phase.ended
+        return going and not self.state.ended and self.state is not DeploymentState.STOPPING

@@ -41,6 +41,8 @@ class Route(Record):
     """Ready replicas only."""
     cache_tokens: int | None = None
     """Tokens that the cache of a replica holds; None where the engine does not say."""
+    revision: int = 1
+    """In force; other options are another one."""
     canary: Canary | None = None
     shares_prefixes: bool = False
     """What a replica has read of one prompt, it need not read again in another that begins alike."""
@@ -80,6 +82,13 @@ class RevisionUsage(Record):
     """Of the others: answers that began."""
     first_byte_seconds: float = 0.0
     """Their times from the replica's request to the first byte, added up."""
+    asked: int = 0
+    """Requests that were sent to it, with those under way."""
+
+    @property
+    def silent(self) -> bool:
+        """It was asked, and has not answered once."""
+        return self.asked > 0 and self.first_bytes == 0
 
 
 class DeploymentUsage(Record):
@@ -89,7 +98,9 @@ class DeploymentUsage(Record):
     """Requests under way or waiting."""
     requests: int
     revisions: Mapping[int, RevisionUsage] = Field(default_factory=dict)
-    """By the revision's number, those in the routing table."""
+    """By the revision's number: those that answer, and the last that did."""
+    created_at: float = 0.0
+    """Of the deployment that it was counted for: another one of the same name begins anew."""
 
 
 class Served(Record):

@@ -227,6 +227,11 @@ def live_attempts(tx: Connection) -> list[AttemptRow]:
     return [_attempt_row(row) for row in tx.execute(_LIVE_ATTEMPTS)]
 
 
+def live_attempts_of(tx: Connection, owner: str) -> list[Attempt]:
+    """Those that have not ended, oldest first: of a deployment that sleeps and wakes there are many that have."""
+    return [Attempt.model_validate(row[0]) for row in tx.execute(_LIVE_ATTEMPTS_OF, {"owner": owner})]
+
+
 def attempts_of(tx: Connection, owner: str) -> list[Attempt]:
     return [Attempt.model_validate(row[0]) for row in tx.execute(_ATTEMPTS_OF, {"owner": owner})]
 
@@ -400,6 +405,7 @@ _JOB = select(t.jobs).where(t.jobs.c.id == bindparam("id"))
 _ATTEMPT = select(t.attempts).where(t.attempts.c.id == bindparam("id"))
 _LIVE_ATTEMPTS = select(t.attempts).where(t.attempts.c.state != AttemptState.ENDED).order_by(t.attempts.c.id)
 _ATTEMPTS_OF = select(t.attempts.c.record).where(t.attempts.c.owner == bindparam("owner")).order_by(t.attempts.c.token)
+_LIVE_ATTEMPTS_OF = _ATTEMPTS_OF.where(t.attempts.c.state != AttemptState.ENDED)
 _DEPLOYMENTS_NAMED = (
     select(t.deployments)
     .where((t.deployments.c.name == bindparam("name")) | (t.deployments.c.id == bindparam("name")))

@@ -15,6 +15,8 @@ from typing import Any
 
 from llm_os.errors import InvalidInputError, OverloadedError, UpstreamError
 from llm_os.workers.backend import Backend, Piece, Tokenized, TokenScore
+from llm_os.workers.calling import HERMES, plain
+from llm_os.workers.calling import heard as called
 from llm_os.workers.requests import ChatRequest, wrong
 from llm_os.workers.upstream import Upstream
 
@@ -197,10 +199,14 @@ class Bridge(Backend):
 class TokenBridge(Bridge):
     """The server tells tokens. Chats are put into the model's template and gone on with as completions.
 
+    So the server parses no calls of tools: models are told of tools in words, and their calls are found here.
+
     Args:
         context: tokens of a prompt and its answer, at most.
         vocabulary: number of tokens; 0 where it is not known.
     """
+
+    follows = Bridge.follows | {"tools"}
 
     def __init__(
         self, upstream: Upstream, *, model: str, most: int, context: int, vocabulary: int, version: str = ""
@@ -221,7 +227,11 @@ class TokenBridge(Bridge):
     async def decode(self, ids: Sequence[int]) -> str:
         """Text of ids."""
 
-    async def chat(self, request: ChatRequest) -> AsyncGenerator[Piece, None]:
+    def chat(self, request: ChatRequest) -> AsyncGenerator[Piece, None]:
+        pieces = self._told(request)
+        return called(pieces, request, HERMES) if request.tools else pieces
+
+    async def _told(self, request: ChatRequest) -> AsyncGenerator[Piece, None]:
         async with self._turn():
             ids = await self._ids(request)
             if not ids:
@@ -243,7 +253,7 @@ class TokenBridge(Bridge):
         if request.prompt is not None:
             return await self.encode(request.prompt)
         try:
-            return await self.template(request.messages)
+            return await self.template(plain(request.messages, request.tools))  # tools in words: any template does
         except InvalidInputError as error:
             raise InvalidInputError(
                 f"The model's chat template refuses these messages: {error.message}",

@@ -51,7 +51,7 @@ FOLLOWED_BY: Mapping[str, str] = {
     "response_format": "openvino, llamacpp or vllm",
     "frequency_penalty": "openvino, llamacpp or vllm",
     "presence_penalty": "openvino, llamacpp or vllm",
-    "tools": "torch or openvino",
+    "tools": "torch, openvino, llamacpp or vllm",
     "tool_choice": FORCING,
 }
 """Parameters that some engines follow (`Backend.follows`) -> which, for the hints of those that do not."""

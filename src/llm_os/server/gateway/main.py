@@ -62,10 +62,10 @@ async def run(settings: Settings, folder: Path, listening: socket.socket, *, per
     accounting = Accounting(metering, Metrics(), Estimates(), AccessLog(settings.logs / "gateway-access.log"))
     admission, quotas = Admission(per_replica, time.monotonic), Quotas(time.monotonic)
     lanes = Lanes()
-    table.listeners += [admission.changed, lanes.forget]
+    table.listeners += [admission.changed, lanes.forget, metering.changed]
     parts = Parts(
         routes=table,
-        proxy=Proxy(upstreams, time.monotonic, table.news, metering.fared, lanes),
+        proxy=Proxy(upstreams, time.monotonic, table.news, metering, lanes),
         admission=admission,
         quotas=quotas,
         accounting=accounting,

@@ -19,9 +19,10 @@ log = logging.getLogger("llm_os.gateway")
 class _Fared:
     """How requests fared at one revision, changed in place."""
 
-    __slots__ = ("failed", "first_byte_seconds", "first_bytes", "requests")
+    __slots__ = ("asked", "failed", "first_byte_seconds", "first_bytes", "requests")
 
     def __init__(self, known: RevisionUsage) -> None:
+        self.asked = known.requests  # what was under way when this was written has ended
         self.requests, self.failed = known.requests, known.failed
         self.first_bytes, self.first_byte_seconds = known.first_bytes, known.first_byte_seconds
 
@@ -31,25 +32,34 @@ class _Fared:
             failed=self.failed,
             first_bytes=self.first_bytes,
             first_byte_seconds=self.first_byte_seconds,
+            asked=self.asked,
         )
 
 
 class _Count:
     """One deployment, changed in place: this is done twice for each request."""
 
-    __slots__ = ("in_flight", "last_request_at", "requests", "revisions")
+    __slots__ = ("created_at", "in_flight", "last_request_at", "requests", "revisions")
 
     def __init__(self, known: DeploymentUsage) -> None:
+        self.created_at = known.created_at
         self.last_request_at = known.last_request_at
         self.in_flight = 0
         self.requests = known.requests
         self.revisions = {number: _Fared(usage) for number, usage in known.revisions.items()}
+
+    def of(self, revision: int) -> _Fared:
+        """How requests fared at this revision."""
+        if (found := self.revisions.get(revision)) is None:
+            found = self.revisions[revision] = _Fared(RevisionUsage())
+        return found
 
     def told(self) -> DeploymentUsage:
         return DeploymentUsage(
             last_request_at=self.last_request_at,
             in_flight=self.in_flight,
             requests=self.requests,
+            created_at=self.created_at,
             revisions={number: fared.told() for number, fared in self.revisions.items()},
         )
 
@@ -99,6 +109,8 @@ class Metering:
         count = self._usage.get(deployment)
         if count is None:
             count = self._usage[deployment] = _Count(_NEW)
+            found = (route.created_at for route in self._known().routes if route.deployment == deployment)
+            count.created_at = next(found, 0.0)
         count.last_request_at = self._clock()
         count.in_flight += 1
         count.requests += requests
@@ -110,16 +122,21 @@ class Metering:
             count.in_flight -= 1
             self._changed = True
 
+    def asked(self, deployment: str, revision: int) -> None:
+        """A replica of this revision is asked; `fared` follows, unless nobody waits for the answer any more."""
+        if (count := self._usage.get(deployment)) is not None:
+            count.of(revision).asked += 1
+            self._changed = True
+
     def fared(self, deployment: str, revision: int, first_byte: float | None) -> None:
-        """A replica of this revision was asked.
+        """A replica of this revision answered.
 
         Args:
             first_byte: seconds from the question to the first byte of its answer; None: it failed.
         """
         if (count := self._usage.get(deployment)) is None:
             return
-        if (fared := count.revisions.get(revision)) is None:
-            fared = count.revisions[revision] = _Fared(RevisionUsage())
+        fared = count.of(revision)
         fared.requests += 1
         if first_byte is None:
             fared.failed += 1
@@ -133,11 +150,19 @@ class Metering:
         self._spool.add(account, prompt, completion)
         self._changed = True
 
+    def changed(self, table: RoutingTable) -> None:
+        """There is a new routing table: what was counted for a deployment is not another's of the same name."""
+        for route in table.routes:
+            count = self._usage.get(route.deployment)
+            if count is not None and count.created_at != route.created_at:
+                count.created_at, self._changed = route.created_at, True
+                count.revisions.clear()
+
     def _forget_revisions(self, table: RoutingTable) -> None:
-        """All but those that answer, and the newest of the others: the one that was replaced is still compared."""
+        """All but those that answer, and the two newest of the others: one that was replaced is still compared."""
         for route in table.routes:
             if (count := self._usage.get(route.deployment)) is not None:
-                for old in sorted(count.revisions.keys() - {one.revision for one in route.endpoints})[:-1]:
+                for old in sorted(count.revisions.keys() - {one.revision for one in route.endpoints})[:-2]:
                     del count.revisions[old]
 
     def snapshot(self, *, spool: int) -> GatewayUsage:

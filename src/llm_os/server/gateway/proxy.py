@@ -25,7 +25,7 @@ from llm_os.server.gateway.prefixes import blocks, prompt_of
 from llm_os.server.gateway.priming import Turn
 from llm_os.server.gateway.response_cache import Stored
 from llm_os.server.gateway.retries import LATE, Retries, late
-from llm_os.server.gateway.shadows import Fared, Shadows
+from llm_os.server.gateway.shadows import Fares, Shadows
 from llm_os.server.gateway.spool import tokens_of
 from llm_os.server.gateway.translation import Translation
 from llm_os.server.gateway.upstream import Upstreams
@@ -61,7 +61,7 @@ class Proxy:
         upstreams: connections to replicas.
         clock: monotonic seconds.
         news: waits for the next routing table, at most so many seconds.
-        fared: is told how each revision does (`metering.fared`).
+        fares: is told how each revision does (`metering`).
         lanes: deals requests out while a new version is tried.
     """
 
@@ -70,12 +70,12 @@ class Proxy:
         upstreams: Upstreams,
         clock: Callable[[], float],
         news: Callable[[float], Awaitable[None]],
-        fared: Fared,
+        fares: Fares,
         lanes: Lanes,
     ) -> None:
         self._upstreams, self._clock, self._news = upstreams, clock, news
-        self._fared, self._lanes = fared, lanes
-        self.shadows = Shadows(upstreams, clock, fared)
+        self._fares, self._lanes = fares, lanes
+        self.shadows = Shadows(upstreams, clock, fares)
 
     async def relay(
         self,
@@ -100,25 +100,26 @@ class Proxy:
         names: tuple[int, ...] | None = None
         tried: bool | None = None  # whether a version answers that is being tried; at most once
         while True:
-            route = await ready()
+            whole = await ready()
             exchange.tries += 1
-            tried = self._tries(route, path, call, exchange) if tried is None else tried
-            route = lane(route, tried=tried)
+            tried = self._tries(whole, path, call, exchange) if tried is None else tried
+            route = lane(whole, tried=tried)
             if names is None and path in READING and (len(route.endpoints) > 1 or route.shares_prefixes):
                 names = blocks(prompt_of(call.value))
             endpoint, choice = self._upstreams.choose(route, names or (), exchange.prompt_tokens, retries.avoid)
-            exchange.version, exchange.asked_at = endpoint.version or route.version, self._clock()
+            exchange.version, exchange.revision = endpoint.version or route.version, endpoint.revision
+            self._fares.asked(route.deployment, endpoint.revision)
             with self._upstreams.busy(route, endpoint, choice, lambda: tokens_of(exchange.usage)[1]):
                 turn = self._upstreams.turn(route, endpoint, names or ())
                 try:
                     begun = await self._in_time(endpoint, path, call, exchange, turn, fresh=retries.fresh)
                 except BrokenConnectionError as broken:
                     self._broke_off(route, endpoint, exchange, broken)
-                    await retries.after(route, endpoint, broken)
                     tried = tried and broken.stale
+                    await retries.after(lane(whole, tried=tried), endpoint, broken)
                     continue
-                except (EngineAnswerError, UnavailableError) as failure:
-                    if not self._defect(route, endpoint, failure) or not tried:
+                except (EngineAnswerError, UnavailableError, DeadlineError) as failure:
+                    if not self._defect(route, endpoint, failure) or not tried or isinstance(failure, DeadlineError):
                         raise
                     tried = False  # what a version cannot do that is only tried, the proven one does
                     continue
@@ -127,7 +128,8 @@ class Proxy:
                 finally:
                     begun[0].close()
                     took = (exchange.first_byte or exchange.asked_at) - exchange.asked_at
-                    self._fared(route.deployment, endpoint.revision, None if exchange.broken else took)
+                    failed = exchange.broken or (begun[2] is not None and begun[2].failed and not begun[2].done)
+                    self._fares.fared(route.deployment, endpoint.revision, None if failed else took)
 
     def _tries(self, route: Route, path: str, call: Call, exchange: Exchange) -> bool:
         """Whether a version that is being tried shall answer; where it is tried in the shadow, it gets a copy."""
@@ -143,21 +145,21 @@ class Proxy:
         if exchange.trace is not None:
             exchange.trace.failed(str(broken))
         if broken.sent and not broken.stale:
-            self._fared(route.deployment, endpoint.revision, None)
+            self._fares.fared(route.deployment, endpoint.revision, None)
 
-    def _defect(self, route: Route, endpoint: Endpoint, failure: EngineAnswerError | UnavailableError) -> bool:
-        """Whether the replica failed, and not only refused or was busy; it is counted then."""
-        refused = isinstance(failure, EngineAnswerError) and (failure.status < 500 or failure.status == 503)
-        if not refused:
-            self._fared(route.deployment, endpoint.revision, None)
-        return not refused
+    def _defect(self, route: Route, endpoint: Endpoint, failure: Exception) -> bool:
+        """Whether the replica failed, or was too late, and did not only refuse; it is counted then."""
+        if isinstance(failure, EngineAnswerError) and failure.status < 500:
+            return False
+        self._fares.fared(route.deployment, endpoint.revision, None)
+        return True
 
     async def _in_time(
         self, endpoint: Endpoint, path: str, call: Call, exchange: Exchange, turn: Turn, *, fresh: bool
     ) -> tuple[Answer, bytes, Frames | None]:
         try:
             async with asyncio.timeout(self._left(exchange)) as limit, turn:
-                exchange.coalesced = exchange.coalesced or turn.followed
+                exchange.coalesced, exchange.asked_at = exchange.coalesced or turn.followed, self._clock()
                 return await self._begin(endpoint, path, call, exchange, turn, fresh=fresh)
         except TimeoutError as expired:
             if limit.expired():

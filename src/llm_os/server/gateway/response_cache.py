@@ -113,11 +113,11 @@ class Recording:
     """An answer on its way to a caller, which is kept once it is complete.
 
     Args:
-        version: that must have given it.
+        revision: of the deployment, that must have given it.
     """
 
-    def __init__(self, cache: ResponseCache, name: Name, version: str) -> None:
-        self._cache, self._name, self._version = cache, name, version
+    def __init__(self, cache: ResponseCache, name: Name, revision: int) -> None:
+        self._cache, self._name, self._revision = cache, name, revision
         self._parts: list[bytes] | None = []
         self._size = 0
 
@@ -129,9 +129,9 @@ class Recording:
         if self._parts is not None:
             self._parts.append(part)
 
-    def keep(self, content_type: str, version: str) -> None:
-        """It came to its end, from this version."""
-        if self._parts is None or version != self._version:
+    def keep(self, content_type: str, revision: int) -> None:
+        """It came to its end, from this revision."""
+        if self._parts is None or revision != self._revision:
             return
         body = b"".join(self._parts)
         if complete(body, content_type):

@@ -173,13 +173,26 @@ def find(table: RoutingTable, entry: KeyEntry, model: str, task: str) -> Route:
         InvalidInputError: it is served, but at another endpoint.
     """
     named = [r for r in table.routes if r.deployment == model and keys.may_use(entry, model)]
-    named = named or [route for route in visible(table, entry) if route.version == model]
+    named = named or [route for route in visible(table, entry) if model in versions(route)]
     if not named:
         raise missing(entry, model, [route.deployment for route in visible(table, entry)])
     fitting = [route for route in named if SERVED_BY.get(route.task) == SERVED_BY[task]]
     if not fitting:
         raise _wrong_task(named[0], model)
     return next((route for route in fitting if route.endpoints), fitting[0])
+
+
+def versions(route: Route) -> set[str]:
+    """`card@number` of all that answers for a deployment."""
+    return {route.version} | {one.version for one in route.endpoints if one.version}
+
+
+def pinned(route: Route, model: str) -> Route:
+    """The route for a request that named a version: that one answers it, whatever else is tried."""
+    if model == route.deployment:
+        return route
+    mine = tuple(one for one in route.endpoints if (one.version or route.version) == model)
+    return route.model_copy(update={"endpoints": mine, "canary": None})
 
 
 def missing(entry: KeyEntry, model: str, names: list[str]) -> LLMOSError:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from typing import Protocol
 
 from llm_os.errors import LLMOSError
+from llm_os.server.gateway.frames import Frames
 from llm_os.server.gateway.openai import Call
 from llm_os.server.gateway.upstream import Upstreams
 from llm_os.server.gateway.wire import BrokenConnectionError, SilentError
-from llm_os.spec.routing import Route
+from llm_os.spec.routing import Endpoint, Route
 
 log = logging.getLogger("llm_os.gateway")
 
@@ -19,15 +21,20 @@ MOST = 16
 WITHIN = 300.0
 """Seconds that a copy may take."""
 
-Fared = Callable[[str, int, float | None], None]
-"""Is told deployment, revision and seconds to the first byte, or None for a failure (`metering.fared`)."""
+
+class Fares(Protocol):
+    """Counts how each revision does; see `metering`."""
+
+    def asked(self, deployment: str, revision: int) -> None: ...
+
+    def fared(self, deployment: str, revision: int, first_byte: float | None) -> None: ...
 
 
 class Shadows:
-    """Args: upstreams: connections to replicas. clock: monotonic seconds. fared: see above."""
+    """Args: upstreams: connections to replicas. clock: monotonic seconds. fares: is told how copies fare."""
 
-    def __init__(self, upstreams: Upstreams, clock: Callable[[], float], fared: Fared) -> None:
-        self._upstreams, self._clock, self._fared = upstreams, clock, fared
+    def __init__(self, upstreams: Upstreams, clock: Callable[[], float], fares: Fares) -> None:
+        self._upstreams, self._clock, self._fares = upstreams, clock, fares
         self._running: set[asyncio.Task[None]] = set()
 
     def send(self, route: Route, path: str, call: Call, request_id: str) -> bool:
@@ -46,22 +53,44 @@ class Shadows:
         await asyncio.gather(*self._running, return_exceptions=True)
 
     async def _copy(self, route: Route, path: str, call: Call, request_id: str) -> None:
+        """One copy, counted as a caller's own request would be: a refusal is no failure, nor is a stale connection."""
         endpoint, choice = self._upstreams.choose(route)
+        self._fares.asked(route.deployment, endpoint.revision)
         first: float | None = None
         try:
             with self._upstreams.busy(route, endpoint, choice, lambda: 0.0):
                 async with asyncio.timeout(WITHIN):
-                    asked = self._clock()
-                    mark = f"x-request-id: {request_id}-copy\r\n".encode()
-                    answer = await self._upstreams.pool(endpoint).post(path, call.body, mark, fresh=False)
-                    try:
-                        seconds: float | None = None
-                        while await answer.readany():
-                            seconds = self._clock() - asked if seconds is None else seconds
-                    finally:
-                        answer.close()
-                    if answer.status < 500:
-                        first = seconds
+                    status, first, whole = await self._asked(endpoint, path, call, request_id)
+            if 400 <= status < 500:
+                return
+            if status >= 500 or not whole:
+                first = None
         except (BrokenConnectionError, SilentError, LLMOSError, TimeoutError) as error:
             log.warning("%s: a copy failed at replica %s: %s", request_id, endpoint.attempt, error)
-        self._fared(route.deployment, endpoint.revision, first)
+            if isinstance(error, BrokenConnectionError) and not error.sent:
+                return
+        self._fares.fared(route.deployment, endpoint.revision, first)
+
+    async def _asked(
+        self, endpoint: Endpoint, path: str, call: Call, request_id: str
+    ) -> tuple[int, float | None, bool]:
+        """Status, seconds to the first byte, and whether it came to its end."""
+        mark = f"x-request-id: {request_id}-copy\r\n".encode()
+        for fresh in (False, True):
+            asked, first = self._clock(), None
+            try:
+                answer = await self._upstreams.pool(endpoint).post(path, call.body, mark, fresh=fresh)
+            except BrokenConnectionError as broken:
+                if broken.stale and not fresh:
+                    continue
+                raise
+            frames = Frames() if answer.content_type == "text/event-stream" else None
+            try:
+                while chunk := await answer.readany():
+                    first = self._clock() - asked if first is None else first
+                    if frames is not None:
+                        frames.feed(chunk)
+            finally:
+                answer.close()
+            return answer.status, first, frames is None or frames.done
+        raise AssertionError("the second try answers or raises")
