@@ -26,8 +26,10 @@ from llm_os.errors import (
 from llm_os.spec import api
 from llm_os.spec.deployments import Deployment as DeploymentRecord
 from llm_os.spec.deployments import DeploymentSpec, DeploymentState, Phase, Rollout, UpdatePolicy
+from llm_os.spec.parity import Parity
 
-READY_SECONDS = 180.0
+READY_SECONDS = 600.0
+"""A large model loads for minutes, and an engine that is compared first answers a thousand questions."""
 LOOK_EVERY = 0.2
 """Seconds between two looks at a rollout."""
 Prompt = str | Sequence[Mapping[str, Any]]
@@ -134,6 +136,11 @@ class Deployment:
         """`pending`, `starting`, `ready`, `stopping`, `stopped` or `failed`, as of now."""
         path = f"/v1/deployments/{self.name}"
         return self._connection.transport.call("GET", path, DeploymentRecord).state.value
+
+    @property
+    def parity(self) -> Parity | None:
+        """How far its engine agrees with PyTorch; None: they were not compared."""
+        return self._connection.transport.call("GET", f"/v1/deployments/{self.name}", DeploymentRecord).parity
 
     def update(
         self,
@@ -272,7 +279,7 @@ def _rollout(record: DeploymentRecord) -> Rollout:
 
 
 def wait_ready(connection: Connection, record: DeploymentRecord) -> DeploymentRecord:
-    """Raises what it failed with; UnavailableError after three minutes, with the reason."""
+    """Raises what it failed with; UnavailableError after ten minutes, with the reason."""
     until = time.monotonic() + READY_SECONDS
     while record.state is not DeploymentState.READY:
         if record.state is DeploymentState.FAILED and record.error is not None:

@@ -29,6 +29,8 @@ class Engine(ABC):
     tasks: ClassVar[tuple[str, ...]]
     Options: ClassVar[type[Spec]]
     gaps: ClassVar[Mapping[str, str]] = {}
+    compared: ClassVar[bool] = True
+    """Whether it is compared with the reference before it serves; not where it is the reference itself."""
     preference: ClassVar[int] = 0
     """Among engines that can serve a model the highest is taken when the user names none."""
 

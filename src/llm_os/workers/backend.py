@@ -36,6 +36,7 @@ class Piece:
         finish: `stop` or `length` in the last piece, else None.
         stop: the stop text that ended the answer, if one did.
         scores: of its tokens, where they were asked for.
+        ids: its tokens, where the engine tells them; the one that ends an answer may be among them.
     """
 
     text: str
@@ -44,6 +45,7 @@ class Piece:
     finish: str | None = None
     stop: str | None = None
     scores: tuple[TokenScore, ...] = ()
+    ids: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
