@@ -10,6 +10,7 @@ from typing import Any
 
 from llm_os.errors import InvalidInputError, UnsupportedModelError
 from llm_os.models.formats import inspect
+from llm_os.models.widen import widen
 from llm_os.spec.attempts import AttemptSpec, ServeCall
 from llm_os.workers.backend import Backend
 from llm_os.workers.chatting import QUEUE, ChatBackend
@@ -78,11 +79,22 @@ class OpenVinoBackend(ChatBackend):
         return self._tokenizer.decode(list(ids))
 
 
+def _exact(path: Path, scratch: Path) -> str:
+    """The file, or one whose weights openvino-genai does not round once more; it goes with the attempt."""
+    scratch.mkdir(parents=True, exist_ok=True)
+    wide = scratch / path.name
+    tensors = widen(path, wide)
+    if tensors:
+        log.info("%d tensors have a minimum in each block: they are served in 8 bits", tensors)
+    return str(wide if tensors else path)
+
+
 def load(call: ServeCall, spec: AttemptSpec) -> Backend:
     """Open the model.
 
     Raises:
         BrokenWeightsError, ModelError: see `models.formats`.
+        UnavailableError: the package gguf is not installed.
         UnsupportedModelError: openvino-genai cannot read this GGUF, or it has no chat template.
     """
     import openvino_genai
@@ -109,7 +121,7 @@ def load(call: ServeCall, spec: AttemptSpec) -> Backend:
         "ENABLE_CPU_PINNING": False,
         "KV_CACHE_PRECISION": "u8",
     }
-    path = str(folder / str(facts["file"])) if folder.is_dir() else str(folder)
+    path = _exact(folder / str(facts["file"]) if folder.is_dir() else folder, Path(spec.cwd) / "scratch")
     try:
         pipeline = openvino_genai.ContinuousBatchingPipeline(path, scheduler, "CPU", properties)
     except RuntimeError as error:
