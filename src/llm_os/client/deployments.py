@@ -13,6 +13,7 @@ from pydantic import BaseModel
 from llm_os.client.checks import checked
 from llm_os.client.connection import Connection
 from llm_os.client.gateway import Gateway, as_messages
+from llm_os.client.references import ensure_for_update
 from llm_os.client.transport import Transport
 from llm_os.errors import (
     AuthenticationError,
@@ -165,6 +166,10 @@ class Deployment:
         """
         whole = checked(UpdatePolicy, policy, "An update") if policy is not None else None
         request = api.UpdateDeployment(model=model, engine=engine, options=options or None, policy=whole)
+        path = f"/v1/deployments/{self.name}"
+        ensure_for_update(
+            self._connection, self._connection.transport.call("GET", path, DeploymentRecord), model, engine
+        )
         record = self._change("update", request)
         return self._followed(record) if wait else _rollout(record)
 

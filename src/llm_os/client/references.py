@@ -7,6 +7,7 @@ import sys
 from llm_os.client.connection import Connection
 from llm_os.client.jobs import run
 from llm_os.errors import CapacityError, UnavailableError, UnsupportedModelError
+from llm_os.spec.deployments import Deployment
 from llm_os.spec.jobs import JobSpec
 from llm_os.spec.models import ModelVersion
 
@@ -35,3 +36,11 @@ def ensure_reference(connection: Connection, version: ModelVersion, engine: str 
         run(connection, spec, f"Asking {version.ref} in PyTorch, to compare the engine with it")
     except (CapacityError, UnavailableError, UnsupportedModelError) as error:
         print(f"{version.ref} is served without a comparison with PyTorch: {error}", file=sys.stderr)
+
+
+def ensure_for_update(connection: Connection, record: Deployment, model: str | None, engine: str | None) -> None:
+    """`ensure_reference` of what a deployment is updated to: another model, whose engine is chosen anew, or engine."""
+    if not record.spec.check:
+        return
+    version = connection.transport.call("GET", f"/v1/models/{model or record.version}", ModelVersion)
+    ensure_reference(connection, version, engine or (record.engine if model is None else None))

@@ -22,7 +22,9 @@ from llm_os.store import rows
 TASK = "evaluation/reference"
 
 
-def reference_for(state: State, tx: Connection, row: rows.DeploymentRow, served: Revision, engine: Engine) -> str | None:
+def reference_for(
+    state: State, tx: Connection, row: rows.DeploymentRow, served: Revision, engine: Engine
+) -> str | None:
     """Digest of the reference that a replica shall be compared with before it serves.
 
     None: nobody made one, it is not to be compared (an on-demand replica, `check` off, an engine that is the
@@ -57,9 +59,7 @@ def keep(state: State, tx: Connection, attempt: Attempt, ready: Report | None) -
         return
     judged = served.model_copy(update={"parity": found})
     deployment = row.deployment
-    history = tuple(
-        judged if one.number == served.number else one for one in deployment.history or (in_force(row),)
-    )
+    history = tuple(judged if one.number == served.number else one for one in deployment.history or (in_force(row),))
     rollout = deployment.rollout
     if rollout is not None and rollout.target.number == served.number:
         rollout = rollout.model_copy(update={"target": judged})

@@ -1,6 +1,6 @@
 """Writes GGUF weights in 8 bits where an engine would round their 4-bit form once more; must not know an engine.
 
-Some quantizations store a block as `scale * q + minimum`. openvino-genai turns that into `scale * (q - zero point)` with
+Some quantizations store a block as `scale * q + minimum`. openvino-genai makes `scale * (q - zero point)` of that, with
 a whole zero point, which moves every weight of a block by up to half a step: SmolLM2 in Q4_1 then said something else
 at 28 of 100 places. As `Q8_0` (one scale a block, no minimum) the same weights pass exactly through its reader, and
 their own error is 16 times smaller than that of 4 bits.
@@ -20,7 +20,7 @@ GROWTH = 1.9
 
 
 def widen(source: Path, target: Path) -> int:
-    """Copy a GGUF file with its tensors of `WITH_MINIMUM` as `Q8_0`; how many there were. None: nothing is written.
+    """Copy a GGUF file with its tensors of `WITH_MINIMUM` as `Q8_0`; how many there were; 0: nothing is written.
 
     One tensor is in memory at a time.
 

@@ -90,7 +90,7 @@ class Parity(Record):
     largest_difference: float | None = None
     engine_version: str = ""
     key: str = Field(default="", max_length=64)
-    """What it holds for: reference, engine with its version and options, and machine. Equal keys: not compared again."""
+    """Of what it holds for: reference, engine, its version and options. Equal keys are not compared again."""
     at: float = 0.0
     """When, seconds since the epoch."""
 

@@ -68,7 +68,8 @@ async def _tokens(reference: Reference, backend: Backend) -> tuple[Parity, list[
 async def _next(ids: Sequence[int], backend: Backend) -> Answer:
     """The likeliest token behind the beginning, as the backend says it."""
     request = ChatRequest(prompt=tuple(ids), max_tokens=1, temperature=0.0)
-    text, tokens, finish = "", [], None
+    text, finish = "", None
+    tokens: list[int] = []
     async for piece in backend.chat(request):
         text, finish = text + piece.text, piece.finish
         tokens += piece.ids

@@ -18,7 +18,6 @@ from llm_os.spec.resources import Capacity, ResourceSpec
 from llm_os.tasks.context import Context
 from llm_os.tasks.evaluation import language
 from llm_os.tasks.evaluation.judging import sized
-from llm_os.tasks.evaluation.perplexity import text_of
 from llm_os.tasks.libraries import TRANSFORMERS
 from llm_os.tasks.task import Task
 
@@ -56,7 +55,8 @@ class ReferenceTask(Task[ReferenceOptions]):
             return sized(model, granted, copies=2.0)
         if task != "text-generation":
             raise UnsupportedModelError(
-                f"Engines are not compared on a {task} model.", hint=f"Only on text-generation, {', '.join(CLASSIFIERS)}."
+                f"Engines are not compared on a {task} model.",
+                hint=f"Only on text-generation, {', '.join(CLASSIFIERS)}.",
             )
         return language.sized(model, granted)
 
@@ -116,7 +116,7 @@ def _said(context: Context, rows: Sequence[Mapping[str, Any]]) -> Reference:
 def _ids(tokenizer: Any, row: Mapping[str, Any]) -> list[int]:
     """A text as the tokenizer reads it; a chat as the model's template writes it."""
     written = "messages" in row and bool(getattr(tokenizer, "chat_template", None))
-    return list(tokenizer(text_of(row, tokenizer), add_special_tokens=not written)["input_ids"])
+    return list(tokenizer(language.text_of(row, tokenizer), add_special_tokens=not written)["input_ids"])
 
 
 def _place(tokenizer: Any, ends: frozenset[int], at: int, token: int, margin: float) -> Place | None:
@@ -142,7 +142,7 @@ def _readings(tokenizer: Any, rows: Sequence[Mapping[str, Any]]) -> list[Reading
 
 
 def spread(sizes: Sequence[int], wanted: int) -> list[list[int]]:
-    """For each list of so many items the indices that are kept, `wanted` in all, spread evenly; all, if there are fewer."""
+    """For lists of so many items the indices that are kept: `wanted` in all, spread evenly; all, if there are fewer."""
     total = sum(sizes)
     kept = {number * total // wanted for number in range(wanted)} if wanted < total else set(range(total))
     found, begin = [], 0
