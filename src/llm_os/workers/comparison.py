@@ -33,13 +33,17 @@ async def compare(call: ServeCall, backend: Backend) -> Parity | None:
         return None
     content = await asyncio.to_thread((Path(call.reference.path) / FILE).read_bytes)
     reference = Reference.model_validate_json(content)
-    if reference.scored:
-        parity, differences = await _scores(reference, backend)
-    else:
-        parity, differences = await _tokens(reference, backend)
-        parity = parity.model_copy(update={"readings": await _readings(reference.readings, backend)})
+    parity, differences = await figures(reference, backend)
     judge(parity, differences, call.engine, call.version)
     return parity
+
+
+async def figures(reference: Reference, backend: Backend) -> tuple[Parity, list[Difference]]:
+    """How far the backend agrees, and where it differs most; judges nothing. Raises what the backend raises."""
+    if reference.scored:
+        return await _scores(reference, backend)
+    parity, differences = await _tokens(reference, backend)
+    return parity.model_copy(update={"readings": await _readings(reference.readings, backend)}), differences
 
 
 async def _tokens(reference: Reference, backend: Backend) -> tuple[Parity, list[Difference]]:

@@ -67,7 +67,7 @@ class ReferenceTask(Task[ReferenceOptions]):
             if model.facts.meta.get("task") in CLASSIFIERS:
                 reference = _scored(context, rows)
             else:
-                reference = _said(context, rows)
+                reference = said(context, rows)
         except ModuleNotFoundError as error:
             raise UnavailableError(
                 f"{error.name} is not installed, which runs the reference.", hint="pip install 'llm-os[train]'"
@@ -82,7 +82,7 @@ class ReferenceTask(Task[ReferenceOptions]):
         context.result(**figures)
 
 
-def _said(context: Context, rows: Sequence[Mapping[str, Any]]) -> Reference:
+def said(context: Context, rows: Sequence[Mapping[str, Any]]) -> Reference:
     """Of a causal language model: its likeliest token at `PLACES` places, spread evenly over all that there are."""
     import torch
 
@@ -91,6 +91,7 @@ def _said(context: Context, rows: Sequence[Mapping[str, Any]]) -> Reference:
     model, tokenizer, _ = language.load(context)
     ends = frozenset(stops_of(model, tokenizer))
     found: list[tuple[list[int], list[Place]]] = []
+    seen: set[tuple[int, ...]] = set()
     for number, row in enumerate(rows):
         ids = _ids(tokenizer, row)[:LONGEST]
         with torch.inference_mode():
@@ -101,8 +102,10 @@ def _said(context: Context, rows: Sequence[Mapping[str, Any]]) -> Reference:
         places = [
             place
             for at, (token, margin) in enumerate(zip(tokens, margins, strict=True), start=FIRST)
-            if (place := _place(tokenizer, ends, at, token, margin)) is not None
+            if tuple(ids[:at]) not in seen  # chats begin alike
+            and (place := _place(tokenizer, ends, at, token, margin)) is not None
         ]
+        seen |= {tuple(ids[:at]) for at in range(len(ids) + 1)}
         found.append((ids, places))
         context.report(stage="reference", step=number + 1, total=len(rows))
     keep = spread([len(places) for _, places in found], PLACES)
