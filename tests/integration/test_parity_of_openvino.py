@@ -1,34 +1,18 @@
-"""The engine that serves the shipped GGUF says what PyTorch says of that file: the real model, both real engines."""
+"""The engine that serves the shipped GGUF says what PyTorch said of that file."""
 
-import json
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "unit" / "tasks" / "training"))
-from tiny import Bench, given
-
-from llm_os.models.formats import inspect
 from llm_os.spec.artifacts import ArtifactFacts
 from llm_os.spec.attempts import AttemptSpec, Input, ServeCall
 from llm_os.spec.parity import Parity, Reference
-from llm_os.tasks.evaluation.reference import TEXTS, said
 from llm_os.workers.comparison import figures
 from llm_os.workers.openvino import load
 
-ROWS, PLACES = 5, 4
-"""Every so manyth text and place is asked: the whole comparison takes a minute and more."""
-
-
-def reference(root: Path, model: Path) -> Reference:
-    """What PyTorch says of some of the check texts, at some of their places."""
-    bench = Bench(root, {"model": given(model, "model", inspect(model), "1")})
-    rows = [json.loads(line) for line in TEXTS.read_text().splitlines()][::ROWS]
-    found = said(bench.context, rows)
-    texts = tuple(text.model_copy(update={"places": text.places[::PLACES]}) for text in found.texts)
-    return found.model_copy(update={"texts": texts})
+GOLDEN = Path(__file__).parents[1] / "golden" / "smollm2-reference.json"
+"""Every eighth place of what `evaluation/reference` wrote of the shipped file; the file is pinned by its hash."""
 
 
 async def compared(folder: Path, model: Path, reference: Reference) -> Parity:
@@ -61,7 +45,7 @@ async def test_openvino_says_of_the_shipped_file_what_pytorch_says(
     So few places tell that apart, and not a share of 97 from one of 98 %.
     """
     model = sample_model("smollm2")
-    found = await compared(tmp_path / "attempt", model, reference(tmp_path / "run", model))
+    found = await compared(tmp_path, model, Reference.model_validate_json(GOLDEN.read_bytes()))
     assert found.everywhere.count > 80
     assert found.sure.value >= 0.94
     assert found.everywhere.value >= 0.87

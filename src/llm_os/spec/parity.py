@@ -96,7 +96,7 @@ class Parity(Record):
 
     @property
     def short(self) -> str:
-        """`98.9% sure, 95.1% all`: for a column."""
+        """`98.8% sure, 94.6% all`: for a column."""
         return f"{self.sure.value:.1%} sure, {self.everywhere.value:.1%} all"
 
     @property

@@ -57,9 +57,8 @@ async def _tokens(reference: Reference, backend: Backend) -> tuple[Parity, list[
         async with slots:
             return await _next(ids, backend)
 
-    async with asyncio.TaskGroup() as group:
-        tasks = [group.create_task(ask(ids)) for ids, _ in asked]
-    answers = [(place, task.result()) for (_, place), task in zip(asked, tasks, strict=True)]
+    said = await asyncio.gather(*(ask(ids) for ids, _ in asked))  # of errors the first one, as it is
+    answers = [(place, answer) for (_, place), answer in zip(asked, said, strict=True)]
     wrong = [
         (ids, place, answer)
         for (ids, place), (_, answer) in zip(asked, answers, strict=True)

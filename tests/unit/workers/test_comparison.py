@@ -8,13 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from llm_os.errors import ParityError
+from llm_os.errors import ParityError, UnavailableError
 from llm_os.spec.artifacts import ArtifactFacts
 from llm_os.spec.attempts import Input, ServeCall
 from llm_os.spec.parity import FILE, CheckText, Parity, Place, Reading, Reference, ScoredText
 from llm_os.workers.backend import Backend, Classified, Piece, Tokenized
 from llm_os.workers.comparison import AT_ONCE, compare
 from llm_os.workers.requests import ChatRequest
+from llm_os.workers.serving import _before
 
 END = 2
 TEXTS = 40
@@ -155,3 +156,26 @@ async def test_a_classifier_is_asked_for_its_scores(tmp_path: Path) -> None:
     turned = Reference(scored=tuple(ScoredText(text=f"t{i}", scores={"bad": 0.1, "good": 0.9}) for i in range(70)))
     with pytest.raises(ParityError, match="behind 't0' it says 'bad' instead of 'good'"):
         await compare(call(tmp_path, turned), Hand())
+
+
+class Broken(Hand):
+    """Breaks at every question."""
+
+    async def chat(self, request: ChatRequest) -> AsyncGenerator[Piece, None]:
+        raise UnavailableError("The engine broke.")
+        yield
+
+
+async def test_an_engine_that_breaks_is_told_as_such_and_not_as_one_that_differs(tmp_path: Path) -> None:
+    with pytest.raises(UnavailableError, match="The engine broke"):
+        await compare(call(tmp_path, reference()), Broken())
+
+
+async def test_a_worker_that_shall_stop_gives_its_comparison_up() -> None:
+    stop, work = asyncio.Event(), asyncio.create_task(asyncio.Event().wait())
+    stop.set()
+    assert not await _before(work, stop)
+    assert work.cancelled()
+    done = asyncio.create_task(asyncio.sleep(0, result=7))
+    assert await _before(done, asyncio.Event())
+    assert done.result() == 7
