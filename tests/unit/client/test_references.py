@@ -12,8 +12,9 @@ sys.path.insert(0, str(Path(__file__).parent))
 from fake_kernel import FakeKernel, ended, version
 
 from llm_os.client.models import Model
-from llm_os.client.references import ensure_reference, is_compared
+from llm_os.client.references import ensure_for_update, ensure_reference, is_compared
 from llm_os.errors import BrokenWeightsError, UnavailableError
+from llm_os.spec.deployments import Deployment, DeploymentSpec, DeploymentState
 from llm_os.spec.jobs import JobState
 from llm_os.spec.models import ModelVersion
 
@@ -84,3 +85,42 @@ def test_a_broken_model_is_no_reason_to_go_on() -> None:
     asked = kernel(ended({}, JobState.FAILED, error=BrokenWeightsError("The weights are broken.").to_dict()))
     with pytest.raises(BrokenWeightsError):
         ensure_reference(asked, chat(), None)  # type: ignore[arg-type]
+
+
+def deployment(engine: str = "openvino", **spec: Any) -> Deployment:
+    return Deployment(
+        id="dep-1",
+        spec=DeploymentSpec(name="assistant", model="chat", **spec),
+        version="chat@1",
+        task="text-generation",
+        engine=engine,
+        session=None,
+        state=DeploymentState.READY,
+        created_at=0.0,
+    )
+
+
+@pytest.mark.parametrize(
+    ("engine", "given", "count"),
+    [
+        ("openvino", ("chat@2", None), 1),
+        ("openvino", (None, None), 1),
+        ("fake", (None, None), 0),
+        ("fake", ("chat@2", None), 1),
+        ("openvino", (None, "torch"), 0),
+    ],
+)
+def test_an_update_makes_the_reference_of_what_will_be_served(
+    engine: str, given: tuple[str | None, str | None], count: int
+) -> None:
+    """With another model the engine is chosen anew; else it is the one that serves, or the one that is named."""
+    asked = kernel()
+    asked.answers |= {f"GET /v1/models/chat@{number}": chat() for number in (1, 2)}
+    ensure_for_update(asked, deployment(engine), *given)  # type: ignore[arg-type]
+    assert len(submitted(asked)) == count
+
+
+def test_an_update_of_what_is_not_checked_makes_none() -> None:
+    asked = kernel()
+    ensure_for_update(asked, deployment(check=False), "chat@2", None)  # type: ignore[arg-type]
+    assert asked.asked == []
