@@ -14,7 +14,8 @@ LLMOSError
 │   └── ModelError               the model cannot be used
 │       ├── UnsafeWeightsError   pickle weights: refused, never opened
 │       ├── BrokenWeightsError   truncated, damaged or incomplete weights
-│       └── UnsupportedModelError    a format, task or engine that does not fit
+│       ├── UnsupportedModelError    a format, task or engine that does not fit
+│       └── ParityError          an engine that does not say what the model says in PyTorch
 ├── NotFoundError                no such name, job, deployment, version or file
 ├── ConflictError                a name is taken, or a state forbids the step
 ├── CapacityError                it does not fit; says what is needed and what is free
@@ -140,6 +141,11 @@ class BrokenWeightsError(ModelError):
 
 class UnsupportedModelError(ModelError):
     code = "unsupported_model"
+
+
+class ParityError(ModelError):
+    code = "parity"
+    status = 409
 
 
 class NotFoundError(LLMOSError, LookupError):

@@ -13,6 +13,7 @@ from pydantic import BaseModel
 from llm_os.client.checks import checked
 from llm_os.client.connection import Connection
 from llm_os.client.gateway import Gateway, as_messages
+from llm_os.client.references import ensure_for_update
 from llm_os.client.transport import Transport
 from llm_os.errors import (
     AuthenticationError,
@@ -26,8 +27,10 @@ from llm_os.errors import (
 from llm_os.spec import api
 from llm_os.spec.deployments import Deployment as DeploymentRecord
 from llm_os.spec.deployments import DeploymentSpec, DeploymentState, Phase, Rollout, UpdatePolicy
+from llm_os.spec.parity import Parity
 
-READY_SECONDS = 180.0
+READY_SECONDS = 600.0
+"""A large model loads for minutes, and an engine that is compared first answers a thousand questions."""
 LOOK_EVERY = 0.2
 """Seconds between two looks at a rollout."""
 Prompt = str | Sequence[Mapping[str, Any]]
@@ -135,6 +138,11 @@ class Deployment:
         path = f"/v1/deployments/{self.name}"
         return self._connection.transport.call("GET", path, DeploymentRecord).state.value
 
+    @property
+    def parity(self) -> Parity | None:
+        """How far its engine agrees with PyTorch; None: they were not compared."""
+        return self._connection.transport.call("GET", f"/v1/deployments/{self.name}", DeploymentRecord).parity
+
     def update(
         self,
         model: str | None = None,
@@ -158,6 +166,10 @@ class Deployment:
         """
         whole = checked(UpdatePolicy, {**self._policy(), **policy}, "An update") if policy is not None else None
         request = api.UpdateDeployment(model=model, engine=engine, options=options or None, policy=whole)
+        path = f"/v1/deployments/{self.name}"
+        ensure_for_update(
+            self._connection, self._connection.transport.call("GET", path, DeploymentRecord), model, engine
+        )
         record = self._change("update", request)
         return self._followed(record) if wait else _rollout(record)
 
@@ -283,7 +295,7 @@ def _rollout(record: DeploymentRecord) -> Rollout:
 
 
 def wait_ready(connection: Connection, record: DeploymentRecord) -> DeploymentRecord:
-    """Raises what it failed with; UnavailableError after three minutes, with the reason."""
+    """Raises what it failed with; UnavailableError after ten minutes, with the reason."""
     until = time.monotonic() + READY_SECONDS
     while record.state is not DeploymentState.READY:
         if record.state is DeploymentState.FAILED and record.error is not None:

@@ -19,6 +19,7 @@ from llm_os.client.evaluations import Comparison, Evaluation, comparison, evalua
 from llm_os.client.gateway import Gateway
 from llm_os.client.jobs import Job, run, submit
 from llm_os.client.quality import Description
+from llm_os.client.references import ensure_reference
 from llm_os.client.results import TrainingResult, training_result
 from llm_os.errors import EmptyDataError, InvalidInputError, InvalidOptionError, NotFoundError, UnsupportedModelError
 from llm_os.spec import api
@@ -267,7 +268,12 @@ class Model:
         return answer(self._private(), prompt_or_messages, max_tokens, stream=stream)
 
     def deploy(
-        self, name: str | None = None, keep: bool = False, follow: str | None = None, **options: Any
+        self,
+        name: str | None = None,
+        keep: bool = False,
+        follow: str | None = None,
+        check: bool = True,
+        **options: Any,
     ) -> Deployment:
         """Serve this version and wait until it answers.
 
@@ -275,15 +281,23 @@ class Model:
             name: what requests call it; None: the card's name.
             keep: leave it serving when this script ends.
             follow: an alias of this model (`production`): when it moves, the deployment is updated.
+            check: compare the engine with PyTorch first, unless it is PyTorch; the first time takes a minute or more.
             options: `engine`, `replicas`, `scaling`, `update` and `labels` as in `spec.deployments`, and options of
                 the engine.
+
+        Raises:
+            ParityError: the engine does not say what this version says in PyTorch; shows where.
+            ConflictError, CapacityError, UnsupportedModelError, ...: why it cannot be served.
         """
         names = ("engine", "replicas", "scaling", "update", "labels")
         own: dict[str, Any] = {key: options.pop(key) for key in names if key in options}
         name = _checked_name(name, "a deployment") or slug(self._record.card)
         whole = self._whole()
         model = f"{whole.card}@{follow}" if follow else whole.ref
-        spec = checked(DeploymentSpec, {"name": name, "model": model, "options": options, **own}, "A deployment")
+        given = {"name": name, "model": model, "options": options, "check": check}
+        spec = checked(DeploymentSpec, {**given, **own}, "A deployment")
+        if check:
+            ensure_reference(self._connection, whole, spec.engine)
         return deploy(self._connection, spec, keep=keep)
 
     def alias(self, name: str) -> str:

@@ -31,6 +31,8 @@ class Engine(ABC):
     gaps: ClassVar[Mapping[str, str]] = {}
     shares_prefixes: ClassVar[bool] = False
     """A prefix cache: prompts that begin alike are read once, if one comes after the other."""
+    compared: ClassVar[bool] = True
+    """Whether it is compared with the reference before it serves; not where it is the reference itself."""
     preference: ClassVar[int] = 0
     """Among engines that can serve a model the highest is taken when the user names none."""
 

@@ -96,9 +96,15 @@ def task_spec(state: State, attempt: Attempt, job: Job, resources: ResourceSpec)
 
 
 def serve_spec(
-    state: State, attempt: Attempt, deployment: Deployment, revision: Revision, manifest: str, engine: Engine
+    state: State,
+    attempt: Attempt,
+    deployment: Deployment,
+    revision: Revision,
+    manifest: str,
+    engine: Engine,
+    reference: str | None = None,
 ) -> AttemptSpec:
-    """What the engine worker finds in its folder."""
+    """What the engine worker finds in its folder. `reference`: digest of what it is compared with first."""
     facts = state.artifacts.facts(manifest)
     options = engine.Options.model_validate(dict(revision.options))
     process = engine.process(options, facts, revision.resources)
@@ -111,6 +117,7 @@ def serve_spec(
         task=revision.task,
         options=options.model_dump(mode="json"),
         socket=socket,
+        reference=_input(state, reference) if reference is not None else None,
     )
     return _spec(state, attempt, process, {"socket": socket}).model_copy(update={"serve": call})
 

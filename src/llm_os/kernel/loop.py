@@ -32,6 +32,7 @@ from llm_os.kernel.jobs import Jobs
 from llm_os.kernel.keys import Keys
 from llm_os.kernel.leadership import Leadership
 from llm_os.kernel.observer import Observer
+from llm_os.kernel.parity import reference_for
 from llm_os.kernel.planner import Planner
 from llm_os.kernel.ports import Artifacts, Clock, Files, Machine, Plugins, Random
 from llm_os.kernel.revisions import revision
@@ -288,7 +289,8 @@ class Kernel(Calls):
                 served = revision(row, attempt.revision)
                 version = self._model(tx, served.version)
                 engine = next(e for e in state.plugins.engines() if e.name == served.engine)
-                return serve_spec(state, attempt, row.deployment, served, version.manifest, engine)
+                reference = reference_for(state, tx, row, served, engine)
+                return serve_spec(state, attempt, row.deployment, served, version.manifest, engine, reference)
             port = rows.get_meta(tx, "gateway_port")
         return gateway_spec(state, attempt, self._gateway or (), port or state.settings.gateway_port)
 

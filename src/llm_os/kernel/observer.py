@@ -10,6 +10,7 @@ from llm_os.kernel.deployments import Deployments
 from llm_os.kernel.effects import Dead, Ingested, Result, Seen, Started, StartFailed
 from llm_os.kernel.jobs import Jobs
 from llm_os.kernel.outcomes import End, Outcome, outcome_of
+from llm_os.kernel.parity import keep
 from llm_os.kernel.rollouts import Rollouts
 from llm_os.kernel.state import State
 from llm_os.spec.artifacts import ArtifactFacts
@@ -124,6 +125,7 @@ class Observer:
             rows.add_event(tx, now, EventKind.GATEWAY_STARTED, GATEWAY, f"The gateway answers at {endpoint}.")
             return
         rows.add_event(tx, now, EventKind.REPLICA_READY, attempt.owner, f"A replica answers at {endpoint}.")
+        keep(self._state, tx, attempt, self._state.watch(attempt.id).newest("ready"))
         self._deployments.settle(tx, attempt.owner)
 
     def _has_output(self, tx: Connection, attempt: Attempt) -> bool:

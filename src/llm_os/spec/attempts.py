@@ -45,6 +45,8 @@ class ServeCall(Record):
     options: Mapping[str, Json]
     socket: str
     """Unix socket to listen on."""
+    reference: Input | None = None
+    """What the model says in PyTorch: the engine is compared with it before it serves. None: it is not."""
 
 
 class AttemptSpec(Record):

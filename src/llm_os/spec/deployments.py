@@ -10,6 +10,7 @@ from pydantic import Field, model_validator
 
 from llm_os.spec.base import Json, Name, Record, Ref, Spec
 from llm_os.spec.conditions import Condition
+from llm_os.spec.parity import Parity
 from llm_os.spec.resources import ResourceSpec
 from llm_os.spec.units import Duration
 
@@ -73,6 +74,8 @@ class DeploymentSpec(Spec):
     """How the versions that follow take over."""
     scaling: Scaling | None = None
     """None: always `replicas`."""
+    check: bool = True
+    """Compare the engine with the reference before it serves, where the version has one."""
     labels: Mapping[Name, str] = Field(default_factory=dict)
     """Words of its owner's, for lists and rules."""
 
@@ -101,6 +104,8 @@ class Revision(Record):
     engine: str
     options: Mapping[str, Json] = Field(default_factory=dict)
     resources: ResourceSpec
+    parity: Parity | None = None
+    """How far the engine agrees with the reference; None: they were not compared."""
 
 
 class Phase(StrEnum):
@@ -175,6 +180,11 @@ class Deployment(Record):
     created_at: float
     ready_at: float | None = None
     ended_at: float | None = None
+
+    @property
+    def parity(self) -> Parity | None:
+        """Of the revision in force."""
+        return self.history[-1].parity if self.history else None
 
     @property
     def updating(self) -> bool:

@@ -38,6 +38,7 @@ class Piece:
         stop: the stop text that ended the answer, if one did.
         scores: of its tokens, where they were asked for.
         calls: whole calls of tools, which are not part of the text.
+        ids: its tokens, where the engine tells them; the one that ends an answer may be among them.
     """
 
     text: str
@@ -47,6 +48,7 @@ class Piece:
     stop: str | None = None
     scores: tuple[TokenScore, ...] = ()
     calls: tuple[ToolCall, ...] = ()
+    ids: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

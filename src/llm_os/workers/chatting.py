@@ -113,7 +113,7 @@ class ChatBackend(Backend):
                 count += len(new.ids)
                 said = text.feed(new.ids, last=new.finish is not None)
                 scores = self._scores(new) if request.logprobs is not None else ()
-                yield Piece(said, size, count, new.finish, scores=scores)
+                yield Piece(said, size, count, new.finish, scores=scores, ids=new.ids)
         finally:
             self._running -= 1
             if tokens is not None:

@@ -8,10 +8,12 @@ import json
 import os
 import signal
 from collections.abc import AsyncGenerator, Sequence
+from pathlib import Path
 from typing import Any
 
 from llm_os.errors import InternalError, UnavailableError
 from llm_os.spec.attempts import AttemptSpec, ServeCall
+from llm_os.spec.parity import FILE, Reference
 from llm_os.workers.backend import Backend, Classified, Piece, Tokenized
 from llm_os.workers.calling import HERMES, heard
 from llm_os.workers.requests import ChatRequest, wrong
@@ -46,6 +48,20 @@ def _words(request: ChatRequest) -> list[str]:
     return [word for text in (*told, *texts) for word in text.split()]
 
 
+def _answers(call: ServeCall, disagrees: float) -> dict[tuple[int, ...], Piece]:
+    """What is said behind the beginnings of the reference that it is compared with, spread evenly wrong."""
+    if call.reference is None:
+        return {}
+    reference = Reference.model_validate_json((Path(call.reference.path) / FILE).read_bytes())
+    places = [(text.ids[: place.at], place) for text in reference.texts for place in text.places]
+    answers = {}
+    for number, (ids, place) in enumerate(places):
+        wrong = int((number + 1) * disagrees) > int(number * disagrees)
+        ends = place.ends and not wrong
+        answers[ids] = Piece("?" if wrong else place.text, len(ids), 1, "stop" if ends else "length")
+    return answers
+
+
 class FakeBackend(Backend):
     """See `drivers.engines.fake` for the options."""
 
@@ -65,6 +81,7 @@ class FakeBackend(Backend):
         self._slow = float(options.get("slow", 0))
         named = call.model.facts.meta.get("labels")
         self._labels = tuple(str(name) for name in named) if isinstance(named, list) and named else LABELS
+        self._known_answers = _answers(call, float(options.get("disagrees", 0)))
         self._requests = 0
         self._known: dict[int, str] = {}
 
@@ -93,6 +110,9 @@ class FakeBackend(Backend):
 
     async def _pieces(self, request: ChatRequest) -> AsyncGenerator[Piece, None]:
         await self._think()
+        if isinstance(request.prompt, tuple) and (known := self._known_answers.get(request.prompt)) is not None:
+            yield known
+            return
         words = self._said(request).split(" ")
         prompt = len(_words(request))
         limit = min(len(words), request.max_tokens or len(words))

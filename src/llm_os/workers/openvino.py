@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import random
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from llm_os.errors import InvalidInputError, UnsupportedModelError
 from llm_os.models.formats import inspect
+from llm_os.models.widen import widen
 from llm_os.spec.attempts import AttemptSpec, ServeCall
 from llm_os.workers.backend import Backend
 from llm_os.workers.calling import Form
@@ -22,6 +25,8 @@ from llm_os.workers.tools import Tool
 
 log = logging.getLogger("llm_os.worker")
 
+KEPT_FOR = 14 * 24 * 3600.0
+"""Seconds for which weights are kept that no replica has used."""
 BLOCK = 32
 """Tokens of a cache block on CPU."""
 
@@ -119,11 +124,39 @@ def calls_only(request: ChatRequest, form: Form) -> Any:
     return grammar.TagsWithSeparator(tags, "\n", at_least_one=True, stop_after_first=not several)
 
 
+def _exact(path: Path, spec: AttemptSpec, digest: str) -> str:
+    """The file, or one whose weights openvino-genai does not round once more.
+
+    In a home that one is kept for the replicas that follow; elsewhere it goes with the attempt.
+    """
+    folder = Path(spec.cwd) / "scratch"
+    if folder.parent.parent.name == "attempts":
+        folder = folder.parent.parent.parent / "widened"
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    kept = folder / f"{digest.replace(':', '-')}.gguf"
+    if kept.exists():
+        kept.touch()  # it is used
+        return str(kept)
+    for old in folder.glob("*.gguf"):
+        if time.time() - old.stat().st_mtime > KEPT_FOR:
+            old.unlink(missing_ok=True)
+    beside = folder / f"{kept.name}.{os.getpid()}"
+    try:
+        if not (tensors := widen(path, beside)):
+            return str(path)
+        beside.rename(kept)
+    finally:
+        beside.unlink(missing_ok=True)
+    log.info("%d tensors have a minimum in each block: they are served in 8 bits", tensors)
+    return str(kept)
+
+
 def load(call: ServeCall, spec: AttemptSpec) -> Backend:
     """Open the model.
 
     Raises:
         BrokenWeightsError, ModelError: see `models.formats`.
+        UnavailableError: the package gguf is not installed.
         UnsupportedModelError: openvino-genai cannot read this GGUF, or it has no chat template.
     """
     import openvino_genai
@@ -150,7 +183,8 @@ def load(call: ServeCall, spec: AttemptSpec) -> Backend:
         "ENABLE_CPU_PINNING": False,
         "KV_CACHE_PRECISION": "u8",
     }
-    path = str(folder / str(facts["file"])) if folder.is_dir() else str(folder)
+    file = folder / str(facts["file"]) if folder.is_dir() else folder
+    path = _exact(file, spec, call.model.facts.digest)
     try:
         pipeline = openvino_genai.ContinuousBatchingPipeline(path, scheduler, "CPU", properties)
     except RuntimeError as error:

@@ -16,12 +16,13 @@ import time
 import traceback
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from llm_os.errors import CapacityError, InternalError, InvalidInputError, LLMOSError
 from llm_os.spec.attempts import EXIT_FAILED, EXIT_STOPPED, EXIT_USER_ERROR, AttemptSpec, Control, Report, ServeCall
 from llm_os.spec.base import Json
 from llm_os.workers.backend import Backend
+from llm_os.workers.comparison import compare
 from llm_os.workers.server import Face, drain, listen
 
 Load = Callable[[ServeCall, AttemptSpec], Backend]
@@ -71,8 +72,15 @@ async def serve(spec: AttemptSpec, call: ServeCall, backend: Backend, reports: R
     os.umask(0o177)  # the socket is born 0600
     try:
         await backend.begin()
+        comparing = asyncio.create_task(compare(call, backend))
+        if not await _before(comparing, stop):
+            await backend.end()
+            return EXIT_STOPPED
+        told: dict[str, Json] = {"endpoint": f"unix:{call.socket}", "engine": call.engine}
+        if (parity := comparing.result()) is not None:
+            told["parity"] = parity.model_dump(mode="json")
         runner = await listen(face.app(), call.socket)
-        reports.write("ready", {"endpoint": f"unix:{call.socket}", "engine": call.engine})
+        reports.write("ready", told)
         waits = {asyncio.create_task(stop.wait()), asyncio.create_task(backend.lost())}
         await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
         for wait in waits:
@@ -85,6 +93,18 @@ async def serve(spec: AttemptSpec, call: ServeCall, backend: Backend, reports: R
         return EXIT_STOPPED
     finally:
         socket.unlink(missing_ok=True)
+
+
+async def _before(work: asyncio.Task[Any], stop: asyncio.Event) -> bool:
+    """Wait for the work, but not longer than until it shall stop: then it is cancelled, and this is False."""
+    stopping = asyncio.create_task(stop.wait())
+    await asyncio.wait({work, stopping}, return_when=asyncio.FIRST_COMPLETED)
+    stopping.cancel()
+    if not work.done():
+        work.cancel()
+        await asyncio.wait({work})
+        return False
+    return True
 
 
 def _grace(spec: AttemptSpec) -> float:

@@ -11,8 +11,10 @@ from llm_os.cli.options import further, scaling_of
 from llm_os.cli.render import as_json_option, print_json
 from llm_os.client.checks import checked
 from llm_os.client.deployments import rollout_steps
+from llm_os.client.references import ensure_for_update
 from llm_os.client.transport import Transport, place
 from llm_os.errors import ConflictError, InvalidInputError, RolloutError
+from llm_os.session import connect
 from llm_os.spec import api
 from llm_os.spec.deployments import Deployment, DeploymentState, Phase, UpdatePolicy
 
@@ -47,7 +49,8 @@ def update(name: str, model: str | None, engine: str | None, given: tuple[str, .
     if how["until_promoted"] and how["bake"] is not None:
         raise InvalidInputError("--bake and --until-promoted exclude each other.", hint="Leave one out.")
     transport, path = looking(), place("deployments", name, "deployment")
-    policy = transport.call("GET", path, Deployment).spec.update.model_dump()
+    known = transport.call("GET", path, Deployment)
+    policy = known.spec.update.model_dump()
     asked = {"canary": how["canary"], "tenants": how["tenants"] or None, "bake": how["bake"]}
     policy |= {key: value for key, value in asked.items() if value is not None}
     if how["until_promoted"]:
@@ -61,6 +64,8 @@ def update(name: str, model: str | None, engine: str | None, given: tuple[str, .
         options=further(given) or None,
         policy=checked(UpdatePolicy, policy, "An update"),
     )
+    if known.spec.check:
+        ensure_for_update(connect(), known, model, engine)
     found = transport.call("POST", f"{path}/update", Deployment, body=body)
     return _told(transport, found, as_json=as_json, wait=not how["no_wait"])
 

@@ -22,7 +22,7 @@ OWN: dict[str, str | None] = {
     "engine": "--engine",
     "name": "--name",
     "replicas": "--replicas",
-    **dict.fromkeys(("scaling", "labels", "update", "follow", "keep")),
+    **dict.fromkeys(("scaling", "labels", "update", "follow", "keep", "check")),
 }
 """Words of a deployment's own, which are no options of engines, and their flags."""
 
@@ -77,6 +77,7 @@ def run(model: str, prompt: str | None, max_tokens: int, as_json: bool) -> int:
 @click.option("--least", type=click.IntRange(0, 64), help="Replicas at least; 0 lets it sleep when nobody asks.")
 @click.option("--most", type=click.IntRange(1, 64), help="Replicas at most, when many ask.")
 @click.option("--label", "labels", multiple=True, metavar="NAME=VALUE", help="A word of yours, for lists and rules.")
+@click.option("--no-check", is_flag=True, help="Do not compare the engine with PyTorch before it serves.")
 @as_json_option
 def deploy(model: str, name: str | None, as_json: bool, **given: Any) -> int:
     """Serve a model until it is stopped. Prints its address and a key of its own.
@@ -92,11 +93,15 @@ def deploy(model: str, name: str | None, as_json: bool, **given: Any) -> int:
     alias = model.partition("@")[2]
     follow = alias if alias and not alias.isdigit() and not model.startswith("sha256:") else None
     own = {key: value for key, value in own.items() if value is not None}
-    served = load_model(model).deploy(name, keep=True, follow=follow, **own, **options)
+    served = load_model(model).deploy(name, keep=True, follow=follow, check=not given["no_check"], **own, **options)
+    parity = served.parity
     if as_json:
-        print_json({"name": served.name, "url": served.url, "key": served.key, "version": served.version})
+        about = {"name": served.name, "url": served.url, "key": served.key, "version": served.version}
+        print_json({**about, "parity": parity})
         return 0
     print(f"{served.name} serves {served.version}.")
+    if parity is not None:
+        print(f"It says what PyTorch says: {parity.sentence}.")
     print(f"  URL  {served.url}\n  Key  {served.key}   (shown once)")
     print(f"End it with: llm-os stop {served.name}")
     return 0

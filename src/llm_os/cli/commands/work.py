@@ -62,6 +62,8 @@ def _now(deployment: Deployment) -> str:
     rollout = deployment.rollout
     if rollout is not None and deployment.updating:
         told.append(f"to {rollout.target.version}, {rollout.phase.value}: {rollout.message}")
+    if deployment.parity is not None:
+        told.append(f"as PyTorch: {deployment.parity.short}")
     return "; ".join(told)
 
 

@@ -41,6 +41,8 @@ class FakeOptions(Spec):
     """Seconds that it thinks before an answer."""
     hangs: bool = False
     """It takes requests and never answers."""
+    disagrees: float = Field(default=0.0, ge=0, le=1)
+    """Share of the reference's places where it says something else; elsewhere it says what the reference says."""
     memory: Bytes | None = None
     """Bytes it claims to need; None: little."""
 

@@ -20,6 +20,8 @@ OVERHEAD = 384 * 2**20
 """Interpreter, openvino, tokenizer and work space, in bytes (see benchmarks/serving)."""
 COPIES = 2.0
 """The file's pages while it is read and the weights in the engine's own layout."""
+WIDER = 1.9
+"""Weights in 4 bits may be served in 8 (see `models.widen`): so many times their file's size."""
 KV_BYTES = 1.125
 """Bytes of a value in the cache: u8, and scale and zero point of each group."""
 UNKNOWN_CONTEXT = 4096
@@ -59,7 +61,8 @@ class OpenVino(Engine):
         width = hidden * meta.get("kv_heads", heads) // heads if heads else hidden
         token = kv_bytes_per_token(layers=meta.get("layers", 0), kv_width=width, bytes_per_value=KV_BYTES)
         kv_bytes = max(asked.cache_tokens, context) * token
-        memory = estimate(int(model.size * COPIES), kv_bytes=kv_bytes, overhead=OVERHEAD)
+        wider = WIDER if model.meta.get("precision") == "int4" else 1.0
+        memory = estimate(int(model.size * wider * COPIES), kv_bytes=kv_bytes, overhead=OVERHEAD)
         return ResourceSpec(cpus=0.5, memory=memory)
 
     def process(self, options: Spec, model: ArtifactFacts, resources: ResourceSpec) -> ProcessSpec:

@@ -59,6 +59,16 @@ def load(context: Context) -> tuple[Any, Any, dict[str, Json]]:
     return model.to("cuda" if context.devices else "cpu").eval(), tokenizer, notes
 
 
+def text_of(row: Mapping[str, Any], tokenizer: Any) -> str:
+    """The text of a row; a chat as the model's template writes it, or role by role where it has none."""
+    if "text" in row:
+        return str(row["text"])
+    messages = row["messages"]
+    if getattr(tokenizer, "chat_template", None):
+        return str(tokenizer.apply_chat_template(messages, tokenize=False))
+    return "\n".join(f"{message['role']}: {message['content']}" for message in messages)
+
+
 def start_token(tokenizer: Any) -> int | None:
     """The token that a text begins after: the beginning of a text, or else its end; None: the model has neither."""
     for token in (tokenizer.bos_token_id, tokenizer.eos_token_id):

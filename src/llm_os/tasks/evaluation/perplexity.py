@@ -47,7 +47,7 @@ class Perplexity(Task[PerplexityOptions]):
     def run(self, context: Context, options: PerplexityOptions) -> None:
         model, tokenizer, notes = language.load(context)
         rows = read_rows(context.inputs["data"].path, options.split, options.start, options.stop)
-        texts = [text_of(row, tokenizer) for row in rows]
+        texts = [language.text_of(row, tokenizer) for row in rows]
         longest = int(str(context.inputs["model"].facts.meta.get("context_length") or options.window))
         window = min(options.window, longest)
         stride = min(options.stride or window // 2, window - 1)
@@ -73,16 +73,6 @@ class Perplexity(Task[PerplexityOptions]):
             **notes,
         }
         publish(context, options, judgement)
-
-
-def text_of(row: Mapping[str, Any], tokenizer: Any) -> str:
-    """The text of a row; a chat as the model's template writes it, or role by role where it has none."""
-    if "text" in row:
-        return str(row["text"])
-    messages = row["messages"]
-    if getattr(tokenizer, "chat_template", None):
-        return str(tokenizer.apply_chat_template(messages, tokenize=False))
-    return "\n".join(f"{message['role']}: {message['content']}" for message in messages)
 
 
 def measured(

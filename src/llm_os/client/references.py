@@ -1,0 +1,46 @@
+"""Makes what an engine is compared with before it serves, where there is none yet. Must not know how it is compared."""
+
+from __future__ import annotations
+
+import sys
+
+from llm_os.client.connection import Connection
+from llm_os.client.jobs import run
+from llm_os.errors import CapacityError, UnavailableError, UnsupportedModelError
+from llm_os.spec.deployments import Deployment
+from llm_os.spec.jobs import JobSpec
+from llm_os.spec.models import ModelVersion
+
+TASKS = ("text-generation", "text-classification", "multi-label-classification")
+"""What engines are compared on."""
+NOT_COMPARED = ("torch", "fake")
+"""Engines that are the reference themselves, or have no model."""
+
+
+def is_compared(version: ModelVersion, engine: str | None) -> bool:
+    """Whether another engine than the reference will serve it. Of itself the kernel takes one for GGUF only."""
+    other = version.format == "gguf" if engine is None else engine not in NOT_COMPARED
+    return other and version.task in TASKS
+
+
+def ensure_reference(connection: Connection, version: ModelVersion, engine: str | None) -> None:
+    """Have the reference of a version made, unless it is there; says so on stderr where it cannot be made here.
+
+    Raises:
+        JobCancelledError, BrokenWeightsError, ...: what the job ends with but for want of room, packages or support.
+    """
+    if not is_compared(version, engine):
+        return
+    spec = JobSpec(task="evaluation/reference", inputs={"model": version.manifest})
+    try:
+        run(connection, spec, f"Asking {version.ref} in PyTorch, to compare the engine with it")
+    except (CapacityError, UnavailableError, UnsupportedModelError) as error:
+        print(f"{version.ref} is served without a comparison with PyTorch: {error}", file=sys.stderr)
+
+
+def ensure_for_update(connection: Connection, record: Deployment, model: str | None, engine: str | None) -> None:
+    """`ensure_reference` of what a deployment is updated to: another model, whose engine is chosen anew, or engine."""
+    if not record.spec.check:
+        return
+    version = connection.transport.call("GET", f"/v1/models/{model or record.version}", ModelVersion)
+    ensure_reference(connection, version, engine or (record.engine if model is None else None))

@@ -1,0 +1,101 @@
+"""With what a replica is compared before it serves, and what came out. Looks records up; never runs a model."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+
+from sqlalchemy import Connection
+
+from llm_os.drivers.device import Unavailable
+from llm_os.drivers.engine import Engine
+from llm_os.errors import NotFoundError
+from llm_os.kernel.revisions import in_force, revision
+from llm_os.kernel.state import State
+from llm_os.kernel.submission import cache_key, find_model
+from llm_os.spec.attempts import Report
+from llm_os.spec.deployments import Revision
+from llm_os.spec.jobs import Attempt
+from llm_os.spec.parity import Parity
+from llm_os.store import rows
+
+TASK = "evaluation/reference"
+
+
+def reference_for(
+    state: State, tx: Connection, row: rows.DeploymentRow, served: Revision, engine: Engine
+) -> str | None:
+    """Digest of the reference that a replica shall be compared with before it serves.
+
+    None: nobody made one, it is not to be compared (an on-demand replica, `check` off, an engine that is the
+    reference itself), or what came out is known.
+    """
+    if row.private or not row.deployment.spec.check or not engine.compared:
+        return None
+    digest = _reference(state, tx, served)
+    if digest is None or _known(tx, _key(digest, served, engine)) is not None:
+        return None
+    return digest
+
+
+def keep(state: State, tx: Connection, attempt: Attempt, ready: Report | None) -> None:
+    """Write into the revision of a replica that is ready how far it agrees: as it reported, or as is known."""
+    row = rows.find_deployment(tx, attempt.owner)
+    if row is None:
+        return
+    served = revision(row, attempt.revision)
+    engine = next((one for one in state.plugins.engines() if one.name == served.engine), None)
+    digest = _reference(state, tx, served) if engine is not None and engine.compared else None
+    if engine is None or digest is None or not row.deployment.spec.check:
+        return
+    key = _key(digest, served, engine)
+    told = ready.values.get("parity") if ready is not None else None
+    if told is None:
+        found = _known(tx, key)
+    else:
+        more = {"key": key, "engine_version": _version(engine), "at": state.clock.now()}
+        found = Parity.model_validate(told).model_copy(update=more)
+    if found is None or found == served.parity:
+        return
+    judged = served.model_copy(update={"parity": found})
+    deployment = row.deployment
+    history = tuple(judged if one.number == served.number else one for one in deployment.history or (in_force(row),))
+    rollout = deployment.rollout
+    if rollout is not None and rollout.target.number == served.number:
+        rollout = rollout.model_copy(update={"target": judged})
+    changed = deployment.model_copy(update={"history": history, "rollout": rollout})
+    rows.update_deployment(tx, changed, was=deployment.state, not_before=row.not_before)
+
+
+def _reference(state: State, tx: Connection, served: Revision) -> str | None:
+    """Digest of the reference of the version that a revision serves, if somebody made one."""
+    manifest = find_model(tx, served.version).manifest
+    result = rows.get_result(tx, cache_key(TASK, {}, {"model": manifest}))
+    digest = None if result is None else str(result["artifact"])
+    if digest is not None:
+        try:
+            state.artifacts.facts(digest)
+        except NotFoundError:
+            return None
+    return digest
+
+
+def _key(digest: str, served: Revision, engine: Engine) -> str:
+    """Equal where a comparison gives the same. Threads are left out: they change the order of sums and no more."""
+    whole = json.dumps([digest, engine.name, _version(engine), dict(served.options)], sort_keys=True)
+    return hashlib.sha256(whole.encode()).hexdigest()
+
+
+def _version(engine: Engine) -> str:
+    probe = engine.probe()
+    return "" if isinstance(probe, Unavailable) else probe.version
+
+
+def _known(tx: Connection, key: str) -> Parity | None:
+    """What came out for the same thing before, in any deployment."""
+    for row in rows.all_deployments(tx, include_ended=True):
+        rollout = row.deployment.rollout
+        for one in (*row.deployment.history, *([rollout.target] if rollout is not None else [])):
+            if one.parity is not None and one.parity.key == key:
+                return one.parity
+    return None

@@ -1,0 +1,114 @@
+"""Asks a loaded backend what the reference was asked, before it serves; must not know an engine or the kernel."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Sequence
+from pathlib import Path
+
+from llm_os.errors import InvalidInputError, LLMOSError
+from llm_os.spec.attempts import ServeCall
+from llm_os.spec.parity import FILE, Parity, Place, Reading, Reference, Share
+from llm_os.workers.backend import Backend
+from llm_os.workers.parity import SHOWN, Answer, Difference, agrees, first, judge, of_scores, of_tokens, share
+from llm_os.workers.requests import ChatRequest
+
+AT_ONCE = 8
+"""Questions that are asked together: a backend takes in as many, whatever its options."""
+TEXTS_AT_ONCE = 32
+TAIL = 12
+"""Tokens of a beginning that a refusal shows."""
+END = "(end)"
+
+
+async def compare(call: ServeCall, backend: Backend) -> Parity | None:
+    """The figures; None: there is nothing to compare with.
+
+    Raises:
+        ParityError: they are below the limits.
+        LLMOSError: what the backend raises.
+    """
+    if call.reference is None:
+        return None
+    content = await asyncio.to_thread((Path(call.reference.path) / FILE).read_bytes)
+    reference = Reference.model_validate_json(content)
+    parity, differences = await figures(reference, backend)
+    judge(parity, differences, call.engine, call.version)
+    return parity
+
+
+async def figures(reference: Reference, backend: Backend) -> tuple[Parity, list[Difference]]:
+    """How far the backend agrees, and where it differs most; judges nothing. Raises what the backend raises."""
+    if reference.scored:
+        return await _scores(reference, backend)
+    parity, differences = await _tokens(reference, backend)
+    return parity.model_copy(update={"readings": await _readings(reference.readings, backend)}), differences
+
+
+async def _tokens(reference: Reference, backend: Backend) -> tuple[Parity, list[Difference]]:
+    """One token behind each beginning; the longest beginning of each text first, for caches that know beginnings."""
+    asked = [(text.ids[: place.at], place) for text in reference.texts for place in reversed(text.places)]
+    firsts = {id(text.places[-1]) for text in reference.texts if text.places}
+    asked.sort(key=lambda one: id(one[1]) not in firsts)
+    slots = asyncio.Semaphore(AT_ONCE)
+
+    async def ask(ids: Sequence[int]) -> Answer:
+        async with slots:
+            return await _next(ids, backend)
+
+    said = await asyncio.gather(*(ask(ids) for ids, _ in asked))  # of errors the first one, as it is
+    answers = [(place, answer) for (_, place), answer in zip(asked, said, strict=True)]
+    wrong = [
+        (ids, place, answer)
+        for (ids, place), (_, answer) in zip(asked, answers, strict=True)
+        if not agrees(place, answer)
+    ]
+    wrong.sort(key=lambda one: -one[1].margin)  # the worst first
+    return of_tokens(answers), [await _difference(*one, backend) for one in wrong[:SHOWN]]
+
+
+async def _next(ids: Sequence[int], backend: Backend) -> Answer:
+    """The likeliest token behind the beginning, as the backend says it."""
+    request = ChatRequest(prompt=tuple(ids), max_tokens=1, temperature=0.0)
+    text, finish = "", None
+    tokens: list[int] = []
+    async for piece in backend.chat(request):
+        text, finish = text + piece.text, piece.finish
+        tokens += piece.ids
+    return Answer(tokens[0] if tokens else None, text, ended=finish == "stop" and not text)
+
+
+async def _difference(ids: Sequence[int], place: Place, answer: Answer, backend: Backend) -> Difference:
+    behind = f"{place.at} tokens"
+    with contextlib.suppress(LLMOSError):  # an engine that tells no texts
+        behind = await backend.detokenize(ids[-TAIL:])
+    got = END if answer.ended else answer.text
+    return Difference(behind, END if place.ends else place.text, got)
+
+
+async def _readings(readings: Sequence[Reading], backend: Backend) -> Share | None:
+    """How many texts and chats the backend reads as the reference does."""
+    same = []
+    for reading in readings:
+        request = ChatRequest(messages=reading.messages, prompt=reading.text)
+        try:
+            same.append(tuple((await backend.tokenize(request)).ids) == reading.ids)
+        except InvalidInputError:  # it does not tell its tokens, or its template refuses what the model's takes
+            same.append(False)
+    return share(sum(same), len(same)) if any(same) else None
+
+
+async def _scores(reference: Reference, backend: Backend) -> tuple[Parity, list[Difference]]:
+    """Scores of all texts, by label."""
+    texts = [scored.text for scored in reference.scored]
+    got: list[dict[str, float]] = []
+    for begin in range(0, len(texts), TEXTS_AT_ONCE):
+        answer = await backend.classify(texts[begin : begin + TEXTS_AT_ONCE])
+        got += [dict(zip(answer.labels, row, strict=True)) for row in answer.scores]
+    wrong = [
+        Difference(scored.text[-40:], first(scored.scores), first(scores))
+        for scored, scores in zip(reference.scored, got, strict=True)
+        if first(scored.scores) != first(scores)
+    ]
+    return of_scores(reference.scored, got), wrong

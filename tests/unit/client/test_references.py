@@ -1,0 +1,126 @@
+"""Who makes what an engine is compared with: the client, before it deploys, and only where it is needed."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+from fake_kernel import FakeKernel, ended, version
+
+from llm_os.client.models import Model
+from llm_os.client.references import ensure_for_update, ensure_reference, is_compared
+from llm_os.errors import BrokenWeightsError, UnavailableError
+from llm_os.spec.deployments import Deployment, DeploymentSpec, DeploymentState
+from llm_os.spec.jobs import JobState
+from llm_os.spec.models import ModelVersion
+
+
+def chat(format: str = "gguf") -> ModelVersion:
+    return version("chat", task="text-generation").model_copy(update={"format": format})
+
+
+class Stop(Exception):  # noqa: N818 - where a test ends what it does not look at
+    pass
+
+
+def kernel(job: Any = None) -> FakeKernel:
+    done = ended({"artifact": "sha256:" + "b" * 64})
+    answers = {"POST /v1/jobs": job or done, "GET /v1/jobs/job-1": job or done, "POST /v1/deployments": Stop()}
+    return FakeKernel({**answers, "GET /v1/jobs/job-1/reports": {"reports": [], "next": 0, "ended": True}})
+
+
+def submitted(kernel: FakeKernel) -> list[Any]:
+    return [sent["spec"] for what, sent in kernel.asked if what == "POST /v1/jobs"]
+
+
+@pytest.mark.parametrize(
+    ("found", "engine", "compared"),
+    [
+        (chat(), None, True),
+        (chat("safetensors"), None, False),
+        (chat("safetensors"), "torch", False),
+        (chat("safetensors"), "vllm", True),
+        (chat(), "fake", False),
+        (version(task="feature-extraction"), "other", False),
+        (version(task="text-classification"), "other", True),
+    ],
+)
+def test_it_is_needed_where_another_engine_than_the_reference_serves(
+    found: ModelVersion, engine: str | None, compared: bool
+) -> None:
+    assert is_compared(found, engine) is compared
+
+
+def test_deploying_makes_the_reference_first() -> None:
+    asked = kernel()
+    with pytest.raises(Stop):
+        Model(asked, chat()).deploy("assistant")  # type: ignore[arg-type]
+    (spec,) = submitted(asked)
+    assert (spec["task"], spec["inputs"]) == ("evaluation/reference", {"model": chat().manifest})
+    assert asked.asked[-1][1]["spec"]["check"] is True
+
+
+def test_deploying_without_a_check_makes_none_and_says_so_to_the_kernel() -> None:
+    asked = kernel()
+    with pytest.raises(Stop):
+        Model(asked, chat()).deploy("assistant", check=False)  # type: ignore[arg-type]
+    assert submitted(asked) == []
+    assert asked.asked[-1][1]["spec"]["check"] is False
+
+
+def test_where_it_cannot_be_made_deploying_goes_on_and_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+    missing = UnavailableError("torch is not installed, which runs the reference.", hint="pip install 'llm-os[train]'")
+    asked = kernel(ended({}, JobState.FAILED, error=missing.to_dict()))
+    with pytest.raises(Stop):
+        Model(asked, chat()).deploy("assistant")  # type: ignore[arg-type]
+    said = capsys.readouterr().err
+    assert "chat@1 is served without a comparison with PyTorch: torch is not installed" in said
+
+
+def test_a_broken_model_is_no_reason_to_go_on() -> None:
+    asked = kernel(ended({}, JobState.FAILED, error=BrokenWeightsError("The weights are broken.").to_dict()))
+    with pytest.raises(BrokenWeightsError):
+        ensure_reference(asked, chat(), None)  # type: ignore[arg-type]
+
+
+def deployment(engine: str = "openvino", **spec: Any) -> Deployment:
+    return Deployment(
+        id="dep-1",
+        spec=DeploymentSpec(name="assistant", model="chat", **spec),
+        version="chat@1",
+        task="text-generation",
+        engine=engine,
+        session=None,
+        state=DeploymentState.READY,
+        created_at=0.0,
+    )
+
+
+@pytest.mark.parametrize(
+    ("engine", "given", "count"),
+    [
+        ("openvino", ("chat@2", None), 1),
+        ("openvino", (None, None), 1),
+        ("fake", (None, None), 0),
+        ("fake", ("chat@2", None), 1),
+        ("openvino", (None, "torch"), 0),
+    ],
+)
+def test_an_update_makes_the_reference_of_what_will_be_served(
+    engine: str, given: tuple[str | None, str | None], count: int
+) -> None:
+    """With another model the engine is chosen anew; else it is the one that serves, or the one that is named."""
+    asked = kernel()
+    asked.answers |= {f"GET /v1/models/chat@{number}": chat() for number in (1, 2)}
+    ensure_for_update(asked, deployment(engine), *given)  # type: ignore[arg-type]
+    assert len(submitted(asked)) == count
+
+
+def test_an_update_of_what_is_not_checked_makes_none() -> None:
+    asked = kernel()
+    ensure_for_update(asked, deployment(check=False), "chat@2", None)  # type: ignore[arg-type]
+    assert asked.asked == []

@@ -1,0 +1,181 @@
+"""A backend is asked what the reference was asked; one that says something else is refused, and shown where."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Sequence
+from pathlib import Path
+
+import pytest
+
+from llm_os.errors import ParityError, UnavailableError
+from llm_os.spec.artifacts import ArtifactFacts
+from llm_os.spec.attempts import Input, ServeCall
+from llm_os.spec.parity import FILE, CheckText, Parity, Place, Reading, Reference, ScoredText
+from llm_os.workers.backend import Backend, Classified, Piece, Tokenized
+from llm_os.workers.comparison import AT_ONCE, compare
+from llm_os.workers.requests import ChatRequest
+from llm_os.workers.serving import _before
+
+END = 2
+TEXTS = 40
+PLACES = 25
+
+
+def following(ids: Sequence[int]) -> int:
+    """The token that the model says behind a beginning: sometimes the end."""
+    return END if sum(ids) % 10 == 0 else 100 + sum(ids) % 50
+
+
+def reference() -> Reference:
+    texts = []
+    for number in range(TEXTS):
+        ids = tuple(3 + (number * 7 + i) % 90 for i in range(40))
+        places = []
+        for at in range(5, 5 + PLACES):
+            token = following(ids[:at])
+            ends = token == END
+            text = "" if ends else f" w{token}"
+            places.append(Place(at=at, token=token, text=text, ends=ends, margin=at / 10))
+        texts.append(CheckText(ids=ids, places=tuple(places)))
+    readings = (Reading(text="a b", ids=(1, 2)), Reading(messages=({"role": "user", "content": "a"},), ids=(9, 1)))
+    return Reference(texts=tuple(texts), readings=readings)
+
+
+class Hand(Backend):
+    """Answers as the reference does, but for every `wrong_every`-th question; remembers what it was asked.
+
+    Args:
+        tells_ids: whether its pieces hold the ids of tokens.
+    """
+
+    def __init__(self, wrong_every: int = 0, *, tells_ids: bool = True) -> None:
+        super().__init__()
+        self.asked: list[tuple[int, ...]] = []
+        self.inside = self.most_inside = 0
+        self._wrong_every = wrong_every
+        self._tells_ids = tells_ids
+
+    async def begin(self) -> None: ...
+
+    async def end(self) -> None: ...
+
+    async def chat(self, request: ChatRequest) -> AsyncGenerator[Piece, None]:
+        assert isinstance(request.prompt, tuple)
+        assert (request.max_tokens, request.temperature) == (1, 0.0)
+        self.asked.append(request.prompt)
+        wrong = self._wrong_every and len(self.asked) % self._wrong_every == 0
+        self.inside += 1
+        self.most_inside = max(self.most_inside, self.inside)
+        await asyncio.sleep(0)
+        self.inside -= 1
+        token = 60 if wrong else following(request.prompt)
+        ids = (token,) if self._tells_ids else ()
+        ends = token == END
+        yield Piece("" if ends else f" w{token}", len(request.prompt), 1, "stop" if ends else "length", ids=ids)
+
+    async def tokenize(self, request: ChatRequest) -> Tokenized:
+        return Tokenized([1, 2] if request.prompt == "a b" else [9, 9, 1], 100)
+
+    async def detokenize(self, ids: Sequence[int]) -> str:
+        return " ".join(f"t{one}" for one in ids)
+
+    async def classify(self, texts: Sequence[str]) -> Classified:
+        return Classified(("bad", "good"), [[0.9, 0.1] for _ in texts], 1)
+
+
+def call(folder: Path, given: Reference | None) -> ServeCall:
+    facts = ArtifactFacts(digest="sha256:" + "0" * 64, kind="report", size=1, meta={})
+    if given is not None:
+        (folder / FILE).write_text(given.model_dump_json())
+    return ServeCall(
+        engine="hand",
+        deployment="chat",
+        model=Input(path=str(folder), facts=facts),
+        version="toy@1",
+        task="text-generation",
+        options={},
+        socket="unused",
+        reference=None if given is None else Input(path=str(folder), facts=facts),
+    )
+
+
+async def compared(folder: Path, backend: Backend, given: Reference) -> Parity:
+    parity = await compare(call(folder, given), backend)
+    assert parity is not None
+    return parity
+
+
+async def test_without_a_reference_nothing_is_asked(tmp_path: Path) -> None:
+    backend = Hand()
+    assert await compare(call(tmp_path, None), backend) is None
+    assert backend.asked == []
+
+
+@pytest.mark.parametrize("tells_ids", [True, False])
+async def test_an_engine_that_says_the_same_agrees_everywhere(tmp_path: Path, tells_ids: bool) -> None:
+    backend = Hand(tells_ids=tells_ids)
+    parity = await compared(tmp_path, backend, reference())
+    assert (parity.everywhere.count, parity.everywhere.agreed) == (TEXTS * PLACES, TEXTS * PLACES)
+    assert parity.sure.count == TEXTS * (PLACES - 1), "a margin of 0.5 is not above 0.5"
+    assert parity.readings is not None
+    assert (parity.readings.agreed, parity.readings.count) == (1, 2), "its template writes one token more"
+
+
+async def test_each_beginning_is_asked_once_the_longest_first_and_few_at_a_time(tmp_path: Path) -> None:
+    backend = Hand()
+    await compared(tmp_path, backend, reference())
+    wanted = {(text.ids[: place.at]) for text in reference().texts for place in text.places}
+    assert len(backend.asked) == TEXTS * PLACES
+    assert set(backend.asked) == wanted
+    assert {len(ids) for ids in backend.asked[:TEXTS]} == {5 + PLACES - 1}
+    assert 1 < backend.most_inside <= AT_ONCE
+
+
+@pytest.mark.parametrize("tells_ids", [True, False])
+async def test_an_engine_that_differs_at_every_tenth_place_is_refused_by_name(tmp_path: Path, tells_ids: bool) -> None:
+    with pytest.raises(ParityError) as caught:
+        await compare(call(tmp_path, reference()), Hand(wrong_every=10, tells_ids=tells_ids))
+    assert "hand does not say what toy@1 says in PyTorch" in caught.value.message
+    assert "90.0% of 1000 all places agree" in caught.value.message
+    found = caught.value.details["differences"]
+    assert len(found) == 5
+    assert all(got == " w60" and expected != got for _, expected, got in found)
+    assert found[0][0].startswith("t"), "the end of the beginning, as the engine writes it"
+
+
+async def test_an_engine_that_differs_at_every_hundredth_place_may_serve(tmp_path: Path) -> None:
+    parity = await compared(tmp_path, Hand(wrong_every=100), reference())
+    assert parity.everywhere.agreed == TEXTS * PLACES - 10
+
+
+async def test_a_classifier_is_asked_for_its_scores(tmp_path: Path) -> None:
+    same = Reference(scored=tuple(ScoredText(text=f"t{i}", scores={"bad": 0.9, "good": 0.1}) for i in range(70)))
+    parity = await compared(tmp_path, Hand(), same)
+    assert (parity.everywhere.agreed, parity.mean_difference) == (70, 0.0)
+    turned = Reference(scored=tuple(ScoredText(text=f"t{i}", scores={"bad": 0.1, "good": 0.9}) for i in range(70)))
+    with pytest.raises(ParityError, match="behind 't0' it says 'bad' instead of 'good'"):
+        await compare(call(tmp_path, turned), Hand())
+
+
+class Broken(Hand):
+    """Breaks at every question."""
+
+    async def chat(self, request: ChatRequest) -> AsyncGenerator[Piece, None]:
+        raise UnavailableError("The engine broke.")
+        yield
+
+
+async def test_an_engine_that_breaks_is_told_as_such_and_not_as_one_that_differs(tmp_path: Path) -> None:
+    with pytest.raises(UnavailableError, match="The engine broke"):
+        await compare(call(tmp_path, reference()), Broken())
+
+
+async def test_a_worker_that_shall_stop_gives_its_comparison_up() -> None:
+    stop, work = asyncio.Event(), asyncio.create_task(asyncio.Event().wait())
+    stop.set()
+    assert not await _before(work, stop)
+    assert work.cancelled()
+    done = asyncio.create_task(asyncio.sleep(0, result=7))
+    assert await _before(done, asyncio.Event())
+    assert done.result() == 7
