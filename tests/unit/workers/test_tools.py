@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from llm_os.errors import InvalidOptionError
+from llm_os.spec.base import DEEPEST
 from llm_os.workers.backend import Piece
 from llm_os.workers.requests import ChatRequest, chat_request, completion_request, tokenize_request
 from llm_os.workers.shapes import Chat
@@ -153,6 +154,11 @@ def test_calls_and_results_are_read_as_templates_take_them() -> None:
         (turns(call() | {"type": "custom"}), "messages[1].tool_calls[0]"),
         (turns(call(arguments="{")), "messages[1].tool_calls[0].function.arguments"),
         (turns(call(arguments="[1]")), "messages[1].tool_calls[0].function.arguments"),
+        (turns(call(arguments='{"city": "\\ud800"}')), "messages[1].tool_calls[0].function.arguments"),
+        (
+            turns(call(arguments='{"city": ' + "[" * DEEPEST + "]" * DEEPEST + "}")),
+            "messages[1].tool_calls[0].function.arguments",
+        ),
         (turns(call(arguments={"city": 1})), "messages[1].tool_calls[0].function.arguments"),
         (turns(call(), tool_call_id="2"), "messages[2].tool_call_id"),
         (turns(call(), tool_call_id=None), "messages[2].tool_call_id"),
