@@ -368,13 +368,14 @@ async def odd_requests(bed: GatewayBed, number: int, seconds: float, seed: int) 
 
 
 def narrowed(document: dict[str, Any]) -> dict[str, Any]:
-    """The document with names that are served here in place of any, tokens that there are, and arguments of calls."""
+    """The document with models that are served here, tokens that there are, arguments of calls, and time enough."""
     schemas = document["components"]["schemas"]
     ask = {"MessagesRequest": "chat", "ResponsesRequest": "chat", "CountRequest": "chat", "ClassifyRequest": "mood"}
     ask |= dict.fromkeys(("EmbeddingsRequest", "RerankRequest", "ScoreRequest"), "near")
     for name, schema in schemas.items():
         if "model" in schema.get("properties", {}) and name.endswith("Request"):
             schema["properties"]["model"] = {"enum": [ask.get(name, "chat")]}
+    document["components"]["parameters"][TIMEOUT]["schema"]["minimum"] = 30  # hardly any is late: raw requests are
     text = json.dumps(document).replace(f'"maximum": {2**31 - 1}', f'"maximum": {VOCABULARY - 1}')
     text = text.replace('"description": "A JSON object, as text."', '"enum": ["{}", "{\\"city\\": 7}"]')
     return dict(json.loads(text))

@@ -16,6 +16,7 @@ from llm_os.server.gateway import anthropic, openapi, responses, schemas
 from llm_os.server.gateway.accounting import Accounting
 from llm_os.server.gateway.admission import Admission
 from llm_os.server.gateway.app import Gateway, Parts
+from llm_os.server.gateway.exchange import Exchange, identified
 from llm_os.server.gateway.lanes import Lanes
 from llm_os.server.gateway.proxy import Proxy
 from llm_os.server.gateway.quotas import Quotas
@@ -301,6 +302,14 @@ def references(value: Any) -> Iterator[str]:
     elif isinstance(value, list):
         for one in value:
             yield from references(one)
+
+
+def test_headers_of_answers_are_those_that_are_sent() -> None:
+    sent = identified(Exchange("req-1", 0.0, cache="hit"))
+    for endpoint in (one for one in openapi.ENDPOINTS if one.asked):
+        told = DOCUMENT["paths"][endpoint.path]["post"]["responses"]["200"]["headers"]
+        assert told.keys() == sent.keys() - {"request-id"}  # which says the same as x-request-id
+    assert sent["x-llm-os-cache"] in DOCUMENT["components"]["headers"]["x-llm-os-cache"]["schema"]["enum"]
 
 
 def test_refusals_are_told_with_their_codes() -> None:
