@@ -41,7 +41,9 @@ TASKS = {"chat": "text-generation", "mood": "text-classification", "near": "sent
 """Deployments."""
 EXCUSES = re.compile(
     "A stream answers one prompt|answers to .* prompts are over|probabilities would be told|'top_logprobs' needs"
-    "|texts and 'text_2'|The last message is not the user's|json_schema with a schema|token ids|Give either 'prompt' or"
+    "|texts and 'text_2'|The last message is not the user's|token ids|Give either 'prompt' or"
+    "|Two tools are called|'tool_choice' cannot be followed|do not go together|JSON Schema cannot be used"
+    "|no message before it made|no call before has this id|parameters of all tools"
 )
 """Why a body that agrees with the document may be refused: what no schema of one field can say."""
 
@@ -89,17 +91,53 @@ async def served(home: Path) -> AsyncIterator[GatewayBed]:
 
 # Raw requests ---------------------------------------------------------------------------------------------------------
 
+PARAMETERS = {"type": "object", "properties": {"city": {"type": "string"}}}
+_FUNCTION = {"name": "weather", "strict": True, "parameters": PARAMETERS}
+_CALLED = {"id": "c1", "type": "function", "function": {"name": "weather", "arguments": '{"city": "Rome"}'}}
+_TURNS = [
+    {"role": "user", "content": "hello"},
+    {"role": "assistant", "content": None, "tool_calls": [_CALLED]},
+    {"role": "tool", "tool_call_id": "c1", "content": "sunny"},
+]
+_ITEMS = [
+    {"role": "user", "content": "hello"},
+    {"type": "function_call", "call_id": "c1", "name": "weather", "arguments": '{"city": "Rome"}'},
+    {"type": "function_call_output", "call_id": "c1", "output": "sunny"},
+]
+_BLOCKS = [
+    {"role": "user", "content": "hello"},
+    {"role": "assistant", "content": [{"type": "tool_use", "id": "c1", "name": "weather", "input": {"city": "Rome"}}]},
+    {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "c1", "content": "sunny", "is_error": True}]},
+]
+_CLAUDE_TOOLS = [{"name": "weather", "input_schema": PARAMETERS}]
 BODIES: dict[str, dict[str, Any]] = {
     "/v1/chat/completions": {
         "model": "chat",
-        "messages": [{"role": "user", "content": "hello"}],
+        "messages": _TURNS,
         "response_format": None,
+        "tools": [{"type": "function", "function": _FUNCTION}],
+        "tool_choice": {"type": "function", "function": {"name": "weather"}},
+        "parallel_tool_calls": False,
     },
     "/v1/completions": {"model": "chat", "prompt": ["a", "b"], "max_tokens": 3},
-    "/v1/responses": {"model": "chat", "input": [{"role": "user", "content": "hello"}], "metadata": {"a": "b"}},
-    "/v1/messages": {"model": "chat", "max_tokens": 9, "messages": [{"role": "user", "content": "hello"}]},
-    "/v1/messages/count_tokens": {"model": "chat", "messages": [{"role": "user", "content": "hello"}]},
-    "/tokenize": {"model": "chat", "prompt": "one two"},
+    "/v1/responses": {
+        "model": "chat",
+        "input": _ITEMS,
+        "metadata": {"a": "b"},
+        "tools": [{"type": "function", **_FUNCTION}],
+        "tool_choice": "required",
+        "text": {"format": {"type": "text"}},
+    },
+    "/v1/messages": {
+        "model": "chat",
+        "max_tokens": 9,
+        "messages": _BLOCKS,
+        "tools": _CLAUDE_TOOLS,
+        "tool_choice": {"type": "tool", "name": "weather", "disable_parallel_tool_use": True},
+        "output_config": {},
+    },
+    "/v1/messages/count_tokens": {"model": "chat", "messages": _BLOCKS, "tools": _CLAUDE_TOOLS},
+    "/tokenize": {"model": "chat", "messages": _TURNS, "tools": [{"type": "function", "function": _FUNCTION}]},
     "/detokenize": {"model": "chat", "tokens": [1, 2]},
     "/classify": {"model": "mood", "input": ["good", "bad"]},
     "/v1/embeddings": {"model": "near", "input": ["one"], "encoding_format": "base64"},
@@ -126,6 +164,7 @@ ODD_VALUES = (
     *(b'{"type":"json_schema","json_schema":{"schema":' + schema + b"}}" for schema in _SCHEMAS),
     *(b"NaN", b"-Infinity", b"1e999", b"-1", b"0", b"1.5", b"9" * 400, b"9" * 5000, b"-0.0", b"18446744073709551616"),
     *(b"null", b"true", b"{}", b"[]", b'""', b"[[[]]]", b'"\\ud800"', b'"\\udc00\\ud800"', b'"\\u0000"', b'"\xff\xfe"'),
+    *(b'{"a":' * deep + b"1" + b"}" * deep for deep in (900, 930, 960, 980)),
     *(b"[" * 2000 + b"]" * 2000, b'{"a":' * 2000 + b"1" + b"}" * 2000, b"[" * 100000, b'"' + b"x" * 250000 + b'"'),
     *(
         b'"chat"',
@@ -138,6 +177,7 @@ ODD_VALUES = (
 NAMES = (
     *("model", "messages", "stream", "stream_options", "n", "stop", "seed", "max_tokens", "temperature", "logprobs"),
     *("response_format", "tools", "prompt", "input", "metadata", "system", "stop_sequences", "tool_choice", "text"),
+    *("parallel_tool_calls", "output_config"),
     *("role", "content", "__class__", "", "\ud800"),
 )
 ODD_TIMES = (
@@ -328,14 +368,16 @@ async def odd_requests(bed: GatewayBed, number: int, seconds: float, seed: int) 
 
 
 def narrowed(document: dict[str, Any]) -> dict[str, Any]:
-    """The document with the names that are served here in place of any, so that right requests find a model."""
+    """The document with models that are served here, tokens that there are, arguments of calls, and time enough."""
     schemas = document["components"]["schemas"]
     ask = {"MessagesRequest": "chat", "ResponsesRequest": "chat", "CountRequest": "chat", "ClassifyRequest": "mood"}
     ask |= dict.fromkeys(("EmbeddingsRequest", "RerankRequest", "ScoreRequest"), "near")
     for name, schema in schemas.items():
         if "model" in schema.get("properties", {}) and name.endswith("Request"):
             schema["properties"]["model"] = {"enum": [ask.get(name, "chat")]}
+    document["components"]["parameters"][TIMEOUT]["schema"]["minimum"] = 30  # hardly any is late: raw requests are
     text = json.dumps(document).replace(f'"maximum": {2**31 - 1}', f'"maximum": {VOCABULARY - 1}')
+    text = text.replace('"description": "A JSON object, as text."', '"enum": ["{}", "{\\"city\\": 7}"]')
     return dict(json.loads(text))
 
 

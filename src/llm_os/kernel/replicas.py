@@ -32,7 +32,7 @@ def wanted(deployment: Deployment, live: Sequence[Attempt]) -> Mapping[int, int]
     if rollout.phase is not Phase.ROLLING:  # what sleeps is woken for it: a version takes over that has served
         return {deployment.revision: number, new: 1}
     there = min(number, sum(a.revision == new and a.state is AttemptState.READY for a in live))
-    going = there + 1 if rollout.tight else there
+    going = there + 1 if rollout.tight and number > 1 else there  # the only one is not given away
     return {deployment.revision: max(0, number - going), new: min(number, there + 1)}
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from typing import Annotated, Protocol
+from typing import Annotated, Any, Protocol
 
 from pydantic import BaseModel, ConfigDict, JsonValue, StringConstraints
 
@@ -39,6 +39,26 @@ def half_characters(body: bytes, value: Json) -> bool:
     except UnicodeEncodeError:
         return True
     return False
+
+
+DEEPEST = 200
+"""Lists and objects inside each other in a JSON text of a caller's."""
+
+
+def too_deep(body: bytes, value: Json) -> bool:
+    """Whether `value`, read from this JSON, is more than DEEPEST lists and objects deep.
+
+    What can just be read cannot be written again from a deeper place of the program, or as part of another value.
+    """
+    if body.count(b"[") + body.count(b"{") <= DEEPEST:
+        return False
+    level: list[Any] = [value]
+    for _ in range(DEEPEST):
+        inside = (one.values() if isinstance(one, dict) else one for one in level if isinstance(one, dict | list))
+        level = [inner for values in inside for inner in values if isinstance(inner, dict | list)]
+        if not level:
+            return False
+    return True
 
 
 class Spec(BaseModel):

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from llm_os.errors import InvalidInputError, InvalidOptionError, LLMOSError
-from llm_os.spec.base import half_characters
+from llm_os.spec.base import DEEPEST, half_characters, too_deep
 from llm_os.workers.conversation import Message, messages_of
 from llm_os.workers.refusals import wrong as wrong
 from llm_os.workers.schemas import vetted
@@ -132,6 +132,8 @@ def json_object(body: bytes) -> dict[str, Any]:
         raise InvalidInputError(f"The body is not JSON: {error}.", hint="Send a JSON object.") from error
     if not isinstance(value, dict):
         raise InvalidInputError(f"The body is a JSON {type(value).__name__}, not an object.", hint="Send an object.")
+    if too_deep(body, value):
+        raise InvalidInputError(f"The body is more than {DEEPEST} lists and objects deep.", hint="Send a flatter one.")
     if half_characters(body, value):
         raise InvalidInputError(
             "The body holds half a character (an escaped surrogate without its partner).",

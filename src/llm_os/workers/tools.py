@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from llm_os.spec.base import half_characters, too_deep
 from llm_os.workers.refusals import wrong
 from llm_os.workers.schemas import MOST_BYTES, vetted
 
@@ -165,10 +166,11 @@ def _call(given: Any, place: str) -> dict[str, Any]:
         hint = 'Send {"id": "...", "type": "function", "function": {"name": "...", "arguments": "{...}"}}.'
         raise wrong(place, f"'{place}' is no call of a function with its id.", hint)
     try:
-        arguments = json.loads(function.get("arguments") or "{}")
+        arguments = json.loads(text := function.get("arguments") or "{}")
+        spoilt = too_deep(text.encode(), arguments) or half_characters(text.encode(), arguments)
     except (ValueError, TypeError, RecursionError):
-        arguments = None
-    if not isinstance(arguments, dict):
+        spoilt = True
+    if spoilt or not isinstance(arguments, dict):
         raise wrong(
             f"{place}.function.arguments", "The arguments of a call must be a JSON object, as text.", "Mend it."
         )

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from llm_os.errors import InvalidOptionError
+from llm_os.spec.base import DEEPEST
 from llm_os.workers.backend import Piece
 from llm_os.workers.requests import ChatRequest, chat_request, completion_request, tokenize_request
 from llm_os.workers.shapes import Chat
@@ -107,7 +108,7 @@ def test_an_engine_without_a_grammar_names_the_one_that_has_it() -> None:
 def test_an_engine_without_tools_says_who_has_them() -> None:
     with pytest.raises(InvalidOptionError, match="toy does not follow 'tools'") as caught:
         chat(frozenset(), tools=TWO)
-    assert "torch or openvino" in caught.value.hint
+    assert "torch, openvino, llamacpp or vllm" in caught.value.hint
     chat(frozenset(), tools=[], tool_choice="auto", parallel_tool_calls=True)
     with pytest.raises(InvalidOptionError, match="'tools'"):
         completion_request(json.dumps({"prompt": "a", "tools": TWO}).encode(), "toy", HELD)
@@ -153,6 +154,11 @@ def test_calls_and_results_are_read_as_templates_take_them() -> None:
         (turns(call() | {"type": "custom"}), "messages[1].tool_calls[0]"),
         (turns(call(arguments="{")), "messages[1].tool_calls[0].function.arguments"),
         (turns(call(arguments="[1]")), "messages[1].tool_calls[0].function.arguments"),
+        (turns(call(arguments='{"city": "\\ud800"}')), "messages[1].tool_calls[0].function.arguments"),
+        (
+            turns(call(arguments='{"city": ' + "[" * DEEPEST + "]" * DEEPEST + "}")),
+            "messages[1].tool_calls[0].function.arguments",
+        ),
         (turns(call(arguments={"city": 1})), "messages[1].tool_calls[0].function.arguments"),
         (turns(call(), tool_call_id="2"), "messages[2].tool_call_id"),
         (turns(call(), tool_call_id=None), "messages[2].tool_call_id"),

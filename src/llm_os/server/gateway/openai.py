@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from llm_os.errors import InvalidInputError, InvalidOptionError
-from llm_os.spec.base import half_characters
+from llm_os.spec.base import DEEPEST, half_characters, too_deep
 from llm_os.spec.routing import Route
 
 _MOST_ANSWERS = 16
@@ -56,6 +56,8 @@ def json_object(body: bytes) -> dict[str, Any]:
         raise InvalidInputError(
             f"The body is a JSON {type(value).__name__}, not an object.", hint='Send {"model": "NAME", ...}.'
         )
+    if too_deep(body, value):
+        raise InvalidInputError(f"The body is more than {DEEPEST} lists and objects deep.", hint="Send a flatter one.")
     if half_characters(body, value):
         raise InvalidInputError(
             "The body holds half a character (an escaped surrogate without its partner).",

@@ -11,7 +11,8 @@ from typing import Any
 from llm_os import errors
 from llm_os._version import __version__
 from llm_os.server import keys
-from llm_os.server.gateway.schemas import ANSWERS, REQUESTS
+from llm_os.server.gateway.answers import ANSWERS
+from llm_os.server.gateway.schemas import REQUESTS
 from llm_os.server.gateway.wishes import LONGEST, PRIORITY, TIMEOUT
 from llm_os.spec.quotas import Priority
 
@@ -65,7 +66,7 @@ _WITH_KEY: Mapping[type[errors.LLMOSError], str] = {
     errors.AuthenticationError: "no key, or one that nobody knows",
 }
 _ASKED: Mapping[type[errors.LLMOSError], str] = {
-    errors.InvalidInputError: "not JSON, or the wrong endpoint",
+    errors.InvalidInputError: "not JSON, JSON of too many levels, or the wrong endpoint",
     errors.InvalidOptionError: "a wrong parameter, named in `param`",
     errors.NotFoundError: "nothing of that name is served",
     errors.TooLargeError: "the body is over the limit",
@@ -150,7 +151,7 @@ def _answer(endpoint: Endpoint) -> dict[str, Any]:
     content: dict[str, Any] = {_JSON: {"schema": _schema(endpoint.answer)}}
     if endpoint.streams:
         content[_EVENTS] = {"schema": _schema("Event")}
-    headers = {"headers": _refs("x-request-id")} if endpoint.asked else {}
+    headers = {"headers": _refs("x-request-id", "x-llm-os-cache")} if endpoint.asked else {}
     return {"description": "The answer.", "content": content, **headers}
 
 
@@ -189,6 +190,10 @@ def _headers() -> dict[str, Any]:
         "x-request-id": {
             "description": "Names the request in the gateway's logs; `request-id` says the same.",
             "schema": {"type": "string"},
+        },
+        "x-llm-os-cache": {
+            "description": "Whether the answer was kept from before; of keys with `--cache`, where nothing is drawn.",
+            "schema": {"enum": ["hit", "miss"], "type": "string"},
         },
         "retry-after": {"description": "Seconds.", "schema": {"type": "integer", "minimum": 1}},
     }

@@ -288,7 +288,7 @@ def add_call(chat: list[dict[str, Any]], one: Mapping[str, Any]) -> None:
 
 def add_result(chat: list[dict[str, Any]], of: Any, text: str, place: str) -> None:
     """Say what a call gave. Raises InvalidOptionError when no message before made it."""
-    made = {one["id"] for message in chat for one in message.get("tool_calls") or ()}
+    made = [one["id"] for message in chat for one in message.get("tool_calls") or ()]  # of any kind, as they came
     if not isinstance(of, str) or of not in made:
         raise wrong(place, f"'{place}' is {of!r}: no call before has this id.", "Send the call back, too, before it.")
     chat.append({"role": "tool", "tool_call_id": of, "content": text})

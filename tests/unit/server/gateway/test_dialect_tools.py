@@ -8,10 +8,13 @@ from typing import Any
 
 import pytest
 
-from llm_os.errors import InvalidOptionError
+from llm_os.errors import InvalidInputError, InvalidOptionError
+from llm_os.server.gateway import openai
 from llm_os.server.gateway.anthropic import Count, Message
 from llm_os.server.gateway.responses import Response
 from llm_os.server.gateway.translation import ChatTranslation
+from llm_os.spec.base import DEEPEST
+from llm_os.workers import requests
 
 SCHEMA = {"type": "object", "properties": {"city": {"type": "string"}}}
 ASK: dict[str, Any] = {"role": "user", "content": "Weather?"}
@@ -121,6 +124,11 @@ def result(of: Any = "c1", **more: Any) -> list[Any]:
         (Message, {"tool_choice": {"type": []}}, "tool_choice"),
         (Message, {"messages": result("c2")}, "messages[2].content[0].tool_use_id"),
         (Message, {"messages": result(["c1"])}, "messages[2].content[0].tool_use_id"),
+        (
+            Message,
+            {"messages": [ASK, {"role": "assistant", "content": [USE | {"id": ["c1"]}]}, *result()[2:]]},
+            "messages[2].content[0].tool_use_id",
+        ),
         (Message, {"messages": result(content=[{"type": "image"}])}, "messages[2].content[0].content[0]"),
         (
             Message,
@@ -162,6 +170,21 @@ def test_what_a_chat_cannot_say_is_named(kind: Any, given: dict[str, Any], param
         kind((CLAUDE if kind is Message else GPT) | given)
     assert caught.value.details["param"] == param
     assert caught.value.hint
+
+
+@pytest.mark.parametrize("read", [openai.json_object, requests.json_object])
+def test_what_is_too_deep_to_be_written_again_is_refused_where_it_is_read(read: Any) -> None:
+    def body(depth: int) -> bytes:
+        below = depth - 3  # the body, its tools, the tool
+        parameters = '{"a":' * below + "1" + "}" * below
+        tool = f'{{"type": "function", "name": "weather", "parameters": {parameters}}}'
+        return f'{{"model": "chat", "input": "x", "tools": [{tool}]}}'.encode()
+
+    assert len(read(json.dumps({"tools": [[]] * 2 * DEEPEST}).encode())["tools"]) == 2 * DEEPEST  # much, but flat
+    assert asked(Response(read(body(DEEPEST))))["tools"]
+    for depth in (DEEPEST + 1, *range(970, 1000), 2000):
+        with pytest.raises(InvalidInputError, match=r"lists and objects deep|is not JSON"):
+            read(body(depth))
 
 
 @pytest.mark.parametrize(
