@@ -218,11 +218,7 @@ def load_transformer(
     Raises:
         BrokenWeightsError: damaged weights. ModelError: an architecture that cannot do it, or weights are missing.
     """
-    if (folder / remote.FILE).exists():
-        raise UnsupportedModelError(
-            f"The weights of this model are not here: {remote.read(folder).origin} has them.",
-            hint="It can be deployed and asked; for anything else take a model with weights.",
-        )
+    _has_weights(folder)
     import torch
     import transformers
     from safetensors import SafetensorError
@@ -263,6 +259,15 @@ def load_transformer(
     if model.config.pad_token_id is None:
         model.config.pad_token_id = tokenizer.pad_token_id
     return Loaded(model, tokenizer, tuple(missing))
+
+
+def _has_weights(folder: Path) -> None:
+    """Raises UnsupportedModelError for a model that another server has."""
+    if (folder / remote.FILE).exists():
+        raise UnsupportedModelError(
+            f"The weights of this model are not here: {remote.read(folder).origin} has them.",
+            hint="It can be deployed and asked; for anything else take a model with weights.",
+        )
 
 
 def _change(config: Any, attention_dropout: float | None, layers: int | None, more: Mapping[str, Any]) -> None:

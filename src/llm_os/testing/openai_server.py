@@ -19,6 +19,8 @@ from aiohttp import web
 
 ANSWER = "The capital of France is Paris."
 LOGPROB = -0.25
+ARGUMENTS = '{"city": "Paris", "large": true}'
+"""Of every call of a tool that must be made."""
 
 
 @dataclass
@@ -123,6 +125,9 @@ class Server:
         return len(body["prompt"]) if isinstance(body["prompt"], list) else len(body["prompt"].split())
 
     async def _write(self, response: web.StreamResponse, body: Mapping[str, Any], chat: bool, prompt: int) -> None:
+        if chat and body.get("tool_choice") == "required":
+            await self._call(response, body, prompt)
+            return
         words = self.answer.split()
         wanted = body.get("max_tokens") or body.get("max_completion_tokens") or len(words)
         if wanted > 1000:
@@ -144,6 +149,19 @@ class Server:
         if self.usage and (body.get("stream_options") or {}).get("include_usage"):
             usage = {"prompt_tokens": prompt, "completion_tokens": len(kept)}
             await response.write(_event({"choices": [], "usage": usage}))
+        await response.write(b"data: [DONE]\n\n")
+
+    async def _call(self, response: web.StreamResponse, body: Mapping[str, Any], prompt: int) -> None:
+        """A call of the last tool, in parts as OpenAI sends them."""
+        function = {"name": body["tools"][-1]["function"]["name"], "arguments": ""}
+        parts: list[dict[str, Any]] = [{"id": "call_1", "type": "function", "function": function}]
+        parts += [{"function": {"arguments": ARGUMENTS[at : at + 7]}} for at in range(0, len(ARGUMENTS), 7)]
+        for part in parts:
+            delta = {"tool_calls": [{"index": 0, **part}]}
+            await response.write(_event({"choices": [{"index": 0, "finish_reason": None, "delta": delta}]}))
+        await response.write(_event({"choices": [{"index": 0, "finish_reason": "tool_calls", "delta": {}}]}))
+        usage = {"prompt_tokens": prompt, "completion_tokens": 9}
+        await response.write(_event({"choices": [], "usage": usage}))
         await response.write(b"data: [DONE]\n\n")
 
 

@@ -18,6 +18,7 @@ from llm_os.workers.backend import Backend, Piece, Tokenized, TokenScore
 from llm_os.workers.calling import HERMES, plain
 from llm_os.workers.calling import heard as called
 from llm_os.workers.requests import ChatRequest, wrong
+from llm_os.workers.tools import Tool, ToolCall
 from llm_os.workers.upstream import Upstream
 
 CHAT, COMPLETIONS = "/chat/completions", "/completions"
@@ -33,6 +34,8 @@ class Heard:
     scores: tuple[TokenScore, ...] = ()
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
+    calls: tuple[Mapping[str, Any], ...] = ()
+    """Parts of calls of tools: the first of each has its name, all have its index."""
 
 
 def heard(event: Mapping[str, Any]) -> Heard:
@@ -51,7 +54,8 @@ def heard(event: Mapping[str, Any]) -> Heard:
     return replace(
         counts,
         text=choice.get("text") or delta.get("content") or "",
-        finish=None if finish is None else "length" if finish == "length" else "stop",
+        finish=None if finish is None else finish if finish in ("length", "tool_calls") else "stop",
+        calls=tuple(delta.get("tool_calls") or ()),
         stop=stop if isinstance(stop, str) else None,
         scores=_scores(choice.get("logprobs") or {}),
     )
@@ -77,6 +81,21 @@ def _scores(told: Mapping[str, Any]) -> tuple[TokenScore, ...]:
     )
 
 
+def gathered(parts: Sequence[Mapping[str, Any]]) -> tuple[ToolCall, ...]:
+    """Whole calls from their parts, by index. Raises KeyError, TypeError for what is none."""
+    calls: dict[int, dict[str, str]] = {}
+    for part in parts:
+        one = calls.setdefault(int(part.get("index") or 0), {"id": "", "name": "", "arguments": ""})
+        function = part.get("function") or {}
+        one["id"] = part.get("id") or one["id"]
+        one["name"] += function.get("name") or ""
+        one["arguments"] += function.get("arguments") or ""
+    return tuple(
+        ToolCall(one["name"], one["arguments"] or "{}", **({"id": one["id"]} if one["id"] else {}))
+        for _, one in sorted(calls.items())
+    )
+
+
 class Bridge(Backend):
     """See the module.
 
@@ -86,7 +105,9 @@ class Bridge(Backend):
         version: begin of the paths of OpenAI's API.
     """
 
-    follows = frozenset({"logprobs", "top_logprobs", "response_format", "frequency_penalty", "presence_penalty"})
+    follows = frozenset(
+        {"logprobs", "top_logprobs", "response_format", "frequency_penalty", "presence_penalty", "tools", "tool_choice"}
+    )
 
     def __init__(self, upstream: Upstream, *, model: str, most: int, version: str = "") -> None:
         super().__init__()
@@ -114,7 +135,7 @@ class Bridge(Backend):
         async with self._turn():
             path = COMPLETIONS if request.prompt is not None else CHAT
             prompt: dict[str, Any] = (
-                {"messages": [dict(message) for message in request.messages]}
+                {"messages": [_sent(message) for message in request.messages]}
                 if request.prompt is None
                 else {"prompt": list(request.prompt) if isinstance(request.prompt, tuple) else request.prompt}
             )
@@ -130,7 +151,7 @@ class Bridge(Backend):
         Args:
             size: tokens of the prompt, where they are known before.
         """
-        written, last = 0, None
+        written, last, parts = 0, None, list[Mapping[str, Any]]()
         async with aclosing(self.upstream.events(self._version + path, body)) as events:
             async for event in events:
                 said = self._heard(event)
@@ -138,13 +159,25 @@ class Bridge(Backend):
                 known = said.completion_tokens
                 written = known if known is not None else written + bool(said.text)
                 scores = said.scores if request.logprobs is not None else ()
+                parts.extend(said.calls)
                 top = request.logprobs or 0
                 scores = tuple(replace(score, top=score.top[:top]) for score in scores)
                 if said.finish is not None:
                     last = Piece(said.text, size, written, said.finish, said.stop, scores)
                 elif (said.text or scores) and last is None:
                     yield Piece(said.text, size, written, scores=scores)
+        if parts:
+            yield Piece("", size, written, calls=self._gathered(parts))
         yield replace(last or Piece("", size, written, "stop"), prompt_tokens=size, completion_tokens=written)
+
+    def _gathered(self, parts: Sequence[Mapping[str, Any]]) -> tuple[ToolCall, ...]:
+        try:
+            return gathered(parts)
+        except (AttributeError, TypeError, ValueError) as error:
+            raise UpstreamError(
+                f"{self.upstream.who} sent a call of a tool that cannot be read: {error}.",
+                hint="Check that it speaks OpenAI's API.",
+            ) from error
 
     def _heard(self, event: Mapping[str, Any]) -> Heard:
         try:
@@ -176,6 +209,10 @@ class Bridge(Backend):
             body |= {"logprobs": request.logprobs} if path == COMPLETIONS else {"logprobs": True}
             if path == CHAT and request.logprobs:
                 body["top_logprobs"] = request.logprobs
+        if request.tools and path == CHAT:
+            body |= {"tools": [_offered(tool) for tool in request.tools]}
+            body |= {"tool_choice": "required" if request.must_call else "auto"}
+            body |= {} if request.parallel_calls else {"parallel_tool_calls": False}
         if request.schema is not None:
             form = {"name": "answer", "schema": json.loads(request.schema)}
             body["response_format"] = {"type": "json_schema", "json_schema": form}
@@ -196,6 +233,22 @@ class Bridge(Backend):
             self._running -= 1
 
 
+def _offered(tool: Tool) -> dict[str, Any]:
+    told = tool.told()
+    return {**told, "function": {**told["function"], "strict": True}} if tool.strict else told
+
+
+def _sent(message: Mapping[str, Any]) -> dict[str, Any]:
+    """A message as OpenAI's API takes it: arguments of calls as JSON texts."""
+    sent = {name: value for name, value in message.items() if name != "name"}
+    if calls := message.get("tool_calls"):
+        sent["tool_calls"] = [
+            {**call, "function": {**call["function"], "arguments": json.dumps(call["function"]["arguments"])}}
+            for call in calls
+        ]
+    return sent
+
+
 class TokenBridge(Bridge):
     """The server tells tokens. Chats are put into the model's template and gone on with as completions.
 
@@ -206,7 +259,7 @@ class TokenBridge(Bridge):
         vocabulary: number of tokens; 0 where it is not known.
     """
 
-    follows = Bridge.follows | {"tools"}
+    follows = Bridge.follows - {"tool_choice"}
 
     def __init__(
         self, upstream: Upstream, *, model: str, most: int, context: int, vocabulary: int, version: str = ""

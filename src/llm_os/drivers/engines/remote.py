@@ -45,6 +45,7 @@ class Remote(Engine):
     Options = RemoteOptions
     gaps: ClassVar[Mapping[str, str]] = {
         "tokens_are_told_and_turned_back": "OpenAI's API has no way to ask for a model's tokens",
+        "tools_and_their_results_are_read": "the same: what tools take of a prompt cannot be counted",
         "a_wrong_prompt_or_token_is_refused_by_name": "it knows no tokens, so it cannot say which are wrong",
     }
 
