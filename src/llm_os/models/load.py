@@ -254,11 +254,16 @@ def load_transformer(
             f"The weights lack {len(missing)} of the model's parameters, such as '{missing[0]}'.",
             hint=f"They were not made for {task}; train the model for it first.",
         )
-    if tokenizer.pad_token_id is None or tokenizer.pad_token_id >= given.get_text_config().vocab_size:
+    _ensure_padding(model, tokenizer)
+    return Loaded(model, tokenizer, tuple(missing))
+
+
+def _ensure_padding(model: Any, tokenizer: Any) -> None:
+    """A token of padding that the model knows."""
+    if tokenizer.pad_token_id is None or tokenizer.pad_token_id >= model.config.get_text_config().vocab_size:
         _pad_with_end(tokenizer)
     if model.config.pad_token_id is None:
         model.config.pad_token_id = tokenizer.pad_token_id
-    return Loaded(model, tokenizer, tuple(missing))
 
 
 def _has_weights(folder: Path) -> None:
