@@ -30,7 +30,10 @@ class Engine(ABC):
     Options: ClassVar[type[Spec]]
     gaps: ClassVar[Mapping[str, str]] = {}
     shares_prefixes: ClassVar[bool] = False
-    """A prefix cache: prompts that begin alike are read once, if one comes after the other."""
+    """Prompts that begin alike are read once if one comes after the other, and again if they come together.
+
+    Not of engines that coalesce by themselves (vLLM), or whose requests have caches of their own (llama.cpp).
+    """
     compared: ClassVar[bool] = True
     """Whether it is compared with the reference before it serves; not where it is the reference itself."""
     preference: ClassVar[int] = 0

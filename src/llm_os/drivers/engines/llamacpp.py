@@ -49,7 +49,6 @@ class LlamaCpp(Engine):
     tasks = ("text-generation",)
     Options = LlamaCppOptions
     preference = 15
-    shares_prefixes = True
     gaps: ClassVar[Mapping[str, str]] = {
         "a_tool_is_called_where_it_must_be": "tools are told in words, and its grammar is not asked for a call"
     }

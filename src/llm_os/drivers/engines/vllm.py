@@ -47,7 +47,6 @@ class Vllm(Engine):
     tasks = ("text-generation",)
     Options = VllmOptions
     preference = -10
-    shares_prefixes = True
     gaps: ClassVar[Mapping[str, str]] = {
         "a_tool_is_called_where_it_must_be": "tools are told in words, and its grammar is not asked for a call"
     }
