@@ -237,6 +237,29 @@ async def test_it_sleeps_when_nobody_asks_and_the_next_request_wakes_it(mood: Mo
     await mood.home.until_state(mood.name, "asleep")
 
 
+async def test_a_sleeping_deployment_tries_its_update_and_keeps_what_works(mood: Mood) -> None:
+    await mood.deploy("critic@1", scaling={"least": 0, "most": 1, "idle_after": "300ms"}, update=QUICK)
+    await mood.until(lambda found: found["state"] == "asleep")
+    await mood.update("critic@2", options={"start_fails": True})
+    back = await mood.until_phase("rolled_back")
+    assert (back["version"], back["refused"]) == ("critic@1", "critic@2")
+    assert (await mood.ask())[0] == 200
+    await mood.update("critic@3", options={})
+    assert (await mood.until_phase("done"))["version"] == "critic@3"
+
+
+async def test_an_alias_that_moves_back_ends_the_update(mood: Mood) -> None:
+    await mood.home.put("/v1/aliases/critic/stable", {"version": "critic@1"})
+    await mood.deploy("critic@stable", update={**QUICK, "bake": None, "canary": 1.0})
+    await mood.home.put("/v1/aliases/critic/stable", {"version": "critic@2"})
+    await mood.until_phase("canary")
+    await mood.home.put("/v1/aliases/critic/stable", {"version": "critic@1"})
+    back = await mood.until_phase("rolled_back")
+    assert (back["version"], back["refused"]) == ("critic@1", None)
+    await mood.home.put("/v1/aliases/critic/stable", {"version": "critic@2"})  # nothing was wrong with it
+    await mood.until_phase("canary")
+
+
 async def test_a_kernel_that_dies_in_the_middle_goes_on_with_the_update(mood: Mood) -> None:
     await mood.deploy("critic@1", update={**QUICK, "bake": "1s"})
     callers = mood.callers(2)

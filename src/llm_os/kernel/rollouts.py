@@ -42,6 +42,8 @@ log = logging.getLogger(__name__)
 
 MOST_FAILURES = 2
 """Replicas of the new version that may die one after the other."""
+AGAIN = 15.0
+"""Seconds until a version is started again that would be given up, were it not about to be replaced."""
 SILENT = 60.0
 """Seconds in which a version that is asked must have answered once."""
 TIGHT_AFTER = 5.0
@@ -308,6 +310,7 @@ class Rollouts:
         if row is None or row.deployment.state.ended or row.deployment.state is DeploymentState.STOPPING:
             return False
         rollout, current = row.deployment.rollout, attempt.revision == row.deployment.revision
+        now, name = self._state.clock.now(), row.deployment.spec.name
         if attempt.reason in _PLANNED or (not current and not row.deployment.updating):
             self._deployments.settle(tx, attempt.owner)
             return True
@@ -316,11 +319,12 @@ class Rollouts:
             if rollout.phase is Phase.DONE:
                 return self.go_back(tx, row, f"its replica ended: {outcome.message}")
             # The version in force dies while the next one is on its way: that one may be the cure.
-            rows.update_deployment(tx, row.deployment, was=row.deployment.state, not_before=row.not_before, failures=0)
-            row = self._deployments.get(tx, attempt.owner)
+            rows.add_event(tx, now, EventKind.REPLICA_LOST, name, f"A replica ended: {outcome.message}.")
+            rows.update_deployment(tx, row.deployment, was=row.deployment.state, not_before=now + AGAIN, failures=0)
+            self._deployments.settle(tx, attempt.owner)
+            return True
         if current or rollout is None:
             return False
-        now, name = self._state.clock.now(), row.deployment.spec.name
         rows.add_event(tx, now, EventKind.REPLICA_LOST, name, f"A replica of the new version ended: {outcome.message}.")
         failures = rollout.failures + 1
         if outcome.end is End.USER_ERROR or failures >= MOST_FAILURES:

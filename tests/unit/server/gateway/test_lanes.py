@@ -3,6 +3,7 @@
 import pytest
 
 from llm_os.server.gateway.lanes import Lanes, lane
+from llm_os.server.gateway.routes import pinned
 from llm_os.spec.routing import Canary, Endpoint, Route, RoutingTable
 
 OLD, NEW = Endpoint(attempt="a", url="unix:a", revision=1), Endpoint(attempt="b", url="unix:b", revision=2)
@@ -24,6 +25,20 @@ def test_a_canary_gets_exactly_its_share(weight: float, every: int) -> None:
 def test_a_tenant_of_the_canary_always_tries_it_and_its_requests_are_not_the_shares() -> None:
     lanes, tried = Lanes(), route(Canary(revision=2, weight=0.5, tenants=("lab",)), OLD, NEW)
     assert [lanes.tries(tried, who) for who in ("lab", "anna", "lab", "anna")] == [True, False, True, True]
+
+
+def test_a_shadow_is_copied_what_one_replica_gets() -> None:
+    lanes, canary = Lanes(), Canary(revision=2, weight=1.0, shadow=True)
+    several = route(canary, OLD, OLD.model_copy(update={"attempt": "c"}), NEW)
+    assert [lanes.tries(several, "anna") for _ in range(4)] == [False, True, False, True]
+
+
+def test_a_request_that_names_a_version_is_answered_by_that_one() -> None:
+    both = route(Canary(revision=2, weight=1.0), OLD, NEW.model_copy(update={"version": "m@2"}))
+    assert pinned(both, "chat") is both
+    assert [one.attempt for one in pinned(both, "m@1").endpoints] == ["a"]
+    assert [one.attempt for one in pinned(both, "m@2").endpoints] == ["b"]
+    assert pinned(both, "m@1").canary is None
 
 
 def test_nobody_is_sent_to_a_canary_that_is_not_there() -> None:

@@ -10,7 +10,15 @@ from hypothesis import strategies as st
 from llm_os.server.gateway.access import AccessLog
 from llm_os.server.gateway.metering import Metering
 from llm_os.server.gateway.spool import Spool, tokens_of
-from llm_os.spec.routing import GatewayUsage, KeyEntry, Route, RoutingTable, Served
+from llm_os.spec.routing import (
+    Endpoint,
+    GatewayUsage,
+    KeyEntry,
+    RevisionUsage,
+    Route,
+    RoutingTable,
+    Served,
+)
 
 ACCOUNT = ("lab", "key-1", "chat", "smollm2@1")
 
@@ -43,6 +51,36 @@ def test_counts_and_forgets_what_is_served_no_more(tmp_path: Path) -> None:
     assert set(seen) == {"chat"}
     assert (seen["chat"].in_flight, seen["chat"].last_request_at) == (0, 105.0)
     assert [file.name for file in tmp_path.iterdir()] == ["usage.json"]
+
+
+def test_how_revisions_fare_is_counted_apart_and_never_for_another_deployment_of_the_same_name(tmp_path: Path) -> None:
+    def table(created_at: float, *revisions: int) -> RoutingTable:
+        endpoints = tuple(Endpoint(attempt=f"a{n}", url="unix:x", revision=n) for n in revisions)
+        there = {"deployment": "chat", "version": "m@1", "task": "t", "engine": "e", "created_at": created_at}
+        return RoutingTable(version=1, routes=(Route(**there, endpoints=endpoints),))
+
+    now = [table(1, 1, 2)]
+    metering = Metering(tmp_path / "usage.json", lambda: 5.0, lambda: now[0])
+    with metering.request("chat"):
+        for revision, first_byte in ((1, 0.25), (2, None), (2, 0.5)):
+            metering.asked("chat", revision)
+            metering.fared("chat", revision, first_byte)
+        metering.asked("chat", 2)  # nobody has heard of this one yet
+    metering.flush()
+    counted = written(tmp_path).deployments["chat"].revisions
+    assert counted[1] == RevisionUsage(requests=1, first_bytes=1, first_byte_seconds=0.25, asked=1)
+    assert counted[2] == RevisionUsage(requests=2, failed=1, first_bytes=1, first_byte_seconds=0.5, asked=3)
+    again = Metering(tmp_path / "usage.json", lambda: 5.0, lambda: now[0])
+    again.changed(now[0])
+    now[0] = table(1, 5)
+    for revision in (3, 4, 5):
+        again.fared("chat", revision, 0.1)
+    again.flush()
+    assert set(written(tmp_path).deployments["chat"].revisions) == {3, 4, 5}, "the two newest that are gone are kept"
+    now[0] = table(2, 1)
+    again.changed(now[0])
+    again.flush()
+    assert written(tmp_path).deployments["chat"].revisions == {}
 
 
 def test_who_waits_for_a_deployment_wants_it_and_is_not_counted_twice(tmp_path: Path) -> None:
