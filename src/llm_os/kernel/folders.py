@@ -127,7 +127,7 @@ class HomeFiles:
 
     def read_usage(self) -> GatewayUsage | None:
         try:
-            return GatewayUsage.model_validate_json(self._settings.usage.read_bytes())
+            return GatewayUsage.model_validate_json(self._settings.usage.read_bytes(), extra="ignore")
         except (FileNotFoundError, ValidationError):
             return None
 

@@ -89,7 +89,7 @@ class Metering:
 
     def _earlier(self) -> GatewayUsage | None:
         try:
-            return GatewayUsage.model_validate_json(self._path.read_bytes())
+            return GatewayUsage.model_validate_json(self._path.read_bytes(), extra="ignore")
         except FileNotFoundError:
             return None
         except (OSError, ValidationError) as error:

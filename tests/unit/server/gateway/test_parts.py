@@ -352,3 +352,17 @@ def test_an_answer_is_counted_when_it_is_complete_and_before_that_is_passed_on()
     frames.feed(b"data: [DONE]\n\n")
     Proxy._count(exchange, frames)
     assert counted == [{"prompt_tokens": 3}]
+
+
+def test_a_table_of_a_newer_kernel_is_read_as_far_as_it_is_known(tmp_path: Path) -> None:
+    """A gateway outlives the kernel that started it, and may be older than the next one."""
+    path = tmp_path / "routes.json"
+    endpoint = {"attempt": "a", "url": "unix:a", "colour": "blue"}
+    route = {"deployment": "chat", "version": "m@1", "task": "t", "engine": "e", "created_at": 1, "mood": 3}
+    key = {"id": "k", "sha256": "0" * 64, "role": "user", "quota": {"concurrent": 2, "per_day": 9}}
+    told = {"version": 7, "routes": [{**route, "endpoints": [endpoint]}], "keys": [key], "weather": "fine"}
+    path.write_text(json.dumps(told), encoding="utf-8")
+    table = routes.Routes(path)
+    assert table.refresh()
+    assert [one.attempt for one in table.table.routes[0].endpoints] == ["a"]
+    assert table.table.keys[0].quota.concurrent == 2
