@@ -27,6 +27,7 @@ class Echo(Engine):
     tasks = ("text-generation",)
     Options = EchoOptions
     preference = -50  # only where it is named
+    compared = False  # it has no model that could say what PyTorch says
     gaps: ClassVar[Mapping[str, str]] = dict.fromkeys(
         ("probabilities_of_tokens_are_told", "the_likeliest_tokens_are_told", "an_answer_is_held_to_a_schema"),
         "it has no model",

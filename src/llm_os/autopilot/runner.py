@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
@@ -113,7 +114,10 @@ class Watch:
         except OSError:
             stamp = "none"
         if stamp != self._stamp:
-            self._stamp, self._rules = stamp, load_or_defaults(self._file)
+            found = load_or_defaults(self._file)
+            if found.problem and self._rules.rules:  # half-saved, or a slip: what was in force stays so
+                found = replace(self._rules, problem=found.problem)
+            self._stamp, self._rules = stamp, found
             if self._rules.problem:
                 log.error("%s", self._rules.problem)
             await self._sinks.use(self._rules)

@@ -6,7 +6,8 @@ import sys
 
 from llm_os.client.connection import Connection
 from llm_os.client.jobs import run
-from llm_os.errors import CapacityError, UnavailableError, UnsupportedModelError
+from llm_os.client.transport import place
+from llm_os.errors import BrokenWeightsError, JobCancelledError, LLMOSError
 from llm_os.spec.deployments import Deployment
 from llm_os.spec.jobs import JobSpec
 from llm_os.spec.models import ModelVersion
@@ -19,6 +20,8 @@ NOT_COMPARED = ("torch", "fake")
 
 def is_compared(version: ModelVersion, engine: str | None) -> bool:
     """Whether another engine than the reference will serve it. Of itself the kernel takes one for GGUF only."""
+    if version.format == "remote":  # its weights are not here
+        return False
     other = version.format == "gguf" if engine is None else engine not in NOT_COMPARED
     return other and version.task in TASKS
 
@@ -27,14 +30,16 @@ def ensure_reference(connection: Connection, version: ModelVersion, engine: str 
     """Have the reference of a version made, unless it is there; says so on stderr where it cannot be made here.
 
     Raises:
-        JobCancelledError, BrokenWeightsError, ...: what the job ends with but for want of room, packages or support.
+        JobCancelledError: somebody cancelled it. BrokenWeightsError: nothing could serve that.
     """
     if not is_compared(version, engine):
         return
     spec = JobSpec(task="evaluation/reference", inputs={"model": version.manifest})
     try:
         run(connection, spec, f"Asking {version.ref} in PyTorch, to compare the engine with it")
-    except (CapacityError, UnavailableError, UnsupportedModelError) as error:
+    except (JobCancelledError, BrokenWeightsError):
+        raise
+    except LLMOSError as error:  # what the reference cannot do, an engine may
         print(f"{version.ref} is served without a comparison with PyTorch: {error}", file=sys.stderr)
 
 
@@ -42,5 +47,5 @@ def ensure_for_update(connection: Connection, record: Deployment, model: str | N
     """`ensure_reference` of what a deployment is updated to: another model, whose engine is chosen anew, or engine."""
     if not record.spec.check:
         return
-    version = connection.transport.call("GET", f"/v1/models/{model or record.version}", ModelVersion)
+    version = connection.transport.call("GET", place("models", model or record.version, "model"), ModelVersion)
     ensure_reference(connection, version, engine or (record.engine if model is None else None))

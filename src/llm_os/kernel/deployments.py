@@ -202,9 +202,11 @@ class Deployments:
             steady = attempt.endpoint is not None and now - (attempt.started_at or now) >= STEADY
             failures = 1 if steady else row.failures + 1
             rows.add_event(tx, now, EventKind.REPLICA_LOST, name, f"A replica ended: {outcome.message}.")
-            if outcome.end is End.USER_ERROR or failures >= MOST_FAILURES:
+            serves = any(a.state is AttemptState.READY for a in rows.live_attempts_of(tx, attempt.owner))
+            if not serves and (outcome.end is End.USER_ERROR or failures >= MOST_FAILURES):
                 self.stop_row(tx, row, Reason.WORKER_FAILED, _failure(name, failures, outcome, log))
             else:
+                failures = min(failures, MOST_FAILURES - 1)  # others serve: it is tried for ever, but not often
                 wait = min(30.0, 0.5 * 2**failures) * (1 + 0.2 * self._state.random.random())
                 rows.update_deployment(
                     tx, row.deployment, was=row.deployment.state, not_before=now + wait, failures=failures

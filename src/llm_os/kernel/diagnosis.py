@@ -135,7 +135,7 @@ BAD_WEIGHTS = re.compile(
     r"|PytorchStreamReader failed|[Ww]eights .*are broken|[Cc]hecksum mismatch"
 )
 PORT_TAKEN = re.compile(r"EADDRINUSE|[Aa]ddress already in use|Port \d+ .*in use")
-PORT = re.compile(r"\b[Pp]ort (\d+)|:(\d{2,5})\b")
+PORT = re.compile(r"\b[Pp]ort:? (\d+)|(?:\.\d{1,3}|localhost|\])'?(?::|, )(\d{2,5})\b")
 MISSING = re.compile(r"No module named ['\"]?([A-Za-z0-9_.]+)")
 DEPENDENCY = re.compile(
     r"No module named|ImportError|cannot import name|undefined symbol|cannot open shared object file"

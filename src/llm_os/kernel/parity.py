@@ -15,7 +15,7 @@ from llm_os.kernel.state import State
 from llm_os.kernel.submission import cache_key, find_model
 from llm_os.spec.attempts import Report
 from llm_os.spec.deployments import Revision
-from llm_os.spec.jobs import Attempt
+from llm_os.spec.jobs import Attempt, AttemptState
 from llm_os.spec.parity import Parity
 from llm_os.store import rows
 
@@ -32,6 +32,9 @@ def reference_for(
     """
     if row.private or not row.deployment.spec.check or not engine.compared:
         return None
+    mine = (a for a in rows.live_attempts_of(tx, row.deployment.id) if a.revision == served.number)
+    if any(attempt.state is AttemptState.READY for attempt in mine):
+        return None  # a service that runs is not judged anew because one of its replicas was lost
     digest = _reference(state, tx, served)
     if digest is None or _known(tx, _key(digest, served, engine)) is not None:
         return None
@@ -41,12 +44,12 @@ def reference_for(
 def keep(state: State, tx: Connection, attempt: Attempt, ready: Report | None) -> None:
     """Write into the revision of a replica that is ready how far it agrees: as it reported, or as is known."""
     row = rows.find_deployment(tx, attempt.owner)
-    if row is None:
+    if row is None or row.private or not row.deployment.spec.check:
         return
     served = revision(row, attempt.revision)
     engine = next((one for one in state.plugins.engines() if one.name == served.engine), None)
     digest = _reference(state, tx, served) if engine is not None and engine.compared else None
-    if engine is None or digest is None or not row.deployment.spec.check:
+    if engine is None or digest is None:
         return
     key = _key(digest, served, engine)
     told = ready.values.get("parity") if ready is not None else None

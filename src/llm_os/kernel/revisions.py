@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from urllib.parse import urlsplit
+
 from sqlalchemy import Connection
 
 from llm_os.drivers.device import Unavailable
@@ -51,6 +53,19 @@ def fitted(state: State, spec: DeploymentSpec, version: ModelVersion, *, keep_op
     if engine is None or (version.format in engine.formats and version.task in engine.tasks):
         return spec
     return spec.model_copy(update={"engine": None, "options": spec.options if keep_options else {}})
+
+
+def without_foreign_key(spec: DeploymentSpec, before: ModelVersion, after: ModelVersion) -> DeploymentSpec:
+    """The spec, without the file of a key that was for another server: a key goes to the server it was given for."""
+    if "key_file" not in spec.options or _origin(before) == _origin(after):
+        return spec
+    kept = {name: value for name, value in spec.options.items() if name != "key_file"}
+    return spec.model_copy(update={"options": kept})
+
+
+def _origin(version: ModelVersion) -> tuple[str, str]:
+    parts = urlsplit(str(version.meta.get("url", "")))
+    return parts.scheme, parts.netloc
 
 
 def chosen_engine(state: State, spec: DeploymentSpec, version: ModelVersion) -> tuple[Engine, Spec]:

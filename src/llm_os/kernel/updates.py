@@ -6,7 +6,7 @@ from sqlalchemy import Connection
 
 from llm_os.errors import ConflictError, InvalidInputError
 from llm_os.kernel.deployments import Deployments
-from llm_os.kernel.revisions import fitted, in_force, next_number, planned
+from llm_os.kernel.revisions import fitted, in_force, next_number, planned, without_foreign_key
 from llm_os.kernel.rollouts import Rollouts
 from llm_os.kernel.state import State
 from llm_os.kernel.submission import find_model
@@ -42,6 +42,8 @@ class Updates:
             spec = _asked(deployment, request)
             if request.engine is None:  # one that was chosen for the old model is no wish
                 spec = fitted(self._state, spec, version, keep_options=request.options is not None)
+            if request.options is None:
+                spec = without_foreign_key(spec, find_model(tx, deployment.version), version)
             if version.task != deployment.task:
                 raise InvalidInputError(
                     f"{name} serves {deployment.task}, and {version.ref} is {version.task}.",

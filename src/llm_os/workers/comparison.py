@@ -7,7 +7,7 @@ import contextlib
 from collections.abc import Sequence
 from pathlib import Path
 
-from llm_os.errors import InvalidInputError, LLMOSError
+from llm_os.errors import InvalidInputError, LLMOSError, OverloadedError
 from llm_os.spec.attempts import ServeCall
 from llm_os.spec.parity import FILE, Parity, Place, Reading, Reference, Share
 from llm_os.workers.backend import Backend
@@ -15,7 +15,9 @@ from llm_os.workers.parity import SHOWN, Answer, Difference, agrees, first, judg
 from llm_os.workers.requests import ChatRequest
 
 AT_ONCE = 8
-"""Questions that are asked together: a backend takes in as many, whatever its options."""
+"""Questions that are asked together, where the backend takes in as many."""
+BUSY = 0.05
+"""Seconds until one is asked again that was too many."""
 TEXTS_AT_ONCE = 32
 TAIL = 12
 """Tokens of a beginning that a refusal shows."""
@@ -71,12 +73,17 @@ async def _tokens(reference: Reference, backend: Backend) -> tuple[Parity, list[
 async def _next(ids: Sequence[int], backend: Backend) -> Answer:
     """The likeliest token behind the beginning, as the backend says it."""
     request = ChatRequest(prompt=tuple(ids), max_tokens=1, temperature=0.0)
-    text, finish = "", None
-    tokens: list[int] = []
-    async for piece in backend.chat(request):
-        text, finish = text + piece.text, piece.finish
-        tokens += piece.ids
-    return Answer(tokens[0] if tokens else None, text, ended=finish == "stop" and not text)
+    while True:
+        text, finish = "", None
+        tokens: list[int] = []
+        try:
+            async for piece in backend.chat(request):
+                text, finish = text + piece.text, piece.finish
+                tokens += piece.ids
+        except OverloadedError:  # it takes in fewer
+            await asyncio.sleep(BUSY)
+            continue
+        return Answer(tokens[0] if tokens else None, text, ended=finish == "stop" and not text)
 
 
 async def _difference(ids: Sequence[int], place: Place, answer: Answer, backend: Backend) -> Difference:

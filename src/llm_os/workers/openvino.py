@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
@@ -27,6 +28,10 @@ log = logging.getLogger("llm_os.worker")
 
 KEPT_FOR = 14 * 24 * 3600.0
 """Seconds for which weights are kept that no replica has used."""
+HALF_MADE_FOR = 3600.0
+"""Seconds after which a file that nobody has finished is somebody's who was killed."""
+FORM = 1
+"""Of `models.widen`: files of another one are not taken."""
 BLOCK = 32
 """Tokens of a cache block on CPU."""
 
@@ -133,17 +138,20 @@ def _exact(path: Path, spec: AttemptSpec, digest: str) -> str:
     if folder.parent.parent.name == "attempts":
         folder = folder.parent.parent.parent / "widened"
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    kept = folder / f"{digest.replace(':', '-')}.gguf"
-    if kept.exists():
-        kept.touch()  # it is used
+    kept = folder / f"{digest.replace(':', '-')}-{FORM}.gguf"
+    with contextlib.suppress(FileNotFoundError):
+        os.utime(kept)  # it is used
         return str(kept)
-    for old in folder.glob("*.gguf"):
-        if time.time() - old.stat().st_mtime > KEPT_FOR:
-            old.unlink(missing_ok=True)
+    for old in folder.glob("*.gguf*"):
+        with contextlib.suppress(FileNotFoundError):  # another worker cleans, too
+            if time.time() - old.stat().st_mtime > (KEPT_FOR if old.suffix == ".gguf" else HALF_MADE_FOR):
+                old.unlink()
     beside = folder / f"{kept.name}.{os.getpid()}"
     try:
         if not (tensors := widen(path, beside)):
             return str(path)
+        with beside.open("rb") as file:
+            os.fsync(file.fileno())
         beside.rename(kept)
     finally:
         beside.unlink(missing_ok=True)

@@ -76,6 +76,9 @@ async def serve(spec: AttemptSpec, call: ServeCall, backend: Backend, reports: R
         if not await _before(comparing, stop):
             await backend.end()
             return EXIT_STOPPED
+        if (failed := comparing.exception()) is not None:
+            await asyncio.wait({asyncio.create_task(backend.lost())}, timeout=1.0)  # it is seen after what it broke
+            raise backend.broken or failed
         told: dict[str, Json] = {"endpoint": f"unix:{call.socket}", "engine": call.engine}
         if (parity := comparing.result()) is not None:
             told["parity"] = parity.model_dump(mode="json")

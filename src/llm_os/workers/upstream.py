@@ -9,6 +9,8 @@ import json
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
 
@@ -57,6 +59,8 @@ class Upstream:
         self._base = base
         self._socket = socket
         self._headers = {"authorization": f"Bearer {key}"} if key else {}
+        self._key = key
+        self._proxy = _proxy_of(base) if outside else None
         self._timeout = aiohttp.ClientTimeout(total=None, sock_connect=connect, sock_read=silence)
         self._session: aiohttp.ClientSession | None = None
 
@@ -68,7 +72,6 @@ class Upstream:
             headers=self._headers,
             timeout=self._timeout,
             read_bufsize=LONGEST_LINE,
-            trust_env=self.outside,
         )
 
     async def end(self) -> None:
@@ -104,7 +107,7 @@ class Upstream:
                     return
                 event = _parsed(text.encode(), self.who)
                 if field == "error" or (isinstance(event, dict) and event.get("error")):
-                    told = event if field == "error" else event["error"]
+                    told = _error_of(text.encode())
                     raise self._refusal(int(_code(told) or 500), told, {})
                 if isinstance(event, dict):
                     yield event
@@ -115,7 +118,7 @@ class Upstream:
         assert self._session is not None  # noqa: S101 - begin comes first
         address = self._base + path
         try:
-            async with self._session.post(address, json=body, allow_redirects=False) as answer:
+            async with self._session.post(address, json=body, allow_redirects=False, proxy=self._proxy) as answer:
                 if answer.status != 200:
                     told = _error_of(await answer.content.read(LONGEST_LINE))
                     raise self._refusal(answer.status, told, answer.headers)
@@ -133,12 +136,16 @@ class Upstream:
             if isinstance(error, LLMOSError):
                 raise
             raise UnavailableError(
-                f"{self.who} cannot be spoken to: {type(error).__name__}: {str(error)[:MOST_TOLD]}",
+                f"{self.who} cannot be spoken to: {type(error).__name__}: {self._without_key(str(error))}",
                 hint="Is it running, and is the address right? Ask again in a moment.",
             ) from error
 
+    def _without_key(self, text: str) -> str:
+        """Some servers tell the key that they do not take."""
+        return (text.replace(self._key, "[key]") if self._key else text)[:MOST_TOLD]
+
     def _refusal(self, status: int, told: Mapping[str, Any], headers: Mapping[str, str]) -> LLMOSError:
-        said = str(told.get("message") or "it says nothing more")[:MOST_TOLD]
+        said = self._without_key(str(told.get("message") or "it says nothing more"))
         message = f"{self.who} answered {status}: {said}"
         details = {"upstream_status": status, **({"param": told["param"]} if told.get("param") else {})}
         if "retry-after" in headers or status in (429, 503):
@@ -167,6 +174,14 @@ _OTHERS: Mapping[int, str] = {
     404: "Check the address (most end in /v1) and the name of the model there.",
 }
 """What a caller of ours cannot mend, the operator can."""
+
+
+def _proxy_of(address: str) -> str | None:
+    """The proxy that the environment names for it. (aiohttp's own way reads passwords of other programs, too.)"""
+    parts = urlsplit(address)
+    if proxy_bypass(parts.netloc):
+        return None
+    return getproxies().get(parts.scheme)
 
 
 def _too_long(told: Mapping[str, Any]) -> bool:

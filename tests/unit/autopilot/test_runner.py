@@ -139,6 +139,10 @@ async def test_a_wrong_file_is_named_and_the_defaults_go_on(bench: Bench) -> Non
     page = (await bench.look()).page
     assert page.problems == ()
     assert [status.rule.name for status in page.rules if status.own] == ["little"]
+    bench.rules("[[rule]\n")  # half saved: nobody's alerts end for it
+    page = (await bench.look()).page
+    assert "it is not TOML" in page.problems[0]
+    assert "little" in [status.rule.name for status in page.rules]
 
 
 @pytest.mark.parametrize(

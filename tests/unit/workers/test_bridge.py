@@ -181,10 +181,32 @@ async def test_nobody_listening_and_no_answer_in_time_are_told_apart(tmp_path: P
 async def test_a_key_is_in_no_error(tmp_path: Path) -> None:
     server = Server()
     async with bridged(server, tmp_path, key="sk-very-secret") as bridge:
-        server.faults = Faults(refuses=(401, {"message": "wrong"}, {}))
-        with pytest.raises(UpstreamError) as caught:
+        server.faults = Faults(refuses=(401, {"message": "Incorrect API key provided: sk-very-secret."}, {}))
+        with pytest.raises(UpstreamError, match=r"provided: \[key\]") as caught:
             await answered(bridge)
     assert "sk-very-secret" not in repr(caught.value.to_dict()) + repr(caught.value.__context__)
+
+
+async def test_an_error_in_a_stream_may_be_a_text(tmp_path: Path) -> None:
+    async def broken(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"content-type": "text/event-stream"})
+        await response.prepare(request)
+        await response.write(b'data: {"error": "the model fell asleep"}\n\n')
+        return response
+
+    app = web.Application()
+    app.router.add_post("/v1/chat/completions", broken)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    await web.UnixSite(runner, str(tmp_path / "s.sock")).start()
+    bridge = Bridge(Upstream("toy.example", "http://toy/v1", socket=str(tmp_path / "s.sock")), model="m", most=1)
+    bridge.upstream.begin()
+    try:
+        with pytest.raises(UnavailableError, match="the model fell asleep"):
+            await answered(bridge)
+    finally:
+        await bridge.end()
+        await runner.cleanup()
 
 
 class Elsewhere:

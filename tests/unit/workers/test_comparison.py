@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from llm_os.errors import ParityError, UnavailableError
+from llm_os.errors import OverloadedError, ParityError, UnavailableError
 from llm_os.spec.artifacts import ArtifactFacts
 from llm_os.spec.attempts import Input, ServeCall
 from llm_os.spec.parity import FILE, CheckText, Parity, Place, Reading, Reference, ScoredText
@@ -104,6 +104,23 @@ async def compared(folder: Path, backend: Backend, given: Reference) -> Parity:
     parity = await compare(call(folder, given), backend)
     assert parity is not None
     return parity
+
+
+class Small(Hand):
+    """Takes in two requests and refuses more."""
+
+    async def chat(self, request: ChatRequest) -> AsyncGenerator[Piece, None]:
+        if self.inside >= 2:
+            raise OverloadedError("2 requests are in this replica already.")
+        async for piece in super().chat(request):
+            yield piece
+
+
+async def test_a_backend_that_takes_in_few_is_asked_few(tmp_path: Path) -> None:
+    backend = Small()
+    parity = await compared(tmp_path, backend, reference())
+    assert parity.everywhere.value == 1.0
+    assert backend.most_inside <= 2
 
 
 async def test_without_a_reference_nothing_is_asked(tmp_path: Path) -> None:

@@ -43,6 +43,7 @@ class Remote(Engine):
     formats = ("remote",)
     tasks = ("text-generation",)
     Options = RemoteOptions
+    compared = False  # its weights are not here
     gaps: ClassVar[Mapping[str, str]] = {
         "tokens_are_told_and_turned_back": "OpenAI's API has no way to ask for a model's tokens",
         "tools_and_their_results_are_read": "the same: what tools take of a prompt cannot be counted",

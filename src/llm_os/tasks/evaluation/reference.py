@@ -82,6 +82,17 @@ class ReferenceTask(Task[ReferenceOptions]):
         context.result(**figures)
 
 
+def _taken(row: Mapping[str, Any], tokenizer: Any) -> bool:
+    """Whether the model's template takes it: some refuse a system message."""
+    from jinja2 import TemplateError
+
+    try:
+        language.text_of(row, tokenizer)
+    except TemplateError:
+        return False
+    return True
+
+
 def said(context: Context, rows: Sequence[Mapping[str, Any]]) -> Reference:
     """Of a causal language model: its likeliest token at `PLACES` places, spread evenly over all that there are."""
     import torch
@@ -89,6 +100,7 @@ def said(context: Context, rows: Sequence[Mapping[str, Any]]) -> Reference:
     from llm_os.models.generate import stops_of
 
     model, tokenizer, _ = language.load(context)
+    rows = [row for row in rows if _taken(row, tokenizer)]
     ends = frozenset(stops_of(model, tokenizer))
     found: list[tuple[list[int], list[Place]]] = []
     seen: set[tuple[int, ...]] = set()
