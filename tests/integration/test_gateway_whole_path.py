@@ -132,7 +132,7 @@ async def test_after_a_kill_of_everything_the_same_deployments_come_back(home: H
             if process.environ().get("LLM_OS_HOME") == str(home.settings.home):
                 process.kill()  # stubs, workers, gateway: as a reboot leaves them, without a last word
                 killed += 1
-    assert killed >= 6
+    assert killed >= 3, "two workers and the gateway; a stub whose worker is dead may have ended by itself"
     await home.start()
     for name in ("mood", "tone"):
         await home.until_state(name, "ready")

@@ -27,6 +27,9 @@ class NoJobs:
         await asyncio.sleep(wait)
         return []
 
+    def watchers(self) -> list[Any]:
+        return []
+
     def jobs(self, state: str | None, limit: int, given: str | None) -> list[Any]:
         return []
 

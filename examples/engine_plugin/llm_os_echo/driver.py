@@ -29,7 +29,14 @@ class Echo(Engine):
     preference = -50  # only where it is named
     compared = False  # it has no model that could say what PyTorch says
     gaps: ClassVar[Mapping[str, str]] = dict.fromkeys(
-        ("probabilities_of_tokens_are_told", "the_likeliest_tokens_are_told", "an_answer_is_held_to_a_schema"),
+        (
+            "probabilities_of_tokens_are_told",
+            "the_likeliest_tokens_are_told",
+            "an_answer_is_held_to_a_schema",
+            "tools_and_their_results_are_read",
+            "a_wrong_tool_is_refused_by_name",
+            "a_tool_is_called_where_it_must_be",
+        ),
         "it has no model",
     )
 
