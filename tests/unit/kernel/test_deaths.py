@@ -22,6 +22,7 @@ from llm_os.spec.deployments import (
 from llm_os.spec.jobs import Attempt, AttemptState
 from llm_os.spec.placement import Placement
 from llm_os.spec.resources import ResourceSpec
+from llm_os.spec.routing import DeploymentUsage, GatewayUsage, RevisionUsage
 from llm_os.store import rows
 from llm_os.store.database import Database
 
@@ -97,3 +98,36 @@ def test_the_next_version_that_cannot_start_is_taken_back(tmp_path: Path) -> Non
     assert found.rollout is not None
     assert (found.rollout.phase, found.version) == (Phase.ROLLED_BACK, "m@1")
     assert "something else than the reference" in found.rollout.message
+
+
+@pytest.mark.parametrize(
+    ("asked", "waited", "phase"), [(5, 99, Phase.ROLLED_BACK), (5, 20, Phase.CANARY), (0, 20, Phase.ROLLING)]
+)
+def test_a_version_that_is_asked_and_never_answers_does_not_take_over(
+    tmp_path: Path, asked: int, waited: float, phase: Phase
+) -> None:
+    counted = DeploymentUsage(
+        last_request_at=1, in_flight=asked, requests=asked, revisions={2: RevisionUsage(asked=asked)}
+    )
+    usage = GatewayUsage(written_at=1, deployments={"chat": counted})
+    state: Any = SimpleNamespace(
+        database=Database(f"sqlite:///{tmp_path / 'state.db'}"),
+        clock=SimpleNamespace(now=lambda: 99 + waited),
+        files=SimpleNamespace(read_usage=lambda: usage),
+        refusals={},
+    )
+    deployments = Deployments(state)
+    spec = DeploymentSpec(name="chat", model="m@1")
+    record = Deployment(
+        id="dep", spec=spec, version="m@1", task="t", engine="e", session=None, state=DeploymentState.READY,
+        history=(revision(1),), rollout=an_update(Phase.CANARY), created_at=0,
+    )  # fmt: skip
+    with state.database.transaction() as tx:
+        rows.add_deployment(tx, record, ResourceSpec(memory=1), private=False)
+        for one in (attempt(1, AttemptState.READY), attempt(2, AttemptState.READY, of=2)):
+            rows.add_attempt(tx, one, None)
+        state.files.write_control = lambda *_: None
+        Rollouts(state, deployments).tick(tx, rows.all_deployments(tx, include_ended=False))
+        found = deployments.get(tx, "dep").deployment.rollout
+    assert found is not None
+    assert found.phase is phase
