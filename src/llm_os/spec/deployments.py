@@ -9,6 +9,7 @@ from typing import Annotated
 from pydantic import Field, model_validator
 
 from llm_os.spec.base import Json, Name, Record, Ref, Spec
+from llm_os.spec.calibration import Member
 from llm_os.spec.conditions import Condition
 from llm_os.spec.parity import Parity
 from llm_os.spec.resources import ResourceSpec
@@ -66,6 +67,8 @@ class DeploymentSpec(Spec):
     engine: str | None = None
     """None: the first engine that can serve this format and task here."""
     options: Mapping[str, Json] = Field(default_factory=dict)
+    members: tuple[Member, ...] = ()
+    """Engines whose replicas stand side by side, the one for few requests first. Empty: `engine` alone."""
     replicas: Count = 1
     """At its start; with `scaling`, as many as it says."""
     idle_after: Duration | None = None
@@ -106,6 +109,8 @@ class Revision(Record):
     resources: ResourceSpec
     parity: Parity | None = None
     """How far the engine agrees with the reference; None: they were not compared."""
+    because: str = ""
+    """Why this engine with these options, where nobody asked for them."""
 
 
 class Phase(StrEnum):

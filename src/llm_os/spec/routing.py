@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pydantic import Field
 
 from llm_os.spec.base import Json, Record
+from llm_os.spec.calibration import Speed
 from llm_os.spec.quotas import Quota
 
 
@@ -18,6 +19,10 @@ class Endpoint(Record):
     """Of the deployment; revisions are numbered from 1."""
     version: str = ""
     """`card@number` that it serves; empty: the route's."""
+    engine: str = ""
+    """That it runs with; empty: the route's."""
+    speeds: tuple[Speed, ...] = ()
+    """What its engine was measured to do, fewest streams first; empty: nobody knows."""
 
 
 class Canary(Record):
