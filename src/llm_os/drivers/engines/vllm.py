@@ -37,6 +37,8 @@ class VllmOptions(Spec):
     """Share of each GPU's memory that it takes for weights and cache."""
     cache_memory: Bytes = Field(default=4 * 2**30, ge=2**30)
     """CPU build: memory for keys and values, in whole GiB."""
+    eager: bool | None = None
+    """Ready in seconds, and answers somewhat slower: nothing is compiled at the start. None: with the CPU build."""
     environment: str | None = None
     """Name of a folder in `environments/` of the home, whose program is run; None: the first that is found."""
 
