@@ -43,6 +43,13 @@ class Engine(ABC):
     def probe(self) -> Probe:
         """Is the engine's package there (importlib.metadata, no import)? Quick, repeatable."""
 
+    def refuses(self, model: ArtifactFacts) -> str | None:
+        """Why it cannot open this model though it serves its format and task; None: nothing is known against it. Pure.
+
+        It is asked before anything starts: an engine that is not named is not taken, one that is named is refused.
+        """
+        return None
+
     @abstractmethod
     def footprint(self, options: Spec, model: ArtifactFacts, granted: Capacity) -> ResourceSpec:
         """What one replica needs. Pure."""
