@@ -12,7 +12,7 @@ from pydantic import BaseModel
 
 from llm_os.client.checks import checked
 from llm_os.client.connection import Connection
-from llm_os.client.gateway import Gateway, as_messages
+from llm_os.client.gateway import GREEDY, Gateway, as_messages
 from llm_os.client.references import ensure_for_update
 from llm_os.client.transport import Transport
 from llm_os.errors import (
@@ -256,9 +256,8 @@ def _prediction(entry: Mapping[str, Any]) -> Prediction:
 
 
 def answer(gateway: Gateway, prompt_or_messages: Prompt, max_tokens: int, *, stream: bool) -> str | Iterator[str]:
-    # Greedy: a small model drawn from at the protocol's default temperature of 1 writes nonsense.
-    messages, options = as_messages(prompt_or_messages), {"max_tokens": max_tokens, "temperature": 0.0}
-    return gateway.stream(messages, options) if stream else gateway.chat(messages, options)
+    messages, options = as_messages(prompt_or_messages), {"max_tokens": max_tokens}
+    return gateway.stream(messages, options, GREEDY) if stream else gateway.chat(messages, options, GREEDY)
 
 
 def deploy(connection: Connection, spec: DeploymentSpec, *, keep: bool = False, private: bool = False) -> Deployment:

@@ -5,8 +5,8 @@ a whole zero point, which moves every weight of a block by up to half a step: Sm
 at 28 of 100 places. As `Q8_0` (one scale a block, no minimum) the same weights pass exactly through its reader, and
 their own error is 16 times smaller than that of 4 bits.
 
-Other types its reader does not know: Qwen2.5's small models have `Q5_0` in files that are named Q4_K_M. A block of those
-is a scale and 32 whole numbers, as in `Q8_0`, so that they are copied to the last bit.
+Other types its reader does not know: Qwen2.5's small models have `Q5_0` in files that are named Q4_K_M. A block of it
+is a scale and 32 whole numbers, as in `Q8_0`, so that it is copied to the last bit.
 """
 
 from __future__ import annotations
