@@ -42,6 +42,7 @@ class OpenVinoBackend(ChatBackend):
     follows = frozenset(
         {"logprobs", "response_format", "frequency_penalty", "presence_penalty", "tools", "tool_choice"}
     )
+    reads_anew = True  # it takes a whole burst in before any block of it can be used again
 
     def __init__(self, pipeline: Any, *, context: int, most: int) -> None:
         self._tokenizer = pipeline.get_tokenizer()

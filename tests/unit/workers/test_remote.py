@@ -121,7 +121,7 @@ async def test_what_is_usual_is_left_out_where_it_is_refused(tmp_path: Path, nam
 async def test_what_a_caller_asked_for_is_refused_by_name_and_not_dropped(tmp_path: Path) -> None:
     async with far(tmp_path, refuses_parameters=NEWER) as (backend, server):
         server.asked.clear()
-        with pytest.raises(InvalidInputError, match="'temperature' does not support 0.5") as caught:
+        with pytest.raises(InvalidInputError, match=r"'temperature' does not support 0\.5") as caught:
             await said(backend, temperature=0.5)
         assert caught.value.details["param"] == "temperature"
         assert len(server.asked) == 1
