@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import ClassVar
 
@@ -54,6 +55,10 @@ class OpenVino(Engine):
         if isinstance(found, str):
             return Unavailable(found, hint="pip install 'llm-os[openvino]'")
         return Available(version=found["openvino-genai"])
+
+    def identity(self, options: Spec) -> str:
+        found = programs.installed(self.name, "openvino-genai", "openvino", "openvino-tokenizers")
+        return found if isinstance(found, str) else json.dumps(found, sort_keys=True)
 
     def refuses(self, model: ArtifactFacts) -> str | None:
         kind = model.meta.get("architecture")
