@@ -16,6 +16,8 @@ TASKS = ("text-generation", "text-classification", "multi-label-classification")
 """What engines are compared on."""
 NOT_COMPARED = ("torch", "fake")
 """Engines that are the reference themselves, or have no model."""
+PATIENCE = 120.0
+"""Seconds that making the reference may wait for room: then the version is served without a comparison, and told so."""
 
 
 def is_compared(version: ModelVersion, engine: str | None) -> bool:
@@ -36,7 +38,12 @@ def ensure_reference(connection: Connection, version: ModelVersion, engine: str 
         return
     spec = JobSpec(task="evaluation/reference", inputs={"model": version.manifest})
     try:
-        run(connection, spec, f"Asking {version.ref} in PyTorch, to compare the engine with it")
+        run(
+            connection,
+            spec,
+            f"Asking {version.ref} in PyTorch, to compare the engine with it",
+            patience=PATIENCE,
+        )
     except (JobCancelledError, BrokenWeightsError):
         raise
     except LLMOSError as error:  # what the reference cannot do, an engine may

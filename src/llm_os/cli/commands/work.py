@@ -59,6 +59,7 @@ def _now(deployment: Deployment) -> str:
     ready = sum(replica.state == "ready" for replica in deployment.replicas)
     shall = deployment.spec.replicas if deployment.wanted is None else deployment.wanted
     told = [] if ready == shall == 1 else [f"{ready} of {shall} replicas"]
+    told += [replica.doing for replica in deployment.replicas if replica.doing][:1]
     rollout = deployment.rollout
     if rollout is not None and deployment.updating:
         told.append(f"to {rollout.target.version}, {rollout.phase.value}: {rollout.message}")

