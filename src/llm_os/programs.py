@@ -65,7 +65,7 @@ class Program:
 
 
 @lru_cache(maxsize=64)
-def _digest(path: str, size: int, changed: int, inode: int) -> bytes:
+def _digest(path: str, size: int, changed: int, inode: int) -> bytes:  # noqa: ARG001 - the key of what is known
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").digest()
 

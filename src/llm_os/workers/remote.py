@@ -1,8 +1,8 @@
 """Serves a model that another server has, by OpenAI's API over the network; must not know which server it is.
 
-Servers differ in what they take: newer models of OpenAI's know `max_completion_tokens` only, and no `temperature` but 1.
-What a server refuses by name is said in the other way, or left out where it would change nothing, and remembered. What a
-caller asked for and the server cannot do stays a refusal that names it.
+Servers differ in what they take: newer models of OpenAI's know `max_completion_tokens` only, and no `temperature` but
+1. What a server refuses by name is said in the other way, or left out where it would change nothing, and remembered.
+What a caller asked for and the server cannot do stays a refusal that names it.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from llm_os.workers.upstream import Upstream
 
 LONGEST_KEY = 16 * 1024
 LIMITS = ("max_tokens", "max_completion_tokens")
-"""Names of the most new tokens of a chat. Servers know the first, newer ones the second; few refuse what they ignore."""
+"""Names of the most new tokens of a chat. Servers know the first, newer ones the second too, or alone."""
 USUAL = {"temperature": 1.0, "top_p": 1.0}
 """What OpenAI's API does where these are left out."""
 UNKNOWN_CODES = frozenset({"unsupported_parameter", "unsupported_value", "unknown_parameter"})
