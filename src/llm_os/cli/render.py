@@ -37,6 +37,7 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]], empty: st
     """A table as wide as the terminal allows; `empty` is said when there is nothing to show."""
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     listed = [tuple("" if cell is None else str(cell) for cell in row) for row in rows]
     if not listed:
@@ -47,7 +48,7 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]], empty: st
     for column in columns:
         table.add_column(column, overflow="fold")
     for row in listed:
-        table.add_row(*row)
+        table.add_row(*(Text(cell) for cell in row))  # as it is: `llm-os[llamacpp]` is no markup
     console.print(table)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -169,11 +170,12 @@ class Deployment:
         whole = checked(UpdatePolicy, {**self._policy(), **policy}, "An update") if policy is not None else None
         request = api.UpdateDeployment(model=model, engine=engine, options=options or None, policy=whole)
         path = f"/v1/deployments/{self.name}"
-        ensure_for_update(
-            self._connection, self._connection.transport.call("GET", path, DeploymentRecord), model, engine
-        )
+        ensure_for_update(self._connection, self._connection.transport.call("GET", path, DeploymentRecord), request)
         record = self._change("update", request)
-        return self._followed(record) if wait else _rollout(record)
+        if not wait:
+            return _rollout(record)
+        with interrupted(update_goes_on(self.name)):
+            return self._followed(record)
 
     def promote(self) -> None:
         """Let the version that is being tried take over."""
@@ -262,16 +264,42 @@ def answer(gateway: Gateway, prompt_or_messages: Prompt, max_tokens: int, *, str
     return gateway.stream(messages, options, GREEDY) if stream else gateway.chat(messages, options, GREEDY)
 
 
+def check(connection: Connection, spec: DeploymentSpec) -> None:
+    """Raises what `deploy` would be refused with, before work is done for it; nothing changes."""
+    request = api.CreateDeployment(spec=spec, session=connection.session, only_check=True)
+    connection.transport.call("POST", "/v1/deployments", api.CreatedDeployment, body=request)
+
+
 def deploy(connection: Connection, spec: DeploymentSpec, *, keep: bool = False, private: bool = False) -> Deployment:
     """Create (or, for a private one, find) a deployment and wait until it answers.
+
+    Ctrl-C ends the waiting, not the deployment: it says so, and how to end that.
 
     Raises:
         ConflictError: the name is taken. UnavailableError, CapacityError, ...: why it cannot be served.
     """
     request = api.CreateDeployment(spec=spec, session=connection.session, keep=keep, private=private)
     created = connection.transport.call("POST", "/v1/deployments", api.CreatedDeployment, body=request)
-    record = wait_ready(connection, created.deployment)
+    name = spec.name
+    if private:
+        record = wait_ready(connection, created.deployment)
+    else:
+        goes_on = f"{name} goes on starting. End it with: llm-os stop {name}"
+        if keep:
+            goes_on += f"; make a key for it with: llm-os keys create KEY --only {name}"
+        with interrupted(goes_on):
+            record = wait_ready(connection, created.deployment)
     return Deployment(connection, record.spec.name, created.url or connection.gateway(), created.key, record.version)
+
+
+@contextmanager
+def interrupted(goes_on: str) -> Iterator[None]:
+    """At Ctrl-C say what goes on all the same; it is raised again."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        print(f"\n{goes_on}", file=sys.stderr)
+        raise
 
 
 class Starting:
@@ -334,6 +362,11 @@ def _rollout_steps(transport: Transport, name: str, starting: Starting | None) -
         if not record.updating:
             return
         time.sleep(LOOK_EVERY)
+
+
+def update_goes_on(name: str) -> str:
+    """What a person reads who no longer waits for an update."""
+    return f"The update of {name} goes on: llm-os why {name}. Take it back with: llm-os rollback {name}"
 
 
 def _rollout(record: DeploymentRecord) -> Rollout:

@@ -8,6 +8,7 @@ from llm_os.client.connection import Connection
 from llm_os.client.jobs import run
 from llm_os.client.transport import place
 from llm_os.errors import BrokenWeightsError, JobCancelledError, LLMOSError
+from llm_os.spec.api import UpdateDeployment
 from llm_os.spec.deployments import Deployment
 from llm_os.spec.jobs import JobSpec
 from llm_os.spec.models import ModelVersion
@@ -50,9 +51,19 @@ def ensure_reference(connection: Connection, version: ModelVersion, engine: str 
         print(f"{version.ref} is served without a comparison with PyTorch: {error}", file=sys.stderr)
 
 
-def ensure_for_update(connection: Connection, record: Deployment, model: str | None, engine: str | None) -> None:
-    """`ensure_reference` of what a deployment is updated to: another model, whose engine is chosen anew, or engine."""
+def ensure_for_update(connection: Connection, record: Deployment, asked: UpdateDeployment) -> None:
+    """`ensure_reference` of what a deployment is updated to: another model, whose engine is chosen anew, or engine.
+
+    Raises what the update would be refused with, before that work. Anything that `ensure_reference` raises.
+    """
     if not record.spec.check:
         return
-    version = connection.transport.call("GET", place("models", model or record.version, "model"), ModelVersion)
-    ensure_reference(connection, version, engine or (record.engine if model is None else None))
+    wanted = place("models", asked.model or record.version, "model")
+    version = connection.transport.call("GET", wanted, ModelVersion)
+    engine = asked.engine or (record.engine if asked.model is None else None)
+    if not is_compared(version, engine):
+        return
+    path = place("deployments", record.spec.name, "deployment")
+    body = asked.model_copy(update={"only_check": True})
+    connection.transport.call("POST", f"{path}/update", Deployment, body=body)
+    ensure_reference(connection, version, engine)

@@ -50,9 +50,11 @@ def planned(
 def fitted(state: State, spec: DeploymentSpec, version: ModelVersion, *, keep_options: bool = False) -> DeploymentSpec:
     """The spec, without an engine that does not open this version: it is chosen anew. So are options, if not asked."""
     engine = next((one for one in state.plugins.engines() if one.name == spec.engine), None)
-    if engine is None or (version.format in engine.formats and version.task in engine.tasks):
-        if engine is None or engine.refuses(state.artifacts.facts(version.manifest)) is None:
-            return spec
+    if engine is None:
+        return spec
+    opens = version.format in engine.formats and version.task in engine.tasks
+    if opens and engine.refuses(state.artifacts.facts(version.manifest)) is None:
+        return spec
     return spec.model_copy(update={"engine": None, "options": spec.options if keep_options else {}})
 
 

@@ -325,13 +325,15 @@ class Rollouts:
             if rollout.phase is Phase.DONE:
                 return self.go_back(tx, row, f"its replica ended: {outcome.message}")
             # The version in force dies while the next one is on its way: that one may be the cure.
-            rows.add_event(tx, now, EventKind.REPLICA_LOST, name, f"A replica ended: {outcome.message}.")
+            rows.add_event(tx, now, EventKind.REPLICA_LOST, name, f"A replica ended: {outcome.message.rstrip('.')}.")
             rows.update_deployment(tx, row.deployment, was=row.deployment.state, not_before=now + AGAIN, failures=0)
             self._deployments.settle(tx, attempt.owner)
             return True
         if current or rollout is None:
             return False
-        rows.add_event(tx, now, EventKind.REPLICA_LOST, name, f"A replica of the new version ended: {outcome.message}.")
+        rows.add_event(
+            tx, now, EventKind.REPLICA_LOST, name, f"A replica of the new version ended: {outcome.message.rstrip('.')}."
+        )
         failures = rollout.failures + 1
         if outcome.end is End.USER_ERROR or failures >= MOST_FAILURES:
             tail = " | ".join(line for line in log if line.strip())

@@ -13,6 +13,10 @@ from llm_os.spec.deployments import Deployment
 from llm_os.spec.jobs import Attempt, AttemptState
 
 
+_STARTING = frozenset({AttemptState.PLACED.value, AttemptState.RUNNING.value})
+"""What a deployment's record says of a replica that is not ready: it is not written anew when a process begins."""
+
+
 def progress(state: State, attempt: str) -> Mapping[str, Json]:
     """The newest report of how far an attempt has come, with `at` in seconds since the epoch; empty: it told none."""
     watch = state.watches.get(attempt)
@@ -24,7 +28,7 @@ def shown(state: State, deployment: Deployment) -> Deployment:
     """The deployment, with the progress of replicas that start. Records are not rewritten for it."""
     replicas = tuple(
         replica.model_copy(update={"progress": told})
-        if replica.state == AttemptState.RUNNING.value and (told := progress(state, replica.attempt))
+        if replica.state in _STARTING and (told := progress(state, replica.attempt))
         else replica
         for replica in deployment.replicas
     )

@@ -62,3 +62,14 @@ def test_one_that_tells_nothing_more_is_given_up_with_the_reason(clock: list[flo
     with pytest.raises(UnavailableError, match=r"chat is not ready yet: It loads\."):
         wait_ready(asked, record(7))  # type: ignore[arg-type]
     assert clock[0] <= READY_SECONDS + 200, "the same report is no sign of life"
+
+
+@pytest.mark.parametrize("keep", [True, False])
+def test_who_waits_no_longer_is_told_what_goes_on(capsys: pytest.CaptureFixture[str], keep: bool) -> None:
+    answer = {"deployment": record().model_dump(mode="json"), "key": "k", "url": None}
+    asked = FakeKernel({"POST /v1/deployments": answer, PATH: KeyboardInterrupt()})
+    with pytest.raises(KeyboardInterrupt):
+        deployments.deploy(asked, DeploymentSpec(name="chat", model="chat@1"), keep=keep)  # type: ignore[arg-type]
+    said = capsys.readouterr().err
+    assert "chat goes on starting. End it with: llm-os stop chat" in said
+    assert ("llm-os keys create KEY --only chat" in said) is keep, "its own key was never shown"

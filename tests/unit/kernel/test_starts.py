@@ -55,7 +55,7 @@ def attempt(id: str, of: int = 1) -> Attempt:
 def deployment(**more: Any) -> Deployment:
     known: dict[str, Any] = {
         "replicas": (Replica(attempt="old", state="ready", endpoint="unix:a", engine="e"),
-                     Replica(attempt="new", state="running", endpoint=None, engine="e")),
+                     Replica(attempt="new", state="placed", endpoint=None, engine="e")),
         **more,
     }  # fmt: skip
     return Deployment(

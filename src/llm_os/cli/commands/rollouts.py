@@ -10,7 +10,7 @@ from llm_os.cli.link import looking
 from llm_os.cli.options import further, scaling_of
 from llm_os.cli.render import as_json_option, print_json
 from llm_os.client.checks import checked
-from llm_os.client.deployments import Starting, rollout_steps
+from llm_os.client.deployments import Starting, interrupted, rollout_steps, update_goes_on
 from llm_os.client.references import ensure_for_update
 from llm_os.client.transport import Transport, place
 from llm_os.errors import ConflictError, InvalidInputError, RolloutError
@@ -65,9 +65,10 @@ def update(name: str, model: str | None, engine: str | None, given: tuple[str, .
         policy=checked(UpdatePolicy, policy, "An update"),
     )
     if known.spec.check:
-        ensure_for_update(connect(), known, model, engine)
+        ensure_for_update(connect(), known, body)
     found = transport.call("POST", f"{path}/update", Deployment, body=body)
-    return _told(transport, found, as_json=as_json, wait=not how["no_wait"])
+    with interrupted(update_goes_on(name)):
+        return _told(transport, found, as_json=as_json, wait=not how["no_wait"])
 
 
 @click.command(epilog="Example: llm-os promote chat")
