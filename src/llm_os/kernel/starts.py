@@ -12,7 +12,6 @@ from llm_os.spec.base import Json
 from llm_os.spec.deployments import Deployment
 from llm_os.spec.jobs import Attempt, AttemptState
 
-
 _STARTING = frozenset({AttemptState.PLACED.value, AttemptState.RUNNING.value})
 """What a deployment's record says of a replica that is not ready: it is not written anew when a process begins."""
 
