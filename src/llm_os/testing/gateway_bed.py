@@ -216,8 +216,9 @@ class GatewayBed:
         url: `http://127.0.0.1:PORT`, once started.
     """
 
-    def __init__(self, home: Path, *arguments: str) -> None:
+    def __init__(self, home: Path, *arguments: str, env: Mapping[str, str] | None = None) -> None:
         self.settings = Settings(home=home, gateway_port=0)
+        self._env = dict(env or {})
         self.folder = self.settings.attempts / "gateway-1"
         self.folder.mkdir(parents=True)
         self.url = ""
@@ -239,6 +240,7 @@ class GatewayBed:
             **os.environ,
             "LLM_OS_HOME": str(self.settings.home),
             "LLM_OS_GATEWAY_PORT": str(port),
+            **self._env,
         }
         argv = [sys.executable, "-m", "llm_os.server.gateway.main", str(self.folder), *self._arguments]
         self.process = await asyncio.create_subprocess_exec(*argv, env=environment)
