@@ -7,6 +7,7 @@ one that is named as an engine is that engine's. Nothing is imported and no prog
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import os
 import re
@@ -15,6 +16,7 @@ import sys
 import sysconfig
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from importlib import metadata
 from pathlib import Path
 
@@ -45,6 +47,27 @@ class Program:
         search = [str(self.site)]
         found = (one.version for name in distributions for one in metadata.distributions(name=name, path=search))
         return next(found, None)
+
+    def digest(self) -> str:
+        """Of what it is: its file and the libraries that lie beside it; of another build it is another.
+
+        Files are read once as long as their size and times stay. Blocks for as long as that takes.
+        """
+        files = [self.path, *sorted(self.path.resolve().parent.glob("*.so*"))]
+        whole = hashlib.sha256()
+        for file in files:
+            try:
+                found = file.stat()
+                whole.update(_digest(str(file), found.st_size, found.st_mtime_ns, found.st_ino))
+            except OSError:  # it goes away just now
+                whole.update(b"gone")
+        return whole.hexdigest()
+
+
+@lru_cache(maxsize=64)
+def _digest(path: str, size: int, changed: int, inode: int) -> bytes:  # noqa: ARG001 - the key of what is known
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").digest()
 
 
 def environments(settings: Settings | None = None) -> dict[str, Path]:
@@ -97,6 +120,14 @@ def find(name: str, *, engine: str, environment: str | None = None, package: str
         NotFoundError: there is no such environment.
     """
     return next(_places(name, engine, environment, package), None)
+
+
+def identity(program: Program | None, *distributions: str) -> str:
+    """Versions of distributions beside a program, and what it is itself; empty where there is none."""
+    if program is None:
+        return ""
+    versions = [f"{name} {version}" for name in distributions if (version := program.version(name)) is not None]
+    return ", ".join([*versions, program.digest()])
 
 
 def _places(name: str, engine: str, environment: str | None, package: str | None) -> Iterator[Program]:

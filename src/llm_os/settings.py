@@ -56,6 +56,8 @@ class Settings(BaseSettings):
     """Level of the kernel's log in `logs/`."""
     traces: str | None = Field(default=None, pattern=r"^https?://[^\s/@]+(/[^\s@]*)?$")
     """Collector that the gateway sends traces to (OTLP over HTTP), such as `http://127.0.0.1:4318`; none: off."""
+    log_prompts: bool = False
+    """Write what was asked into the access log, up to 4,000 characters of each request. Off: never a word of it."""
     testing: bool = False
     """Register the fake device, engine and launcher plugins."""
 

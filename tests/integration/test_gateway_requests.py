@@ -1,6 +1,7 @@
 """A real gateway process with scripted replicas: what callers see when all is well, and when they are wrong."""
 
 import asyncio
+import contextlib
 import json
 import subprocess
 import sys
@@ -253,6 +254,73 @@ async def test_the_log_tells_of_requests_but_not_what_they_said(bed: GatewayBed)
     assert "POST /v1/chat/completions status=200 model=chat key=user" in text
     assert "my secret" not in text
     assert USER not in text
+
+
+async def test_what_is_asked_is_logged_where_the_operator_asks_for_it(tmp_path: Path, chat: ScriptedReplica) -> None:
+    made = GatewayBed(tmp_path / "other", env={"LLM_OS_LOG_PROMPTS": "1"})
+    made.route(a_route("chat", chat))
+    await made.start()
+    try:
+        said = {"model": "chat", "messages": [{"role": "user", "content": 'a "line"\nand one more ' + "x" * 9000}]}
+        await ask(made, "/v1/chat/completions", said)
+        log = made.settings.logs / "gateway-access.log"
+        await made.until(lambda: log.exists() and "status=200" in log.read_text())
+        (line,) = log.read_text().splitlines()
+        logged = json.loads(line.partition(" prompt=")[2])
+        assert 'user\x1fa "line"\nand one more' in logged
+        assert len(logged) == 4000
+        assert USER not in line
+    finally:
+        await made.close()
+
+
+async def test_slow_callers_lose_their_connection_and_harm_nobody(tmp_path: Path, chat: ScriptedReplica) -> None:
+    """Slow loris: heads and bodies that come byte by byte, or not at all."""
+    made = GatewayBed(tmp_path / "other", "--headers-within", "1", "--body-within", "1")
+    made.route(a_route("chat", chat))
+    await made.start()
+    port = int(made.url.rsplit(":", 1)[1])
+    head = b"POST /v1/chat/completions HTTP/1.1\r\nhost: 127.0.0.1\r\n"
+    body = head + f"authorization: Bearer {USER}\r\ncontent-length: 1000\r\n\r\n".encode()
+
+    async def slow(begin: bytes, drip: bytes) -> bytes:
+        """What it is answered until it is left alone; it never stops sending by itself."""
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        answer = b""
+        try:
+            writer.write(begin)
+            async with asyncio.timeout(20):
+                while True:
+                    with contextlib.suppress(TimeoutError):
+                        async with asyncio.timeout(0.2):
+                            chunk = await reader.read(4096)
+                        if not chunk:
+                            return answer
+                        answer += chunk
+                        continue
+                    writer.write(drip)
+                    await writer.drain()
+        except ConnectionError:
+            return answer
+        finally:
+            writer.close()
+            with contextlib.suppress(ConnectionError):
+                await writer.wait_closed()
+
+    try:
+        many = [slow(head, b"x-more: 1\r\n") for _ in range(50)]
+        ends = asyncio.gather(slow(b"", b""), slow(head, b""), slow(b"P", b""), slow(body, b" "), *many)
+        for _ in range(5):
+            assert (await ask(made, "/v1/chat/completions", CHAT))[0] == 200
+        answers = await ends
+        assert b" 400 " in answers[3].splitlines()[0]
+        assert b"did not arrive within 1 s" in answers[3]
+        assert {answer for at, answer in enumerate(answers) if at != 3} <= {b""} | {
+            answer for answer in answers if answer.startswith(b"HTTP/1.1 4")
+        }
+        assert len(chat.seen) == 5, "none of it reached a replica"
+    finally:
+        await made.close()
 
 
 def test_the_gateway_starts_without_the_kernels_code() -> None:

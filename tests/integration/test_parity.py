@@ -113,3 +113,19 @@ async def test_an_on_demand_replica_is_not_compared(home: Home) -> None:
     await home.post("/v1/deployments", {"spec": spec, "keep": True, "private": True})
     await home.until_state("mine", "ready")
     assert (await served(home, "mine"))["reference"] is None
+
+
+async def test_a_check_refuses_what_would_be_refused_and_makes_nothing(home: Home) -> None:
+    spec = {"name": "only-asked", "model": "tiny", "engine": "fake"}
+    found = await home.post("/v1/deployments", {"spec": spec, "keep": True, "only_check": True})
+    assert (found["key"], found["deployment"]["engine"], found["deployment"]["version"]) == ("", "fake", "tiny@1")
+    assert "only-asked" not in {one["spec"]["name"] for one in await home.get("/v1/deployments", all="true")}
+    events = await home.get("/v1/events", limit=1000)
+    assert not [event for event in events if event["subject"] == "only-asked"]
+    await home.deploy("there", "tiny", options={"reply": "again"})
+    with pytest.raises(AssertionError, match="is there already"):
+        await home.post("/v1/deployments", {"spec": {**spec, "name": "there"}, "keep": True, "only_check": True})
+    body = {"options": {"reply": "other"}, "policy": AT_ONCE, "only_check": True}
+    assert (await home.post("/v1/deployments/there/update", body))["rollout"] is None
+    ready = [event for event in await home.get("/v1/events", limit=1000) if event["kind"] == "replica.ready"]
+    assert "there" in {event["subject"] for event in ready}, "events are told of names"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -85,12 +86,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         code: Any = cli.main(arguments, prog_name="llm-os", standalone_mode=False)
         return code if isinstance(code, int) else 0
     except click.exceptions.Abort:
-        return _interrupted()
+        return _interrupted(ends=argv is None)
     except click.ClickException as error:
         error.show()
         return error.exit_code
     except KeyboardInterrupt:
-        return _interrupted()
+        return _interrupted(ends=argv is None)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
@@ -98,7 +99,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _failed(error, arguments)
 
 
-def _interrupted() -> int:
+def _interrupted(*, ends: bool) -> int:
+    """Say so. `ends`: the process does, where a second Ctrl-C would show a traceback of the interpreter's end."""
+    if ends:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
     print("Interrupted.", file=sys.stderr)
     return 130
 

@@ -9,6 +9,11 @@ from typing import Any
 from llm_os.errors import InvalidOptionError
 
 
+def labelled(texts: Iterable[str]) -> dict[str, str]:
+    """What `--label NAME=VALUE` gave. Raises InvalidOptionError."""
+    return {name: str(value) for name, value in (pair(text, "--label") for text in texts)}
+
+
 def further(texts: Iterable[str], **flags: str | None) -> dict[str, Any]:
     """What `--option NAME=VALUE` gave.
 
@@ -26,10 +31,11 @@ def further(texts: Iterable[str], **flags: str | None) -> dict[str, Any]:
     return given
 
 
-def pair(text: str) -> tuple[str, Any]:
+def pair(text: str, flag: str = "--option") -> tuple[str, Any]:
     name, equals, value = text.partition("=")
-    if not equals:
-        raise InvalidOptionError(f"--option {text} has no value.", hint="Write --option NAME=VALUE.")
+    if not equals or not name:
+        what = "value" if name else "name"
+        raise InvalidOptionError(f"{flag} {text} has no {what}.", hint=f"Write {flag} NAME=VALUE.")
     return name, plain_value(value)
 
 

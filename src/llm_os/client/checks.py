@@ -25,6 +25,7 @@ def checked(kind: type[Body], values: Mapping[str, Any], what: str) -> Body:
         where = ".".join(str(part) for part in first["loc"])
         hint = did_you_mean(where, kind.model_fields) if first["type"] == "extra_forbidden" else ""
         given = first.get("input")
+        said = first["msg"].removeprefix("Value error, ")  # pydantic's words, not a person's
         raise InvalidOptionError(
-            f"{what}: {where or 'the whole'} cannot be {given!r}: {first['msg']}.", hint=hint, details={"option": where}
+            f"{what}: {where or 'the whole'} cannot be {given!r}: {said}.", hint=hint, details={"option": where}
         ) from error

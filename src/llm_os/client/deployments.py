@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -12,9 +13,10 @@ from pydantic import BaseModel
 
 from llm_os.client.checks import checked
 from llm_os.client.connection import Connection
-from llm_os.client.gateway import Gateway, as_messages
+from llm_os.client.gateway import GREEDY, Gateway, as_messages
 from llm_os.client.references import ensure_for_update
 from llm_os.client.transport import Transport
+from llm_os.client.watch import Display, display
 from llm_os.errors import (
     AuthenticationError,
     ConflictError,
@@ -25,12 +27,13 @@ from llm_os.errors import (
     from_dict,
 )
 from llm_os.spec import api
+from llm_os.spec.attempts import Report
 from llm_os.spec.deployments import Deployment as DeploymentRecord
 from llm_os.spec.deployments import DeploymentSpec, DeploymentState, Phase, Rollout, UpdatePolicy
 from llm_os.spec.parity import Parity
 
 READY_SECONDS = 600.0
-"""A large model loads for minutes, and an engine that is compared first answers a thousand questions."""
+"""Seconds without a sign of life in a start: a large model loads for minutes."""
 LOOK_EVERY = 0.2
 """Seconds between two looks at a rollout."""
 Prompt = str | Sequence[Mapping[str, Any]]
@@ -167,11 +170,12 @@ class Deployment:
         whole = checked(UpdatePolicy, {**self._policy(), **policy}, "An update") if policy is not None else None
         request = api.UpdateDeployment(model=model, engine=engine, options=options or None, policy=whole)
         path = f"/v1/deployments/{self.name}"
-        ensure_for_update(
-            self._connection, self._connection.transport.call("GET", path, DeploymentRecord), model, engine
-        )
+        ensure_for_update(self._connection, self._connection.transport.call("GET", path, DeploymentRecord), request)
         record = self._change("update", request)
-        return self._followed(record) if wait else _rollout(record)
+        if not wait:
+            return _rollout(record)
+        with interrupted(update_goes_on(self.name)):
+            return self._followed(record)
 
     def promote(self) -> None:
         """Let the version that is being tried take over."""
@@ -201,7 +205,7 @@ class Deployment:
 
     def _followed(self, record: DeploymentRecord) -> Rollout:
         target = _rollout(record).target.number
-        for record in rollout_steps(self._connection.transport, self.name):
+        for record in rollout_steps(self._connection.transport, self.name, Starting(self.name)):
             self.version, tried = record.version, record.rollout
             if tried is not None and tried.phase is Phase.CANARY and tried.policy.bake is None:
                 return tried  # until somebody promotes it
@@ -256,37 +260,113 @@ def _prediction(entry: Mapping[str, Any]) -> Prediction:
 
 
 def answer(gateway: Gateway, prompt_or_messages: Prompt, max_tokens: int, *, stream: bool) -> str | Iterator[str]:
-    # Greedy: a small model drawn from at the protocol's default temperature of 1 writes nonsense.
-    messages, options = as_messages(prompt_or_messages), {"max_tokens": max_tokens, "temperature": 0.0}
-    return gateway.stream(messages, options) if stream else gateway.chat(messages, options)
+    messages, options = as_messages(prompt_or_messages), {"max_tokens": max_tokens}
+    return gateway.stream(messages, options, GREEDY) if stream else gateway.chat(messages, options, GREEDY)
+
+
+def check(connection: Connection, spec: DeploymentSpec) -> None:
+    """Raises what `deploy` would be refused with, before work is done for it; nothing changes."""
+    request = api.CreateDeployment(spec=spec, session=connection.session, only_check=True)
+    connection.transport.call("POST", "/v1/deployments", api.CreatedDeployment, body=request)
 
 
 def deploy(connection: Connection, spec: DeploymentSpec, *, keep: bool = False, private: bool = False) -> Deployment:
     """Create (or, for a private one, find) a deployment and wait until it answers.
+
+    Ctrl-C ends the waiting, not the deployment: it says so, and how to end that.
 
     Raises:
         ConflictError: the name is taken. UnavailableError, CapacityError, ...: why it cannot be served.
     """
     request = api.CreateDeployment(spec=spec, session=connection.session, keep=keep, private=private)
     created = connection.transport.call("POST", "/v1/deployments", api.CreatedDeployment, body=request)
-    record = wait_ready(connection, created.deployment)
+    name = spec.name
+    if private:
+        record = wait_ready(connection, created.deployment)
+    else:
+        goes_on = f"{name} goes on starting. End it with: llm-os stop {name}"
+        if keep:
+            goes_on += f"; make a key for it with: llm-os keys create KEY --only {name}"
+        with interrupted(goes_on):
+            record = wait_ready(connection, created.deployment)
     return Deployment(connection, record.spec.name, created.url or connection.gateway(), created.key, record.version)
 
 
-def rollout_steps(transport: Transport, name: str) -> Iterator[DeploymentRecord]:
-    """The deployment at each phase of its rollout, the last one when it has ended."""
+@contextmanager
+def interrupted(goes_on: str) -> Iterator[None]:
+    """At Ctrl-C say what goes on all the same; it is raised again."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        print(f"\n{goes_on}", file=sys.stderr)
+        raise
+
+
+class Starting:
+    """Shows how far a replica's start is, on standard error, once there is something to show.
+
+    Attributes:
+        title: of the line. quiet: nothing is shown.
+    """
+
+    def __init__(self, title: str, *, quiet: bool = False) -> None:
+        self._title, self._quiet = title, quiet
+        self._shown: Display | None = None
+        self._at = 0.0
+
+    def look(self, record: DeploymentRecord) -> bool:
+        """Show what is new; whether it came a step further since the last look."""
+        told = next((replica.progress for replica in record.replicas if replica.progress), {})
+        at = told.get("at")
+        if not isinstance(at, int | float) or at <= self._at:
+            return False
+        self._at = at
+        self._shown = self._shown or display(self._title, quiet=self._quiet)
+        self._shown.show(Report(seq=1, at=at, kind="progress", values=told))
+        return True
+
+    def close(self) -> None:
+        """Leave the line as it is. May be called twice."""
+        if self._shown is not None:
+            self._shown.close(None)
+            self._shown = None
+
+
+def rollout_steps(transport: Transport, name: str, starting: Starting | None = None) -> Iterator[DeploymentRecord]:
+    """The deployment at each phase of its rollout, the last one when it has ended.
+
+    Args:
+        starting: shows how far the start of the new version is.
+    """
+    try:
+        yield from _rollout_steps(transport, name, starting)
+    finally:
+        if starting is not None:
+            starting.close()
+
+
+def _rollout_steps(transport: Transport, name: str, starting: Starting | None) -> Iterator[DeploymentRecord]:
     seen: tuple[int, Phase] | None = None
     while True:
         record = transport.call("GET", f"/v1/deployments/{name}", DeploymentRecord)
         rollout = record.rollout
         if rollout is None:
             return
+        if starting is not None:
+            starting.look(record)
         if seen != (now := (rollout.target.number, rollout.phase)):
             seen = now
+            if starting is not None:
+                starting.close()
             yield record
         if not record.updating:
             return
         time.sleep(LOOK_EVERY)
+
+
+def update_goes_on(name: str) -> str:
+    """What a person reads who no longer waits for an update."""
+    return f"The update of {name} goes on: llm-os why {name}. Take it back with: llm-os rollback {name}"
 
 
 def _rollout(record: DeploymentRecord) -> Rollout:
@@ -295,9 +375,19 @@ def _rollout(record: DeploymentRecord) -> Rollout:
 
 
 def wait_ready(connection: Connection, record: DeploymentRecord) -> DeploymentRecord:
-    """Raises what it failed with; UnavailableError after ten minutes, with the reason."""
+    """Raises what it failed with; UnavailableError after ten minutes without a sign of life, with the reason."""
+    starting = Starting(record.spec.name)
+    try:
+        return _wait_ready(connection, record, starting)
+    finally:
+        starting.close()
+
+
+def _wait_ready(connection: Connection, record: DeploymentRecord, starting: Starting) -> DeploymentRecord:
     until = time.monotonic() + READY_SECONDS
     while record.state is not DeploymentState.READY:
+        if starting.look(record):
+            until = time.monotonic() + READY_SECONDS
         if record.state is DeploymentState.FAILED and record.error is not None:
             raise from_dict(record.error)
         if record.state in {DeploymentState.STOPPING, DeploymentState.STOPPED}:

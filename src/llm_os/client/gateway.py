@@ -5,16 +5,21 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
+from types import MappingProxyType
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx2
 
 from llm_os.client.transport import error_of
-from llm_os.errors import UnavailableError
+from llm_os.errors import InvalidInputError, UnavailableError
+from llm_os.spec.hosts import is_loopback
 
 SETTLE_SECONDS = 10.0
 """A route that the kernel has just written reaches the gateway a moment later; so long a miss is tried again."""
+GREEDY = MappingProxyType({"temperature": 0.0})
+"""A small model drawn from at the protocol's default temperature of 1 writes nonsense."""
 MISSES = frozenset({401, 404, 503})
 
 
@@ -28,7 +33,11 @@ class Gateway:
 
     def __init__(self, url: str, key: str, model: str, transport: httpx2.BaseTransport | None = None) -> None:
         self.url, self.key, self.model = url, key, model
-        self._client = httpx2.Client(headers={"authorization": f"Bearer {key}"}, timeout=600.0, transport=transport)
+        # A proxy of the environment is for what lies outside: it does not reach this machine's loopback.
+        outside = not is_loopback(urlsplit(url).hostname or "")
+        self._client = httpx2.Client(
+            headers={"authorization": f"Bearer {key}"}, timeout=600.0, transport=transport, trust_env=outside
+        )
 
     def classify(self, texts: Sequence[str]) -> list[dict[str, Any]]:
         """One entry a text: label, score, scores."""
@@ -42,14 +51,27 @@ class Gateway:
         reply = self._post(f"{self.url}/embeddings", {"model": self.model, "input": list(texts)})
         return [entry["embedding"] for entry in reply.json()["data"]]
 
-    def chat(self, messages: Sequence[Mapping[str, Any]], options: Mapping[str, Any]) -> str:
+    def chat(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        options: Mapping[str, Any],
+        wishes: Mapping[str, Any] = MappingProxyType({}),
+    ) -> str:
+        """The answer. `wishes`: options that nobody asked for; those that the model refuses by name are left out."""
         body = {"model": self.model, "messages": list(messages), **options}
-        return str(self._post(f"{self.url}/chat/completions", body).json()["choices"][0]["message"]["content"])
+        with self._wished(f"{self.url}/chat/completions", body, wishes) as reply:
+            reply.read()
+            return str(reply.json()["choices"][0]["message"]["content"])
 
-    def stream(self, messages: Sequence[Mapping[str, Any]], options: Mapping[str, Any]) -> Iterator[str]:
-        """Pieces of the answer as they come. Raises UnavailableError if the stream breaks."""
+    def stream(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        options: Mapping[str, Any],
+        wishes: Mapping[str, Any] = MappingProxyType({}),
+    ) -> Iterator[str]:
+        """Pieces of the answer as they come. `wishes` as of `chat`. Raises UnavailableError if the stream breaks."""
         body = {"model": self.model, "messages": list(messages), "stream": True, **options}
-        with self._answer(f"{self.url}/chat/completions", body) as reply:
+        with self._wished(f"{self.url}/chat/completions", body, wishes) as reply:
             for line in reply.iter_lines():
                 if not line.startswith("data: ") or line == "data: [DONE]":
                     continue
@@ -64,6 +86,20 @@ class Gateway:
         with self._answer(url, body) as reply:
             reply.read()
             return reply
+
+    @contextmanager
+    def _wished(self, url: str, body: Mapping[str, Any], wishes: Mapping[str, Any]) -> Iterator[httpx2.Response]:
+        with ExitStack() as stack:
+            while True:
+                try:
+                    reply = stack.enter_context(self._answer(url, {**wishes, **body}))
+                    break
+                except InvalidInputError as refusal:
+                    refused = refusal.details.get("param")
+                    if refused not in wishes or refused in body:
+                        raise
+                    wishes = {name: value for name, value in wishes.items() if name != refused}
+            yield reply
 
     @contextmanager
     def _answer(self, url: str, body: Mapping[str, Any]) -> Iterator[httpx2.Response]:

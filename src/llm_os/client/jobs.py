@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from collections.abc import Callable, Mapping
 from typing import Any, Generic, TypeVar
 
 from llm_os.client.connection import Connection
-from llm_os.client.watch import display, follow
-from llm_os.errors import LLMOSError
+from llm_os.client.watch import Patience, display, follow
+from llm_os.errors import LLMOSError, UnavailableError
 from llm_os.spec import api
 from llm_os.spec.base import Json
 from llm_os.spec.jobs import Job as JobRecord
@@ -87,13 +88,28 @@ def submit(connection: Connection, spec: JobSpec, *, background: bool = False) -
     return connection.transport.call("POST", "/v1/jobs", JobRecord, body=request)
 
 
-def run(connection: Connection, spec: JobSpec, title: str, *, quiet: bool = False) -> JobRecord:
-    """Submit and wait in the foreground. Ctrl-C cancels the job, says so, and is raised again."""
+def run(
+    connection: Connection, spec: JobSpec, title: str, *, quiet: bool = False, patience: float | None = None
+) -> JobRecord:
+    """Submit and wait in the foreground. Ctrl-C cancels the job, says so, and is raised again.
+
+    Args:
+        patience: seconds that it may wait for room; then it is cancelled. None: any time.
+
+    Raises:
+        UnavailableError: it waited too long; says for what. Anything that the job failed with.
+    """
     record = submit(connection, spec)
     if record.state.ended:
         return follow(connection.transport, record, display(title, quiet=True))
+    waits = None if patience is None else Patience(patience)
     try:
-        return follow(connection.transport, record, display(title, quiet=quiet))
+        return follow(connection.transport, record, display(title, quiet=quiet), patience=waits)
+    except UnavailableError:
+        if waits is not None:  # it would begin when nobody needs it any more; of one that has ended nothing is changed
+            with contextlib.suppress(LLMOSError):
+                connection.transport.call("POST", f"/v1/jobs/{record.id}/cancel", JobRecord)
+        raise
     except KeyboardInterrupt:
         _give_up(connection, record, title)
         raise

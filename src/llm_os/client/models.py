@@ -15,11 +15,12 @@ from llm_os.client.checks import checked
 from llm_os.client.connection import Connection
 from llm_os.client.datasets import Dataset
 from llm_os.client.deployments import Deployment, Prediction, Prompt, answer, deploy, embeddings, predictions
+from llm_os.client.deployments import check as check_deployment
 from llm_os.client.evaluations import Comparison, Evaluation, comparison, evaluation, method_for
 from llm_os.client.gateway import Gateway
 from llm_os.client.jobs import Job, run, submit
 from llm_os.client.quality import Description
-from llm_os.client.references import ensure_reference
+from llm_os.client.references import ensure_reference, is_compared
 from llm_os.client.results import TrainingResult, training_result
 from llm_os.errors import EmptyDataError, InvalidInputError, InvalidOptionError, NotFoundError, UnsupportedModelError
 from llm_os.spec import api
@@ -296,7 +297,8 @@ class Model:
         model = f"{whole.card}@{follow}" if follow else whole.ref
         given = {"name": name, "model": model, "options": options, "check": check}
         spec = checked(DeploymentSpec, {**given, **own}, "A deployment")
-        if check:
+        if check and is_compared(whole, spec.engine):
+            check_deployment(self._connection, spec)  # what is refused shall not be refused after a minute's work
             ensure_reference(self._connection, whole, spec.engine)
         return deploy(self._connection, spec, keep=keep)
 

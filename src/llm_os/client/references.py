@@ -8,6 +8,7 @@ from llm_os.client.connection import Connection
 from llm_os.client.jobs import run
 from llm_os.client.transport import place
 from llm_os.errors import BrokenWeightsError, JobCancelledError, LLMOSError
+from llm_os.spec.api import UpdateDeployment
 from llm_os.spec.deployments import Deployment
 from llm_os.spec.jobs import JobSpec
 from llm_os.spec.models import ModelVersion
@@ -16,6 +17,8 @@ TASKS = ("text-generation", "text-classification", "multi-label-classification")
 """What engines are compared on."""
 NOT_COMPARED = ("torch", "fake")
 """Engines that are the reference themselves, or have no model."""
+PATIENCE = 120.0
+"""Seconds that making the reference may wait for room: then the version is served without a comparison, and told so."""
 
 
 def is_compared(version: ModelVersion, engine: str | None) -> bool:
@@ -36,16 +39,31 @@ def ensure_reference(connection: Connection, version: ModelVersion, engine: str 
         return
     spec = JobSpec(task="evaluation/reference", inputs={"model": version.manifest})
     try:
-        run(connection, spec, f"Asking {version.ref} in PyTorch, to compare the engine with it")
+        run(
+            connection,
+            spec,
+            f"Asking {version.ref} in PyTorch, to compare the engine with it",
+            patience=PATIENCE,
+        )
     except (JobCancelledError, BrokenWeightsError):
         raise
     except LLMOSError as error:  # what the reference cannot do, an engine may
         print(f"{version.ref} is served without a comparison with PyTorch: {error}", file=sys.stderr)
 
 
-def ensure_for_update(connection: Connection, record: Deployment, model: str | None, engine: str | None) -> None:
-    """`ensure_reference` of what a deployment is updated to: another model, whose engine is chosen anew, or engine."""
+def ensure_for_update(connection: Connection, record: Deployment, asked: UpdateDeployment) -> None:
+    """`ensure_reference` of what a deployment is updated to: another model, whose engine is chosen anew, or engine.
+
+    Raises what the update would be refused with, before that work. Anything that `ensure_reference` raises.
+    """
     if not record.spec.check:
         return
-    version = connection.transport.call("GET", place("models", model or record.version, "model"), ModelVersion)
-    ensure_reference(connection, version, engine or (record.engine if model is None else None))
+    wanted = place("models", asked.model or record.version, "model")
+    version = connection.transport.call("GET", wanted, ModelVersion)
+    engine = asked.engine or (record.engine if asked.model is None else None)
+    if not is_compared(version, engine):
+        return
+    path = place("deployments", record.spec.name, "deployment")
+    body = asked.model_copy(update={"only_check": True})
+    connection.transport.call("POST", f"{path}/update", Deployment, body=body)
+    ensure_reference(connection, version, engine)

@@ -5,12 +5,12 @@ from __future__ import annotations
 import contextlib
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Protocol
 
 from llm_os.client.transport import Transport
-from llm_os.errors import JobFailedError, from_dict
-from llm_os.spec.api import ReportPage
+from llm_os.errors import JobFailedError, UnavailableError, from_dict
+from llm_os.spec.api import ReportPage, Why
 from llm_os.spec.attempts import Report
 from llm_os.spec.base import Json
 from llm_os.spec.jobs import Job, JobState
@@ -137,8 +137,44 @@ def _closing(shown: Display) -> Iterator[None]:
         raise
 
 
-def follow(transport: Transport, job: Job, shown: Display, timeout: float | None = None) -> Job:
-    """Wait for the end of a job, showing its reports. Raises what the job failed with; TimeoutError."""
+class Patience:
+    """Lets a job wait for room for so long, saying what it waits for; once it runs, it may take its time.
+
+    Args:
+        seconds: that it may be queued at a stretch.
+    """
+
+    def __init__(self, seconds: float, clock: Callable[[], float] = lambda: time.monotonic()) -> None:
+        self._seconds, self._clock = seconds, clock
+        self._since: float | None = None
+        self._said = ""
+
+    def look(self, transport: Transport, job: str, shown: Display) -> None:
+        """Call it now and then. Raises UnavailableError, with what it waits for, when it has waited too long."""
+        if transport.call("GET", f"/v1/jobs/{job}", Job).state is not JobState.QUEUED:
+            self._since = None
+            return
+        now = self._clock()
+        if self._since is None:
+            self._since = now
+            return  # to be placed takes a moment
+        why = transport.call("GET", f"/v1/why/{job}", Why).sentence
+        if now - self._since > self._seconds:
+            raise UnavailableError(f"it waited {format_duration(self._seconds)} for room: {why}")
+        if why != self._said:
+            self._said = why
+            shown.say(f"waits, at most {format_duration(self._seconds)}: {why}")
+
+
+def follow(
+    transport: Transport, job: Job, shown: Display, timeout: float | None = None, patience: Patience | None = None
+) -> Job:
+    """Wait for the end of a job, showing its reports.
+
+    Raises:
+        TimeoutError: it has not ended. UnavailableError: `patience` is at its end, and the job goes on waiting.
+        Anything that the job failed with.
+    """
     since, until = 0, None if timeout is None else time.monotonic() + timeout
     with _closing(shown):
         for condition in job.conditions:
@@ -152,6 +188,8 @@ def follow(transport: Transport, job: Job, shown: Display, timeout: float | None
                 shown.show(report)
             if page.ended:
                 break
+            if patience is not None:
+                patience.look(transport, job.id, shown)
             if until is not None and time.monotonic() > until:
                 raise TimeoutError(f"{job.id} has not ended within {timeout:g} s; it goes on.")
     ended = transport.call("GET", f"/v1/jobs/{job.id}", Job)

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import ClassVar
 
-from llm_os.drivers.device import Probe
+from llm_os.drivers.device import Available, Probe
 from llm_os.spec.artifacts import ArtifactFacts
 from llm_os.spec.base import Spec
 from llm_os.spec.processes import ProcessSpec
@@ -42,6 +42,22 @@ class Engine(ABC):
     @abstractmethod
     def probe(self) -> Probe:
         """Is the engine's package there (importlib.metadata, no import)? Quick, repeatable."""
+
+    def identity(self, options: Spec) -> str:
+        """Of the code that will run with these options: what it says of a model is another's where this is another.
+
+        Quick when nothing has changed; like `probe` it may look at files. Not abstract: the version alone will do
+        where the code is a package of this environment.
+        """
+        found = self.probe()
+        return found.version if isinstance(found, Available) else ""
+
+    def refuses(self, model: ArtifactFacts) -> str | None:
+        """Why it cannot open this model though it serves its format and task; None: nothing is known against it. Pure.
+
+        It is asked before anything starts: an engine that is not named is not taken, one that is named is refused.
+        """
+        return None
 
     @abstractmethod
     def footprint(self, options: Spec, model: ArtifactFacts, granted: Capacity) -> ResourceSpec:

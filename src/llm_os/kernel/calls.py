@@ -16,6 +16,7 @@ from llm_os.kernel.keys import Keys
 from llm_os.kernel.measures import Measuring
 from llm_os.kernel.scaling import Scales
 from llm_os.kernel.sessions import Sessions
+from llm_os.kernel.starts import shown
 from llm_os.kernel.state import Pages, State, once
 from llm_os.kernel.submission import find_model
 from llm_os.kernel.syscalls import job_version
@@ -232,11 +233,12 @@ class Calls:
 
     def deployments(self, include_ended: bool = False) -> list[Deployment]:
         with self._state.database.reading() as tx:
-            return [row.deployment for row in rows.all_deployments(tx, include_ended=include_ended)]
+            found = rows.all_deployments(tx, include_ended=include_ended)
+            return [shown(self._state, row.deployment) for row in found]
 
     def deployment(self, name: str) -> Deployment:
         with self._state.database.reading() as tx:
-            return self._deployments.get(tx, name).deployment
+            return shown(self._state, self._deployments.get(tx, name).deployment)
 
     async def wait_deployment(self, name: str, state: str, seconds: float) -> Deployment:
         until = self._state.clock.now() + min(seconds, MOST_WAIT)

@@ -53,7 +53,11 @@ class Deployments:
             engine, options = chosen_engine(self._state, request.spec, version)
             spec = request.spec.model_copy(update={"engine": engine.name, "options": options.model_dump(mode="json")})
             found = self._reusable(tx, spec, version, request) if request.private else None
-            deployment = found or self._new(tx, spec, version, request)
+            deployment = found or self._planned(tx, spec, version, request)
+            if request.only_check:
+                return CreatedDeployment(deployment=deployment, key="", url=self._url())
+            if found is None:
+                self._add(tx, deployment, request)
             entry = KeyEntry(
                 id=new_id("key", self._state.random), sha256=sha256, role="user", deployments=(deployment.spec.name,)
             )
@@ -64,7 +68,7 @@ class Deployments:
     def _url(self) -> str | None:
         return f"{self._state.gateway_url}/v1" if self._state.gateway_url else None
 
-    def _new(
+    def _planned(
         self, tx: Connection, spec: DeploymentSpec, version: ModelVersion, request: CreateDeployment
     ) -> Deployment:
         existing = rows.find_deployment(tx, spec.name)
@@ -74,8 +78,7 @@ class Deployments:
                 hint=f"Update it: llm-os update {spec.name} {spec.model}; or end it: llm-os stop {spec.name}",
             )
         first = planned(self._state, tx, spec, version, request.session)
-        now = self._state.clock.now()
-        deployment = Deployment(
+        return Deployment(
             id=new_id("dep", self._state.random),
             spec=spec,
             version=version.ref,
@@ -85,12 +88,14 @@ class Deployments:
             state=DeploymentState.PENDING,
             history=(first,),
             wanted=at_first(spec),
-            created_at=now,
+            created_at=self._state.clock.now(),
         )
-        rows.add_deployment(tx, deployment, first.resources, private=request.private)
-        message = f"{spec.name} shall serve {version.ref} with {first.engine}."
-        rows.add_event(tx, now, EventKind.DEPLOYMENT_CREATED, spec.name, message)
-        return deployment
+
+    def _add(self, tx: Connection, deployment: Deployment, request: CreateDeployment) -> None:
+        rows.add_deployment(tx, deployment, deployment.history[-1].resources, private=request.private)
+        name = deployment.spec.name
+        message = f"{name} shall serve {deployment.version} with {deployment.engine}."
+        rows.add_event(tx, deployment.created_at, EventKind.DEPLOYMENT_CREATED, name, message)
 
     def _reusable(
         self, tx: Connection, spec: DeploymentSpec, version: ModelVersion, request: CreateDeployment
@@ -201,7 +206,7 @@ class Deployments:
         if row.deployment.state is not DeploymentState.STOPPING:
             steady = attempt.endpoint is not None and now - (attempt.started_at or now) >= STEADY
             failures = 1 if steady else row.failures + 1
-            rows.add_event(tx, now, EventKind.REPLICA_LOST, name, f"A replica ended: {outcome.message}.")
+            rows.add_event(tx, now, EventKind.REPLICA_LOST, name, f"A replica ended: {outcome.message.rstrip('.')}.")
             serves = any(a.state is AttemptState.READY for a in rows.live_attempts_of(tx, attempt.owner))
             if not serves and (outcome.end is End.USER_ERROR or failures >= MOST_FAILURES):
                 self.stop_row(tx, row, Reason.WORKER_FAILED, _failure(name, failures, outcome, log))
@@ -247,6 +252,6 @@ def _failure(name: str, failures: int, outcome: Outcome, log: list[str]) -> Mapp
     tail = " | ".join(line for line in log if line.strip())
     times = f"{failures} times, one after the other" if failures > 1 else "at its start"
     return UnavailableError(
-        f"The replica of {name} died {times}: {outcome.message}.",
+        f"The replica of {name} died {times}: {outcome.message.rstrip('.')}.",
         hint=f"Last lines of its log: {tail}" if tail else f"See `llm-os logs {name}`.",
     ).to_dict()

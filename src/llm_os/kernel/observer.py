@@ -124,7 +124,9 @@ class Observer:
             rows.set_meta(tx, "gateway_url", endpoint)
             rows.add_event(tx, now, EventKind.GATEWAY_STARTED, GATEWAY, f"The gateway answers at {endpoint}.")
             return
-        rows.add_event(tx, now, EventKind.REPLICA_READY, attempt.owner, f"A replica answers at {endpoint}.")
+        row = rows.find_deployment(tx, attempt.owner)
+        subject = attempt.owner if row is None else row.deployment.spec.name
+        rows.add_event(tx, now, EventKind.REPLICA_READY, subject, f"A replica answers at {endpoint}.")
         keep(self._state, tx, attempt, self._state.watch(attempt.id).newest("ready"))
         self._deployments.settle(tx, attempt.owner)
 
@@ -178,5 +180,5 @@ class Observer:
         if outcome.error is not None:
             self._state.gateway_error = dict(outcome.error)
         elif outcome.end is not End.LOST:
-            self._state.gateway_error = InternalError(f"The gateway ended: {outcome.message}.").to_dict()
-        rows.add_event(tx, now, EventKind.GATEWAY_LOST, GATEWAY, f"The gateway ended: {outcome.message}.")
+            self._state.gateway_error = InternalError(f"The gateway ended: {outcome.message.rstrip('.')}.").to_dict()
+        rows.add_event(tx, now, EventKind.GATEWAY_LOST, GATEWAY, f"The gateway ended: {outcome.message.rstrip('.')}.")

@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 
+from pydantic import ValidationError
 from sqlalchemy import Connection
 
 from llm_os.drivers.device import Unavailable
 from llm_os.drivers.engine import Engine
-from llm_os.errors import NotFoundError
+from llm_os.errors import LLMOSError, NotFoundError
 from llm_os.kernel.revisions import in_force, revision
 from llm_os.kernel.state import State
 from llm_os.kernel.submission import cache_key, find_model
@@ -85,8 +86,16 @@ def _reference(state: State, tx: Connection, served: Revision) -> str | None:
 
 def _key(digest: str, served: Revision, engine: Engine) -> str:
     """Equal where a comparison gives the same. Threads are left out: they change the order of sums and no more."""
-    whole = json.dumps([digest, engine.name, _version(engine), dict(served.options)], sort_keys=True)
+    whole = json.dumps([digest, engine.name, _identity(engine, served), dict(served.options)], sort_keys=True)
     return hashlib.sha256(whole.encode()).hexdigest()
+
+
+def _identity(engine: Engine, served: Revision) -> str:
+    """Of the program that serves it: one of another build, or of another environment, is compared anew."""
+    try:
+        return engine.identity(engine.Options.model_validate(dict(served.options)))
+    except (LLMOSError, ValidationError):  # its environment is gone, or it has other options by now: its start says so
+        return _version(engine)
 
 
 def _version(engine: Engine) -> str:

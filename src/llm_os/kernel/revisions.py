@@ -50,7 +50,10 @@ def planned(
 def fitted(state: State, spec: DeploymentSpec, version: ModelVersion, *, keep_options: bool = False) -> DeploymentSpec:
     """The spec, without an engine that does not open this version: it is chosen anew. So are options, if not asked."""
     engine = next((one for one in state.plugins.engines() if one.name == spec.engine), None)
-    if engine is None or (version.format in engine.formats and version.task in engine.tasks):
+    if engine is None:
+        return spec
+    opens = version.format in engine.formats and version.task in engine.tasks
+    if opens and engine.refuses(state.artifacts.facts(version.manifest)) is None:
         return spec
     return spec.model_copy(update={"engine": None, "options": spec.options if keep_options else {}})
 
@@ -87,14 +90,20 @@ def chosen_engine(state: State, spec: DeploymentSpec, version: ModelVersion) -> 
                 f"{version.ref} is {task} in {version.format}.",
                 hint="Leave the engine out to let LLM OS choose.",
             )
+        if (refusal := chosen.refuses(state.artifacts.facts(version.manifest))) is not None:
+            hint = "Leave the engine out to let LLM OS choose."
+            raise UnsupportedModelError(f"{chosen.name} cannot serve {version.ref}: {refusal}.", hint=hint)
         probe = chosen.probe()
         if isinstance(probe, Unavailable):
             raise UnavailableError(f"{chosen.name} cannot be used here: {probe.reason}", hint=probe.hint)
         return chosen, validated(chosen.Options, dict(spec.options), f"engine {chosen.name}")
     fitting = [e for e in engines.values() if version.format in e.formats and task in e.tasks]
-    ready = [engine for engine in fitting if not isinstance(engine.probe(), Unavailable)]
+    facts = state.artifacts.facts(version.manifest)
+    against = {engine.name: engine.refuses(facts) for engine in fitting}
+    ready = [e for e in fitting if against[e.name] is None and not isinstance(e.probe(), Unavailable)]
     if not ready:
-        reasons = [f"{e.name}: {p.reason}" for e in fitting if isinstance(p := e.probe(), Unavailable)]
+        reasons = [f"{name}: {refusal}." for name, refusal in against.items() if refusal is not None]
+        reasons += [f"{e.name}: {p.reason}" for e in fitting if isinstance(p := e.probe(), Unavailable)]
         raise UnsupportedModelError(
             f"No engine here serves {version.ref} ({task}, {version.format}).",
             hint="; ".join(reasons) or "An encoder without a head must be trained first: model.train(data).",

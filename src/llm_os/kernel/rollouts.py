@@ -19,6 +19,7 @@ from llm_os.kernel.deployments import Deployments
 from llm_os.kernel.outcomes import End, Outcome
 from llm_os.kernel.replicas import count, surplus
 from llm_os.kernel.revisions import MOST_KEPT, fitted, in_force, next_number, planned, without_foreign_key
+from llm_os.kernel.starts import last_sign
 from llm_os.kernel.state import State
 from llm_os.kernel.submission import find_model, is_alias
 from llm_os.kernel.verdicts import complaint
@@ -140,7 +141,7 @@ class Rollouts:
         if rollout.phase is Phase.STARTING:
             if ready:
                 return self._tried(tx, row, rollout)
-            if now - rollout.started_at > rollout.policy.ready_within:
+            if now - self._alive(live, rollout, rollout.started_at) > rollout.policy.ready_within:
                 refusal = self._state.refusals.get(deployment.id)
                 why = f"no replica was ready within {_seconds(rollout)}"
                 return self.take_back(tx, row, rollout, f"{why}: {refusal.message}" if refusal else why)
@@ -156,9 +157,14 @@ class Rollouts:
         elif not rollout.tight and now - rollout.since > TIGHT_AFTER and self._no_room(deployment, live):
             message = "there is no room for one replica more, so each goes before the next one comes"
             return self.go(tx, row, rollout.model_copy(update={"tight": True}), Phase.ROLLING, message)
-        if not ready and now - max(rollout.since, rollout.started_at) > rollout.policy.ready_within:
+        alive = self._alive(live, rollout, max(rollout.since, rollout.started_at))
+        if not ready and now - alive > rollout.policy.ready_within:
             return self.take_back(tx, row, rollout, f"none of its replicas was ready for {_seconds(rollout)}")
         return False
+
+    def _alive(self, live: Sequence[Attempt], rollout: Rollout, since: float) -> float:
+        """When a replica of the new version came a step further in its start; `since` where none told anything."""
+        return last_sign(self._state, [a for a in live if a.revision == rollout.target.number], since)
 
     def _no_room(self, deployment: Deployment, live: Sequence[Attempt]) -> bool:
         """Whether a replica waits for what nothing that ends already will free."""
@@ -319,13 +325,15 @@ class Rollouts:
             if rollout.phase is Phase.DONE:
                 return self.go_back(tx, row, f"its replica ended: {outcome.message}")
             # The version in force dies while the next one is on its way: that one may be the cure.
-            rows.add_event(tx, now, EventKind.REPLICA_LOST, name, f"A replica ended: {outcome.message}.")
+            rows.add_event(tx, now, EventKind.REPLICA_LOST, name, f"A replica ended: {outcome.message.rstrip('.')}.")
             rows.update_deployment(tx, row.deployment, was=row.deployment.state, not_before=now + AGAIN, failures=0)
             self._deployments.settle(tx, attempt.owner)
             return True
         if current or rollout is None:
             return False
-        rows.add_event(tx, now, EventKind.REPLICA_LOST, name, f"A replica of the new version ended: {outcome.message}.")
+        rows.add_event(
+            tx, now, EventKind.REPLICA_LOST, name, f"A replica of the new version ended: {outcome.message.rstrip('.')}."
+        )
         failures = rollout.failures + 1
         if outcome.end is End.USER_ERROR or failures >= MOST_FAILURES:
             tail = " | ".join(line for line in log if line.strip())

@@ -57,6 +57,8 @@ class Updates:
                     f"{name} serves {target.version} with {target.engine} and these options already.",
                     hint="Name another version, engine or option.",
                 )
+            if request.only_check:
+                return deployment
             self._rollouts.begin(tx, row, spec, target, request.policy or deployment.spec.update, "asked for")
             found = self._deployments.get(tx, name).deployment
         self._state.pulse.beat()

@@ -11,6 +11,7 @@ from llm_os.kernel.attempts import GATEWAY
 from llm_os.kernel.diagnosis import diagnose, where_the_time_goes
 from llm_os.kernel.evidence import gather
 from llm_os.kernel.measures import Measuring
+from llm_os.kernel.starts import shown
 from llm_os.kernel.state import State
 from llm_os.spec.alerts import Flow
 from llm_os.spec.api import Why
@@ -102,14 +103,20 @@ def _of_job(state: State, job: Job, events: tuple[Event, ...]) -> str:
     return events[-1].message if events else f"It {job.state.value}."
 
 
-def _serves(deployment: Deployment) -> str:
+def _starts(state: State, deployment: Deployment) -> str:
+    """A further sentence: how far a replica that starts is."""
+    doing = next((replica.doing for replica in shown(state, deployment).replicas if replica.doing), "")
+    return f" A replica starts: it has {doing}." if doing else ""
+
+
+def _serves(state: State, deployment: Deployment) -> str:
     """That it answers, and how its newest update fares or ended, unless that took over."""
     name, rollout = deployment.spec.name, deployment.rollout
     if rollout is None or rollout.phase is Phase.DONE:
         return f"{name} answers requests."
     phase = rollout.phase.value.replace("_", " ")
     told = f"is {phase}" if deployment.updating else f"was {phase}"
-    update = f"Its update to {rollout.target.version} {told}: {rollout.message}."
+    update = f"Its update to {rollout.target.version} {told}: {rollout.message}.{_starts(state, deployment)}"
     return f"{name} answers requests with {deployment.version}. {update}"
 
 
@@ -140,9 +147,10 @@ def _deployment(state: State, tx: Connection, row: rows.DeploymentRow, flow: Flo
     elif diagnoses:
         sentence = f"{diagnoses[0].sentence} {diagnoses[0].next}"
     elif ready:
-        sentence = _serves(deployment)
+        sentence = _serves(state, deployment)
     else:
         sentence = events[-1].message if events else f"{name} is {deployment.state.value}."
+        sentence += _starts(state, deployment)
     return Why(
         subject=name,
         kind="deployment",

@@ -2,23 +2,10 @@
 
 from __future__ import annotations
 
-import ipaddress
-from functools import lru_cache
 from urllib.parse import urlsplit
 
 from llm_os.errors import PermissionDeniedError
-
-
-@lru_cache(maxsize=256)  # every request asks, nearly always for the same name
-def is_loopback(host: str) -> bool:
-    """Whether a host name, without port, means this machine."""
-    name = host.strip("[]").lower().rstrip(".")
-    if name == "localhost" or name.endswith(".localhost"):
-        return True
-    try:
-        return ipaddress.ip_address(name).is_loopback
-    except ValueError:
-        return False
+from llm_os.spec.hosts import is_loopback
 
 
 def _host_of(netloc: str) -> str:

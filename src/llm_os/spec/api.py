@@ -169,6 +169,8 @@ class CreateDeployment(Spec):
     """True: the deployment outlives its session."""
     private: bool = False
     """An on-demand replica for `predict` and `generate`: an equal live one is reused."""
+    only_check: bool = False
+    """Refuse what would be refused, and change nothing: the answer is what would be made, without a key."""
 
 
 class CreatedDeployment(Record):
@@ -187,6 +189,8 @@ class UpdateDeployment(Spec):
     options: Mapping[str, Json] | None = None
     policy: UpdatePolicy | None = None
     """None: as the deployment says."""
+    only_check: bool = False
+    """Refuse what would be refused, and change nothing."""
 
 
 class ScaleDeployment(Spec):

@@ -151,6 +151,10 @@ class Rollout(Record):
     """When the phase began, seconds since the epoch."""
 
 
+COMPARING = "comparing"
+"""Stage of a replica's start: its engine is asked what the reference was asked."""
+
+
 class Replica(Record):
     attempt: str
     state: str
@@ -158,6 +162,16 @@ class Replica(Record):
     engine: str
     version: str = ""
     revision: int = 1
+    progress: Mapping[str, Json] = Field(default_factory=dict)
+    """How far its start is, where its worker tells it: `stage`, `step`, `total`, `at`. Not kept in the record."""
+
+    @property
+    def doing(self) -> str:
+        """`compared 300 of 1,040 places with PyTorch`; empty where nothing is told."""
+        step, total = self.progress.get("step"), self.progress.get("total")
+        if self.progress.get("stage") != COMPARING or not isinstance(step, int) or not isinstance(total, int):
+            return ""
+        return f"compared {step:,} of {total:,} places with PyTorch"
 
 
 class Deployment(Record):

@@ -45,6 +45,7 @@ class ScriptedReplica:
         delay: seconds before each event, or before a whole answer.
         break_before: this many requests are broken off before the first byte.
         break_after: break every stream after this many events.
+        fail_after: end every stream with an error event after this many events, as an engine that fails does.
         refuse_with: status and error body that every request gets.
         garbage: events that no engine sends, written before the end of a stream.
         finish, stop_reason: why answers end, and the stop text that they met.
@@ -59,6 +60,7 @@ class ScriptedReplica:
         self.delay = 0.0
         self.break_before = 0
         self.break_after: int | None = None
+        self.fail_after: int | None = None
         self.refuse_with: tuple[int, Any] | None = None
         self.garbage: tuple[bytes, ...] = ()
         self.finish = "stop"
@@ -158,6 +160,9 @@ class ScriptedReplica:
                 # Half an event, then nothing: what a killed worker leaves behind.
                 await response.write(b'data: {"half')
                 return self._abort(request)
+            if number == self.fail_after:
+                await response.write(self._event({"error": {"message": "The engine broke.", "code": "unavailable"}}))
+                return response
             role = {} if number else {"role": "assistant"}
             choice = {"index": 0, "delta": {**role, "content": word}, "finish_reason": None}
             await response.write(self._event(self._object("chat.completion.chunk", body, [choice]) | extra))
@@ -211,8 +216,9 @@ class GatewayBed:
         url: `http://127.0.0.1:PORT`, once started.
     """
 
-    def __init__(self, home: Path, *arguments: str) -> None:
+    def __init__(self, home: Path, *arguments: str, env: Mapping[str, str] | None = None) -> None:
         self.settings = Settings(home=home, gateway_port=0)
+        self._env = dict(env or {})
         self.folder = self.settings.attempts / "gateway-1"
         self.folder.mkdir(parents=True)
         self.url = ""
@@ -234,6 +240,7 @@ class GatewayBed:
             **os.environ,
             "LLM_OS_HOME": str(self.settings.home),
             "LLM_OS_GATEWAY_PORT": str(port),
+            **self._env,
         }
         argv = [sys.executable, "-m", "llm_os.server.gateway.main", str(self.folder), *self._arguments]
         self.process = await asyncio.create_subprocess_exec(*argv, env=environment)

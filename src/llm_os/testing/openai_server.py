@@ -33,6 +33,8 @@ class Faults:
         dies_after: it kills itself in the middle of the answer after this many.
         refuses: (status, error, headers) of every answer.
         breaks: it ends a stream without its last events.
+        refuses_parameters: parameters -> None: it does not know it; a number: it takes this value only.
+        names_parameters: a refusal of those has `param` and `code`, as OpenAI's; else its message alone tells.
     """
 
     says: str | None = None
@@ -40,6 +42,8 @@ class Faults:
     dies_after: int | None = None
     refuses: tuple[int, Mapping[str, Any], Mapping[str, str]] | None = None
     breaks: bool = False
+    refuses_parameters: Mapping[str, float | None] = field(default_factory=dict)
+    names_parameters: bool = True
 
 
 @dataclass
@@ -105,6 +109,8 @@ class Server:
         if self.faults.refuses is not None:
             status, error, headers = self.faults.refuses
             return _error(status, error, headers)
+        if (refusal := self._unsupported(body)) is not None:
+            return _error(400, refusal)
         chat = request.path.endswith("/chat/completions")
         prompt = self._size(body)
         if prompt >= self.context:
@@ -118,6 +124,20 @@ class Server:
             self.left += 1
             raise
         return response
+
+    def _unsupported(self, body: Mapping[str, Any]) -> dict[str, Any] | None:
+        """OpenAI's words for what a model does not take."""
+        for name, value in self.faults.refuses_parameters.items():
+            if name not in body or (value is not None and body[name] == value):
+                continue
+            if value is None:
+                told = f"Unsupported parameter: '{name}' is not supported with this model."
+                told += " Use 'max_completion_tokens' instead." if name == "max_tokens" else ""
+            else:
+                told = f"Unsupported value: '{name}' does not support {body[name]} with this model. Only {value} is."
+            more = {"param": name, "code": "unsupported_value" if value is not None else "unsupported_parameter"}
+            return {"message": told, "type": "invalid_request_error", **(more if self.faults.names_parameters else {})}
+        return None
 
     def _size(self, body: Mapping[str, Any]) -> int:
         if "messages" in body:

@@ -99,9 +99,12 @@ class Backend(ABC):
     Attributes:
         broken: why it can serve no more; set with `lost`, which wakes the server to end the process.
         follows: parameters of OpenAI's that it follows and not every engine does (`requests.FOLLOWED_BY`).
+        reads_anew: prompts that come together are each read, though what was read before is used again: of several
+            answers to one prompt the first one reads, and the others begin at its first token.
     """
 
     follows: ClassVar[frozenset[str]] = frozenset()
+    reads_anew: ClassVar[bool] = False
 
     def __init__(self) -> None:
         self.broken: LLMOSError | None = None

@@ -18,6 +18,38 @@ def choices_of(asked: ChatRequest) -> list[ChatRequest]:
     return [replace(asked, n=1, seed=seed) for seed in seeds]
 
 
+def primed(streams: Sequence[AsyncGenerator[Item, None]], each: int) -> list[AsyncGenerator[Item, None]]:
+    """The same streams, in groups of `each`: the first of a group goes at once, the others when it says something.
+
+    They go, too, when it ends or fails.
+    """
+    found: list[AsyncGenerator[Item, None]] = []
+    for begin in range(0, len(streams), each):
+        read = asyncio.Event()
+        found.append(_leading(streams[begin], read))
+        found += [_following(stream, read) for stream in streams[begin + 1 : begin + each]]
+    return found
+
+
+async def _leading(stream: AsyncGenerator[Item, None], read: asyncio.Event) -> AsyncGenerator[Item, None]:
+    try:
+        async for item in stream:
+            read.set()
+            yield item
+    finally:
+        read.set()
+        await stream.aclose()
+
+
+async def _following(stream: AsyncGenerator[Item, None], read: asyncio.Event) -> AsyncGenerator[Item, None]:
+    try:
+        await read.wait()
+        async for item in stream:
+            yield item
+    finally:
+        await stream.aclose()
+
+
 async def merged(streams: Sequence[AsyncGenerator[Item, None]]) -> AsyncGenerator[tuple[int, Item], None]:
     """Items of all streams as they come, each with the number of its stream. Closing it closes them all.
 

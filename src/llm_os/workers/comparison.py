@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from llm_os.errors import InvalidInputError, LLMOSError, OverloadedError
@@ -22,10 +23,40 @@ TEXTS_AT_ONCE = 32
 TAIL = 12
 """Tokens of a beginning that a refusal shows."""
 END = "(end)"
+TOLD_EVERY = 2.0
+"""Seconds between two reports of how far it is."""
+
+Told = Callable[[int, int], None]
+"""Is told how many of how many questions are answered."""
 
 
-async def compare(call: ServeCall, backend: Backend) -> Parity | None:
+def _nobody(done: int, total: int) -> None:
+    """Nobody wants to know how far it is."""
+
+
+class Counter:
+    """Counts answers and tells of them, but not of each.
+
+    Args:
+        total: questions. told: is told at the first answer, every TOLD_EVERY seconds then, and at the end.
+    """
+
+    def __init__(self, total: int, told: Told, clock: Callable[[], float] = time.monotonic) -> None:
+        self._total, self._told, self._clock = total, told, clock
+        self._done, self._next = 0, float("-inf")
+
+    def add(self, answers: int = 1) -> None:
+        self._done += answers
+        if self._done >= self._total or self._clock() >= self._next:
+            self._next = self._clock() + TOLD_EVERY
+            self._told(self._done, self._total)
+
+
+async def compare(call: ServeCall, backend: Backend, told: Told = _nobody) -> Parity | None:
     """The figures; None: there is nothing to compare with.
+
+    Args:
+        told: is told now and then how far it is.
 
     Raises:
         ParityError: they are below the limits.
@@ -35,29 +66,31 @@ async def compare(call: ServeCall, backend: Backend) -> Parity | None:
         return None
     content = await asyncio.to_thread((Path(call.reference.path) / FILE).read_bytes)
     reference = Reference.model_validate_json(content)
-    parity, differences = await figures(reference, backend)
+    parity, differences = await figures(reference, backend, told)
     judge(parity, differences, call.engine, call.version)
     return parity
 
 
-async def figures(reference: Reference, backend: Backend) -> tuple[Parity, list[Difference]]:
+async def figures(reference: Reference, backend: Backend, told: Told = _nobody) -> tuple[Parity, list[Difference]]:
     """How far the backend agrees, and where it differs most; judges nothing. Raises what the backend raises."""
     if reference.scored:
-        return await _scores(reference, backend)
-    parity, differences = await _tokens(reference, backend)
+        return await _scores(reference, backend, told)
+    parity, differences = await _tokens(reference, backend, told)
     return parity.model_copy(update={"readings": await _readings(reference.readings, backend)}), differences
 
 
-async def _tokens(reference: Reference, backend: Backend) -> tuple[Parity, list[Difference]]:
+async def _tokens(reference: Reference, backend: Backend, told: Told) -> tuple[Parity, list[Difference]]:
     """One token behind each beginning; the longest beginning of each text first, for caches that know beginnings."""
     asked = [(text.ids[: place.at], place) for text in reference.texts for place in reversed(text.places)]
     firsts = {id(text.places[-1]) for text in reference.texts if text.places}
     asked.sort(key=lambda one: id(one[1]) not in firsts)
-    slots = asyncio.Semaphore(AT_ONCE)
+    slots, counter = asyncio.Semaphore(AT_ONCE), Counter(len(asked), told)
 
     async def ask(ids: Sequence[int]) -> Answer:
         async with slots:
-            return await _next(ids, backend)
+            answer = await _next(ids, backend)
+        counter.add()
+        return answer
 
     said = await asyncio.gather(*(ask(ids) for ids, _ in asked))  # of errors the first one, as it is
     answers = [(place, answer) for (_, place), answer in zip(asked, said, strict=True)]
@@ -106,13 +139,15 @@ async def _readings(readings: Sequence[Reading], backend: Backend) -> Share | No
     return share(sum(same), len(same)) if any(same) else None
 
 
-async def _scores(reference: Reference, backend: Backend) -> tuple[Parity, list[Difference]]:
+async def _scores(reference: Reference, backend: Backend, told: Told) -> tuple[Parity, list[Difference]]:
     """Scores of all texts, by label."""
     texts = [scored.text for scored in reference.scored]
     got: list[dict[str, float]] = []
+    counter = Counter(len(texts), told)
     for begin in range(0, len(texts), TEXTS_AT_ONCE):
         answer = await backend.classify(texts[begin : begin + TEXTS_AT_ONCE])
         got += [dict(zip(answer.labels, row, strict=True)) for row in answer.scores]
+        counter.add(len(answer.scores))
     wrong = [
         Difference(scored.text[-40:], first(scored.scores), first(scores))
         for scored, scores in zip(reference.scored, got, strict=True)

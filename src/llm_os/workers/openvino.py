@@ -30,7 +30,7 @@ KEPT_FOR = 14 * 24 * 3600.0
 """Seconds for which weights are kept that no replica has used."""
 HALF_MADE_FOR = 3600.0
 """Seconds after which a file that nobody has finished is somebody's who was killed."""
-FORM = 1
+FORM = 2
 """Of `models.widen`: files of another one are not taken."""
 BLOCK = 32
 """Tokens of a cache block on CPU."""
@@ -42,6 +42,7 @@ class OpenVinoBackend(ChatBackend):
     follows = frozenset(
         {"logprobs", "response_format", "frequency_penalty", "presence_penalty", "tools", "tool_choice"}
     )
+    reads_anew = True  # it takes a whole burst in before any block of it can be used again
 
     def __init__(self, pipeline: Any, *, context: int, most: int) -> None:
         self._tokenizer = pipeline.get_tokenizer()
@@ -155,8 +156,28 @@ def _exact(path: Path, spec: AttemptSpec, digest: str) -> str:
         beside.rename(kept)
     finally:
         beside.unlink(missing_ok=True)
-    log.info("%d tensors have a minimum in each block: they are served in 8 bits", tensors)
+    log.info("%d tensors are served in 8 bits: the engine would round them once more, or cannot read them", tensors)
     return str(kept)
+
+
+def cannot_open(file: Path, error: Exception) -> UnsupportedModelError:
+    """What the engine's own words mean, where they are known to mean something, and what opens the file."""
+    said = " ".join(str(error).split())
+    cause = next((meaning for words, meaning in _MEANINGS if words in said), "")
+    return UnsupportedModelError(
+        f"openvino-genai cannot open '{file.name}': {cause}{said[-MOST_SAID:]}",
+        hint="It reads GGUF of the Llama, Qwen2 and Qwen3 kind. llama.cpp opens every kind: --engine llamacpp.",
+    )
+
+
+_MEANINGS = (
+    ("gguf_tensor_to_f16", "its reader does not know the form of some of the weights. "),
+    ("Unsupported model architecture", "it does not know models of this architecture. "),
+    ("allocate", "there is not enough memory. "),
+)
+"""Words of the engine's errors -> the likely cause, before the words themselves."""
+MOST_SAID = 300
+"""Characters of the engine's words that are repeated, the last ones: they begin with paths of its makers."""
 
 
 def load(call: ServeCall, spec: AttemptSpec) -> Backend:
@@ -196,10 +217,7 @@ def load(call: ServeCall, spec: AttemptSpec) -> Backend:
     try:
         pipeline = openvino_genai.ContinuousBatchingPipeline(path, scheduler, "CPU", properties)
     except RuntimeError as error:
-        raise UnsupportedModelError(
-            f"openvino-genai cannot open '{Path(path).name}': {error}",
-            hint="It reads GGUF of the Llama, Qwen2 and Qwen3 kind in Q4_0, Q4_1, Q4_K_M, Q8_0 and F16.",
-        ) from error
+        raise cannot_open(file, error) from error
     log.info("context %d tokens, cache %d blocks of %d", context, scheduler.num_kv_blocks, BLOCK)
     return OpenVinoBackend(pipeline, context=context, most=most * QUEUE)
 

@@ -16,7 +16,7 @@ from aiohttp import web
 from llm_os.errors import InternalError, LLMOSError, NotFoundError, TooLargeError, UnavailableError
 from llm_os.spec.attempts import TELL_READ, ServeCall
 from llm_os.workers.backend import Backend, Piece, TokenScore
-from llm_os.workers.choices import choices_of, merged
+from llm_os.workers.choices import choices_of, merged, primed
 from llm_os.workers.ranking import Rerank, Score
 from llm_os.workers.requests import (
     ChatRequest,
@@ -165,13 +165,15 @@ class Face:
 
     async def _generate(self, request: web.Request, asked: Sequence[ChatRequest], shape: Shape) -> web.StreamResponse:
         choices = [one for each in asked for one in choices_of(each)]
+        answers = [_stopped_at(self._backend.chat(one), one) for one in choices]
+        if self._backend.reads_anew and asked[0].n > 1:
+            answers = primed(answers, asked[0].n)
         if asked[0].stream:
-            answers = [_stopped_at(self._backend.chat(one), one) for one in choices]
             async with contextlib.aclosing(merged(answers)) as pieces:
                 return await self._stream(request, asked[0], pieces, shape)
         turns = asyncio.Semaphore(TOGETHER)
         told = _told_once(request)
-        running = [asyncio.create_task(self._whole(one, turns, told)) for one in choices]
+        running = [asyncio.create_task(self._whole(one, turns, told)) for one in answers]
         try:
             done = await asyncio.gather(*running)
         finally:  # one that fails ends the others
@@ -179,10 +181,12 @@ class Face:
                 task.cancel()
         return web.json_response(shape.whole(done, asked[0].n))
 
-    async def _whole(self, asked: ChatRequest, turns: asyncio.Semaphore, told: Callable[[], None]) -> Piece:
+    async def _whole(
+        self, answer: AsyncGenerator[Piece, None], turns: asyncio.Semaphore, told: Callable[[], None]
+    ) -> Piece:
         """The answer as one piece; `told` is called at its first token."""
         text, last, scores, calls = "", None, list[TokenScore](), list[ToolCall]()
-        async with turns, contextlib.aclosing(_stopped_at(self._backend.chat(asked), asked)) as pieces:
+        async with turns, contextlib.aclosing(answer) as pieces:
             async for last in pieces:
                 told()
                 text += last.text

@@ -21,6 +21,7 @@ from typing import Any, NoReturn
 from llm_os.errors import CapacityError, InternalError, InvalidInputError, LLMOSError
 from llm_os.spec.attempts import EXIT_FAILED, EXIT_STOPPED, EXIT_USER_ERROR, AttemptSpec, Control, Report, ServeCall
 from llm_os.spec.base import Json
+from llm_os.spec.deployments import COMPARING
 from llm_os.workers.backend import Backend
 from llm_os.workers.comparison import compare
 from llm_os.workers.server import Face, drain, listen
@@ -72,7 +73,7 @@ async def serve(spec: AttemptSpec, call: ServeCall, backend: Backend, reports: R
     os.umask(0o177)  # the socket is born 0600
     try:
         await backend.begin()
-        comparing = asyncio.create_task(compare(call, backend))
+        comparing = asyncio.create_task(compare(call, backend, _telling(reports)))
         if not await _before(comparing, stop):
             await backend.end()
             return EXIT_STOPPED
@@ -96,6 +97,16 @@ async def serve(spec: AttemptSpec, call: ServeCall, backend: Backend, reports: R
         return EXIT_STOPPED
     finally:
         socket.unlink(missing_ok=True)
+
+
+def _telling(reports: Reports) -> Callable[[int, int], None]:
+    """What reports how far a comparison is. A full disk ends no start: the report of its end will say so."""
+
+    def told(done: int, total: int) -> None:
+        with contextlib.suppress(OSError):
+            reports.write("progress", {"stage": COMPARING, "step": done, "total": total})
+
+    return told
 
 
 async def _before(work: asyncio.Task[Any], stop: asyncio.Event) -> bool:

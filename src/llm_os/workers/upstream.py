@@ -22,6 +22,7 @@ from llm_os.errors import (
     UnavailableError,
     UpstreamError,
 )
+from llm_os.spec.hosts import is_loopback
 
 LONGEST_LINE = 2**20
 """Bytes of an event that can be read."""
@@ -40,7 +41,8 @@ class Upstream:
         socket: Unix socket that it listens on; None: the address says where it is.
         key: bearer; never part of a message or a log.
         connect: seconds to reach it. silence: seconds without a byte from it, None: any number.
-        outside: it is another's server: proxies of the environment are used, and redirects are refused by name.
+        outside: it is another's server: proxies of the environment are used, but never for a Unix socket or this
+            machine's loopback, and redirects are refused by name.
     """
 
     def __init__(
@@ -60,7 +62,7 @@ class Upstream:
         self._socket = socket
         self._headers = {"authorization": f"Bearer {key}"} if key else {}
         self._key = key
-        self._proxy = _proxy_of(base) if outside else None
+        self._proxy = _proxy_of(base) if outside and socket is None else None
         self._timeout = aiohttp.ClientTimeout(total=None, sock_connect=connect, sock_read=silence)
         self._session: aiohttp.ClientSession | None = None
 
@@ -148,6 +150,8 @@ class Upstream:
         said = self._without_key(str(told.get("message") or "it says nothing more"))
         message = f"{self.who} answered {status}: {said}"
         details = {"upstream_status": status, **({"param": told["param"]} if told.get("param") else {})}
+        if isinstance(told.get("code"), str):
+            details["upstream_code"] = told["code"]
         if "retry-after" in headers or status in (429, 503):
             details["retry_after"] = _seconds(headers.get("retry-after", ""))
         if _too_long(told):
@@ -179,7 +183,7 @@ _OTHERS: Mapping[int, str] = {
 def _proxy_of(address: str) -> str | None:
     """The proxy that the environment names for it. (aiohttp's own way reads passwords of other programs, too.)"""
     parts = urlsplit(address)
-    if proxy_bypass(parts.netloc):
+    if is_loopback(parts.hostname or "") or proxy_bypass(parts.netloc):
         return None
     return getproxies().get(parts.scheme)
 

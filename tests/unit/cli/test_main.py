@@ -9,6 +9,8 @@ from click.testing import CliRunner
 
 from llm_os.cli.commands import doctor
 from llm_os.cli.main import VERBS, cli, main
+from llm_os.cli.options import labelled
+from llm_os.cli.render import print_table
 from llm_os.errors import InvalidOptionError
 
 PROMISED = (
@@ -96,3 +98,16 @@ def test_doctor_says_what_traces_need(monkeypatch: pytest.MonkeyPatch) -> None:
     (check,) = doctor._traces("http://127.0.0.1:4318")
     assert (check["good"], check["must"]) == (False, False)
     assert "llm-os[traces]" in check["cure"]
+
+
+def test_a_table_shows_brackets_as_they_are(capsys: pytest.CaptureFixture[str]) -> None:
+    """`pip install 'llm-os[llamacpp]'` is no markup: without its brackets it would install something else."""
+    print_table(("CURE",), [("pip install 'llm-os[llamacpp]'",)], "none")
+    assert "pip install 'llm-os[llamacpp]'" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("text", "said"), [("team", "--label team has no value"), ("=x", "--label =x has no name")])
+def test_a_wrong_label_is_named_by_its_own_flag(text: str, said: str) -> None:
+    with pytest.raises(InvalidOptionError, match=said):
+        labelled([text])
+    assert labelled(["team=7"]) == {"team": "7"}

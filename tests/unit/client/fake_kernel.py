@@ -46,7 +46,7 @@ class FakeKernel:
         found: Any = self.answers[f"{method} {path}"]
         if isinstance(found, Callable):  # type: ignore[arg-type]
             found = found(sent if sent is not None else params)
-        if isinstance(found, Exception):
+        if isinstance(found, BaseException):
             raise found
         return found if isinstance(found, BaseModel) else TypeAdapter(answer).validate_python(found)
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import socket
+import threading
 from collections.abc import Callable
+from typing import Any
 
 import httpx2
 import pytest
 
-from llm_os.client.gateway import Gateway
+from llm_os.client.gateway import GREEDY, Gateway
 from llm_os.client.transport import place
 from llm_os.errors import InvalidInputError, NotFoundError, UnavailableError
 
@@ -74,3 +78,50 @@ def test_a_typed_name_never_becomes_another_path(name: str) -> None:
 @pytest.mark.parametrize("name", ["job-7k2m9x4q1c", "transformer-sentic_data@1", "a.b_c", "sha256:" + "0" * 64])
 def test_real_names_stay_as_they_are(name: str) -> None:
     assert place("models", name, "model") == f"/v1/models/{name}"
+
+
+REFUSED = httpx2.Response(
+    400, json={"error": {"code": "invalid_option", "message": "Only 1.", "details": {"param": "temperature"}}}
+)
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_a_wish_that_the_model_refuses_is_left_out_and_an_option_is_not(stream: bool) -> None:
+    """Models that think take no temperature; that ours is 0 was nobody's request."""
+    sent: list[Any] = []
+
+    def answer(request: httpx2.Request) -> httpx2.Response:
+        sent.append(json.loads(request.content))
+        if "temperature" in sent[-1]:
+            return REFUSED
+        whole = httpx2.Response(200, json={"choices": [{"message": {"content": "Pa"}}]})
+        return httpx2.Response(200, text=STREAM) if stream else whole
+
+    asked = Gateway("http://127.0.0.1:1/v1", "key", "talk", httpx2.MockTransport(answer))
+    hello = [{"role": "user", "content": "Hello"}]
+
+    def ask(options: dict[str, Any]) -> str:
+        found = asked.stream(hello, options, GREEDY) if stream else asked.chat(hello, options, GREEDY)
+        return "".join(found)
+
+    assert ask({"max_tokens": 3}) == ("Paris" if stream else "Pa")
+    assert [body.get("temperature") for body in sent] == [0.0, None]
+    with pytest.raises(InvalidInputError, match="Only 1"):
+        ask({"temperature": 0.5})
+    assert len(sent) == 3
+
+
+def test_a_proxy_of_the_environment_is_not_asked_for_this_machines_gateway(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
+    whole = json.dumps({"choices": [{"message": {"content": "Paris"}}]}).encode()
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def serve() -> None:
+            with listening.accept()[0] as caller:
+                caller.recv(65536)
+                caller.sendall(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % len(whole) + whole)
+
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        assert chats(Gateway(f"http://127.0.0.1:{listening.getsockname()[1]}/v1", "key", "talk")) == "Paris"
+        thread.join(5)

@@ -191,7 +191,7 @@ class Refusing:
     def classify(self, texts: list[str]) -> list[dict[str, Any]]:
         raise AuthenticationError("This key is not known.")
 
-    def stream(self, messages: Any, options: Any) -> Any:
+    def stream(self, messages: Any, options: Any, wishes: Any) -> Any:
         self.classify([])
         yield ""
 

@@ -115,6 +115,7 @@ def test_a_version_that_is_asked_and_never_answers_does_not_take_over(
         clock=SimpleNamespace(now=lambda: 99 + waited),
         files=SimpleNamespace(read_usage=lambda: usage),
         refusals={},
+        watches={},
     )
     deployments = Deployments(state)
     spec = DeploymentSpec(name="chat", model="m@1")

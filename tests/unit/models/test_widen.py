@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from llm_os.models.widen import widen
 
-Q4_0, Q4_1, Q8_0 = (getattr(gguf.GGMLQuantizationType, name) for name in ("Q4_0", "Q4_1", "Q8_0"))
+Q4_0, Q4_1, Q5_0, Q8_0 = (getattr(gguf.GGMLQuantizationType, name) for name in ("Q4_0", "Q4_1", "Q5_0", "Q8_0"))
 
 
 def write(path: Path, tensors: dict[str, tuple[Any, Any]]) -> Path:
@@ -57,6 +57,15 @@ def test_only_tensors_with_a_minimum_change_and_they_stand_for_the_same(tmp_path
     old, new = decoded(before["a.weight"]), decoded(after["a.weight"])
     step = np.abs(old.reshape(-1, 32)).max(1) / 127  # half of it by rounding, and what the 16 bits of the scale leave
     assert (np.abs(old - new).reshape(-1, 32).max(1) <= 0.6 * step).all()
+
+
+def test_a_type_that_the_engine_cannot_read_becomes_one_that_it_can_to_the_last_bit(tmp_path: Path) -> None:
+    """Qwen2.5's small models: the file is named Q4_K_M, and most of its weights are Q5_0."""
+    source = write(tmp_path / "source.gguf", {"a.weight": (values(4, rows=7), Q5_0), "b.weight": (values(5), Q4_0)})
+    assert widen(source, tmp_path / "wide.gguf") == 1
+    before, after = tensors_of(source)["a.weight"], tensors_of(tmp_path / "wide.gguf")["a.weight"]
+    assert after.tensor_type == Q8_0
+    assert np.array_equal(decoded(after), decoded(before))
 
 
 def test_fields_stay_as_they_are(tmp_path: Path) -> None:

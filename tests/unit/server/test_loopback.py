@@ -3,7 +3,8 @@
 import pytest
 
 from llm_os.errors import PermissionDeniedError
-from llm_os.server.loopback import is_loopback, refuse_foreign
+from llm_os.server.loopback import refuse_foreign
+from llm_os.spec.hosts import is_loopback
 
 
 @pytest.mark.parametrize(

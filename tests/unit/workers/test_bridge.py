@@ -276,3 +276,61 @@ async def test_no_more_alternatives_are_told_than_were_asked_for(tmp_path: Path)
     assert len(scores) == len(few) == 6
     assert {score.top for score in scores} == {()}
     assert {len(score.top) for score in few} == {3}
+
+
+@asynccontextmanager
+async def proxy() -> AsyncIterator[tuple[int, list[str]]]:
+    """A proxy that refuses everything; (its port, first lines of what it was asked)."""
+    lines: list[str] = []
+
+    async def met(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        lines.append((await reader.readline()).decode().strip())
+        writer.write(b"HTTP/1.1 502 Bad Gateway\r\ncontent-length: 0\r\n\r\n")
+        await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(met, "127.0.0.1", 0)
+    async with server:
+        yield server.sockets[0].getsockname()[1], lines
+
+
+async def once(upstream: Upstream) -> None:
+    upstream.begin()
+    try:
+        await upstream.post("/chat/completions", {})
+    finally:
+        await upstream.end()
+
+
+async def test_a_server_outside_is_asked_by_the_proxy_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    async with proxy() as (port, lines):
+        monkeypatch.setenv("HTTPS_PROXY", f"http://127.0.0.1:{port}")
+        monkeypatch.setenv("https_proxy", f"http://127.0.0.1:{port}")
+        with pytest.raises(UnavailableError, match=r"https://far\.example cannot be spoken to"):
+            await once(Upstream("https://far.example", "https://far.example/v1", outside=True))
+        assert lines == ["CONNECT far.example:443 HTTP/1.1"]
+        monkeypatch.setenv("no_proxy", "far.example")
+        with pytest.raises(UnavailableError):
+            await once(Upstream("https://far.example", "https://far.example/v1", outside=True))
+        assert len(lines) == 1, "who is excepted is asked directly"
+
+
+@pytest.mark.parametrize("outside", [True, False])
+async def test_no_proxy_is_asked_for_this_machine_or_a_unix_socket(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, outside: bool
+) -> None:
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    async with proxy() as (port, lines):
+        for name in ("http_proxy", "HTTP_PROXY"):
+            monkeypatch.setenv(name, f"http://127.0.0.1:{port}")
+        with pytest.raises(UnavailableError, match="Connect"):  # nobody listens there, and nobody else was asked
+            await once(Upstream("here", "http://127.0.0.1:1/v1", outside=outside))
+        async with listening(Server(), tmp_path) as path:
+            upstream = Upstream("socket", "http://far.example", socket=path, outside=outside)
+            upstream.begin()
+            assert await upstream.post("/tokenize", {"content": "a b"})
+            await upstream.end()
+        assert lines == []

@@ -13,7 +13,7 @@ from llm_os.spec.artifacts import ArtifactFacts
 from llm_os.spec.attempts import Input, ServeCall
 from llm_os.spec.parity import FILE, CheckText, Parity, Place, Reading, Reference, ScoredText
 from llm_os.workers.backend import Backend, Classified, Piece, Tokenized
-from llm_os.workers.comparison import AT_ONCE, compare
+from llm_os.workers.comparison import AT_ONCE, TOLD_EVERY, Counter, compare
 from llm_os.workers.requests import ChatRequest
 from llm_os.workers.serving import _before
 
@@ -196,3 +196,27 @@ async def test_a_worker_that_shall_stop_gives_its_comparison_up() -> None:
     done = asyncio.create_task(asyncio.sleep(0, result=7))
     assert await _before(done, asyncio.Event())
     assert done.result() == 7
+
+
+async def test_how_far_it_is_is_told_now_and_then_and_at_the_end(tmp_path: Path) -> None:
+    told: list[tuple[int, int]] = []
+    await compare(call(tmp_path, reference()), Hand(), lambda done, total: told.append((done, total)))
+    assert told[0] == (1, TEXTS * PLACES), "a first sign of life at once"
+    assert told[-1] == (TEXTS * PLACES, TEXTS * PLACES)
+    assert len(told) < TEXTS * PLACES / 10
+    same = Reference(scored=tuple(ScoredText(text=f"t{i}", scores={"bad": 0.9, "good": 0.1}) for i in range(70)))
+    told.clear()
+    await compare(call(tmp_path, same), Hand(), lambda done, total: told.append((done, total)))
+    assert told[-1] == (70, 70)
+
+
+def test_a_slow_engine_is_told_of_at_each_answer_and_a_quick_one_is_not() -> None:
+    now, told = [0.0], list[int]()
+    counter = Counter(1000, lambda done, total: told.append(done), lambda: now[0])
+    for _ in range(10):
+        counter.add()
+    assert told == [1]
+    for _ in range(5):
+        now[0] += TOLD_EVERY
+        counter.add()
+    assert told == [1, 11, 12, 13, 14, 15]

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import click
 
 from llm_os.cli.conversation import Conversation, Message
 from llm_os.cli.link import looking
 from llm_os.cli.render import as_json_option, print_json
-from llm_os.client.gateway import Gateway
+from llm_os.client.gateway import GREEDY, Gateway
 from llm_os.client.transport import place
 from llm_os.errors import AuthenticationError, ConflictError, InvalidInputError, UnavailableError
 from llm_os.settings import Settings
@@ -25,16 +24,18 @@ CHATS = frozenset({"text-generation", "text2text-generation"})
 @click.argument("name")
 @click.argument("prompt", required=False)
 @click.option("--system", help="How the model shall behave.")
-@click.option("--temperature", type=click.FloatRange(0, 2), default=0.0, show_default=True, help="0: always the same.")
+@click.option("--temperature", type=click.FloatRange(0, 2), help="0: always the same; so it is if left out.")
 @click.option("--max-tokens", type=click.IntRange(1), default=1024, show_default=True)
 @as_json_option
-def chat(name: str, prompt: str | None, system: str | None, temperature: float, max_tokens: int, as_json: bool) -> int:
+def chat(
+    name: str, prompt: str | None, system: str | None, max_tokens: int, as_json: bool, **given: float | None
+) -> int:
     """Chat with a deployment; with a prompt, or one on standard input, ask it once."""
     gateway, version = _gateway(name)
-    options: dict[str, Any] = {"temperature": temperature, "max_tokens": max_tokens}
+    options = {"max_tokens": max_tokens, **{key: value for key, value in given.items() if value is not None}}
 
     def answer(messages: Sequence[Message]) -> Iterator[str]:
-        return gateway.stream(messages, options)
+        return gateway.stream(messages, options, GREEDY)
 
     conversation = Conversation(answer, system=system)
     if prompt is None and not sys.stdin.isatty():
@@ -48,7 +49,7 @@ def chat(name: str, prompt: str | None, system: str | None, temperature: float, 
     if as_json:
         messages = [{"role": "system", "content": system}] if system else []
         messages.append({"role": "user", "content": prompt})
-        print_json({"deployment": name, "version": version, "answer": gateway.chat(messages, options)})
+        print_json({"deployment": name, "version": version, "answer": gateway.chat(messages, options, GREEDY)})
     else:
         conversation.say(prompt)
     return 0

@@ -10,7 +10,7 @@ from llm_os.cli.link import looking
 from llm_os.cli.options import further, scaling_of
 from llm_os.cli.render import as_json_option, print_json
 from llm_os.client.checks import checked
-from llm_os.client.deployments import rollout_steps
+from llm_os.client.deployments import Starting, interrupted, rollout_steps, update_goes_on
 from llm_os.client.references import ensure_for_update
 from llm_os.client.transport import Transport, place
 from llm_os.errors import ConflictError, InvalidInputError, RolloutError
@@ -65,9 +65,10 @@ def update(name: str, model: str | None, engine: str | None, given: tuple[str, .
         policy=checked(UpdatePolicy, policy, "An update"),
     )
     if known.spec.check:
-        ensure_for_update(connect(), known, model, engine)
+        ensure_for_update(connect(), known, body)
     found = transport.call("POST", f"{path}/update", Deployment, body=body)
-    return _told(transport, found, as_json=as_json, wait=not how["no_wait"])
+    with interrupted(update_goes_on(name)):
+        return _told(transport, found, as_json=as_json, wait=not how["no_wait"])
 
 
 @click.command(epilog="Example: llm-os promote chat")
@@ -117,7 +118,7 @@ def scale(name: str, replicas: int | None, least: int | None, most: int | None, 
 def _told(transport: Transport, found: Deployment, *, as_json: bool, wait: bool, by_hand: bool = False) -> int:
     """Show the phases of a rollout as they come; with `wait` until it has ended, or needs a person."""
     name, last = found.spec.name, found
-    for record in rollout_steps(transport, name) if wait else [found]:
+    for record in rollout_steps(transport, name, Starting(name, quiet=as_json)) if wait else [found]:
         rollout, last = record.rollout, record
         if rollout is not None and not as_json:
             print(f"{name} to {rollout.target.version}, {rollout.phase.value.replace('_', ' ')}: {rollout.message}.")

@@ -38,15 +38,17 @@ def ps(as_json: bool) -> int:
     if as_json:
         print_json({"jobs": jobs, "deployments": deployments, "resources": resources})
         return 0
-    held = {holding.owner: holding for holding in resources.in_use}
+    held: dict[str, tuple[float, int]] = {}  # a deployment holds what all of its replicas hold
+    for holding in resources.in_use:
+        cpus, memory = held.get(holding.owner, (0.0, 0))
+        held[holding.owner] = (cpus + holding.cpus, memory + holding.memory)
     rows = []
     for name, what, state, detail in [
         *[(j.id, j.spec.task, j.state.value, sentence(j.progress) if j.progress else "") for j in jobs],
         *[(d.spec.name, f"{d.version} ({d.engine})", d.state.value, _now(d)) for d in deployments],
     ]:
         key = next((d.id for d in deployments if d.spec.name == name), name)
-        holding = held.get(key)
-        share = f"{holding.cpus:g} CPU, {format_bytes(holding.memory)}" if holding else "-"
+        share = f"{held[key][0]:g} CPU, {format_bytes(held[key][1])}" if key in held else "-"
         rows.append((name, what, state, share, detail))
     print_table(("NAME", "WHAT", "STATE", "HOLDS", "NOW"), rows, "Nothing runs.")
     free = resources.free
@@ -59,6 +61,7 @@ def _now(deployment: Deployment) -> str:
     ready = sum(replica.state == "ready" for replica in deployment.replicas)
     shall = deployment.spec.replicas if deployment.wanted is None else deployment.wanted
     told = [] if ready == shall == 1 else [f"{ready} of {shall} replicas"]
+    told += [replica.doing for replica in deployment.replicas if replica.doing][:1]
     rollout = deployment.rollout
     if rollout is not None and deployment.updating:
         told.append(f"to {rollout.target.version}, {rollout.phase.value}: {rollout.message}")

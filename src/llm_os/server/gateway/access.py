@@ -1,4 +1,4 @@
-"""The access log: one line for each request, never a prompt, never a key; written in batches."""
+"""The access log: one line for each request, in batches; what is in a line is said by others."""
 
 from __future__ import annotations
 

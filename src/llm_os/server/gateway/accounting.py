@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 
 from llm_os.errors import by_code
@@ -27,11 +28,21 @@ class Accounting:
         metrics: what Prometheus is told.
         estimates: learns from what was counted.
         access: the access log.
+        logs_prompts: what was asked goes there, too.
     """
 
-    def __init__(self, metering: Metering, metrics: Metrics, estimates: Estimates, access: AccessLog) -> None:
+    def __init__(
+        self,
+        metering: Metering,
+        metrics: Metrics,
+        estimates: Estimates,
+        access: AccessLog,
+        *,
+        logs_prompts: bool = False,
+    ) -> None:
         self.metering, self.metrics, self.estimates = metering, metrics, estimates
         self._access = access
+        self.logs_prompts = logs_prompts
 
     async def run(self) -> None:
         """Write what is new until cancelled."""
@@ -67,7 +78,7 @@ class Accounting:
         return exchange.tokens
 
     def ended(self, exchange: Exchange, method: str, code: str | None) -> None:
-        """Counters and one line of the access log: never a prompt, never a key.
+        """Counters and one line of the access log: no prompt, unless that was asked for, and never a key.
 
         Args:
             code: of the error that was answered.
@@ -97,6 +108,7 @@ class Accounting:
             f"{exchange.request_id} {method} {exchange.route or 'unknown'} status={exchange.status} "
             f"model={exchange.model or '-'} key={exchange.key or '-'} ms={took * 1000:.1f} "
             f"queue={exchange.queued * 1000:.1f} tries={exchange.tries}{f' error={code}' if code else ''}"
+            f"{f' prompt={json.dumps(exchange.prompt, ensure_ascii=False)}' if exchange.prompt else ''}"
         )
 
     def _series(self, exchange: Exchange) -> Series:

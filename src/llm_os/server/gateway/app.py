@@ -28,6 +28,7 @@ from llm_os.server.gateway.admission import Admission, Asker
 from llm_os.server.gateway.exchange import Exchange, identified
 from llm_os.server.gateway.metrics import CONTENT_TYPE
 from llm_os.server.gateway.openai import Call
+from llm_os.server.gateway.prefixes import prompt_of
 from llm_os.server.gateway.proxy import EngineAnswerError, Proxy, retell
 from llm_os.server.gateway.quotas import Quotas
 from llm_os.server.gateway.response_cache import Recording, ResponseCache, Stored, deterministic, name_of
@@ -39,8 +40,8 @@ from llm_os.spec.routing import KeyEntry, Route
 
 log = logging.getLogger("llm_os.gateway")
 
-BODY_WITHIN = 30.0
-"""Seconds in which the body of a request must have arrived."""
+MOST_LOGGED = 4000
+"""Characters of what was asked that the access log takes, where it is asked for."""
 _HUNG_UP = 499
 
 _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -58,6 +59,8 @@ class Parts:
     accounting: Accounting
     cache: ResponseCache
     max_body: int
+    body_within: float
+    """Seconds in which a request's body must have come."""
     """Bytes of a request's body."""
     logfile: str
     """Where a traceback can be found."""
@@ -162,6 +165,8 @@ class Gateway:
         """Quota, a ready replica, a slot, the answer: in this order, and the account of it at the end."""
         parts, exchange, clock = self._parts, request[_EXCHANGE], time.monotonic
         accounting, size = parts.accounting, len(call.body)
+        if accounting.logs_prompts:
+            exchange.prompt = (prompt_of(call.value) or str(call.value.get("input") or ""))[:MOST_LOGGED]
         priority = exchange.priority = priority_of(request.headers, entry.quota)
         exchange.deadline = deadline_of(request.headers, exchange.started)
 
@@ -245,11 +250,11 @@ class Gateway:
         try:
             if request.content.is_eof():  # all of it is here
                 return await request.read()
-            async with asyncio.timeout(BODY_WITHIN):
+            async with asyncio.timeout(self._parts.body_within):
                 return await request.read()
         except TimeoutError as error:
             raise InvalidInputError(
-                f"The body did not arrive within {BODY_WITHIN:.0f} s.", hint="Send it in one go."
+                f"The body did not arrive within {self._parts.body_within:g} s.", hint="Send it in one go."
             ) from error
         except web.HTTPRequestEntityTooLarge as error:
             raise too_large from error

@@ -63,6 +63,8 @@ class Exchange:
     """A replica got the request, and did not refuse it."""
     trace: Trace | None = None
     """None: nobody traces it."""
+    prompt: str = ""
+    """What it asks, where that is written down."""
 
     @contextmanager
     def holding(self) -> Iterator[None]:

@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,8 @@ log = logging.getLogger("llm_os.gateway")
 
 DRAIN = 5.0
 """Seconds that requests get at the end."""
+BODY_WITHIN = 30.0
+"""Seconds in which the body of a request must have arrived."""
 HEADERS_WITHIN = 60.0
 """Seconds in which a new or idle connection must have sent a request's head."""
 _FORGET_EVERY = 30.0
@@ -50,7 +53,23 @@ _LOG_BYTES = 10 * 2**20
 _BROKEN = (HttpProcessingError, web.RequestPayloadError)
 
 
-async def run(settings: Settings, folder: Path, listening: socket.socket, *, per_replica: int, max_body: int) -> None:
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one caller may take of the gateway.
+
+    Attributes:
+        per_replica: requests that each ready replica gets at once.
+        max_body: bytes of a request's body.
+        headers_within, body_within: seconds in which they must have come.
+    """
+
+    per_replica: int
+    max_body: int
+    headers_within: float
+    body_within: float
+
+
+async def run(settings: Settings, folder: Path, listening: socket.socket, limits: Limits) -> None:
     """Answer until SIGTERM or SIGINT, then let requests end for up to DRAIN seconds."""
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -59,8 +78,14 @@ async def run(settings: Settings, folder: Path, listening: socket.socket, *, per
     table.refresh()
     upstreams = Upstreams(time.monotonic)
     metering = Metering(settings.usage, time.time, lambda: table.table)
-    accounting = Accounting(metering, Metrics(), Estimates(), AccessLog(settings.logs / "gateway-access.log"))
-    admission, quotas = Admission(per_replica, time.monotonic), Quotas(time.monotonic)
+    accounting = Accounting(
+        metering,
+        Metrics(),
+        Estimates(),
+        AccessLog(settings.logs / "gateway-access.log"),
+        logs_prompts=settings.log_prompts,
+    )
+    admission, quotas = Admission(limits.per_replica, time.monotonic), Quotas(time.monotonic)
     lanes = Lanes()
     table.listeners += [admission.changed, lanes.forget, metering.changed]
     parts = Parts(
@@ -70,7 +95,8 @@ async def run(settings: Settings, folder: Path, listening: socket.socket, *, per
         quotas=quotas,
         accounting=accounting,
         cache=ResponseCache(settings.gateway_cache),
-        max_body=max_body,
+        max_body=limits.max_body,
+        body_within=limits.body_within,
         logfile=str(settings.logs / "gateway.log"),
         tracing=connected(settings.traces),
     )
@@ -78,7 +104,7 @@ async def run(settings: Settings, folder: Path, listening: socket.socket, *, per
         Gateway(parts).application(),
         access_log=None,
         handler_cancellation=True,
-        keepalive_timeout=HEADERS_WITHIN,
+        keepalive_timeout=limits.headers_within,
         # aiohttp waits this long twice: for requests to end by themselves, and once more before it cancels them.
         shutdown_timeout=DRAIN / 2,
     )
@@ -146,6 +172,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("attempt", type=Path, help="attempt folder; 'ready' is reported there")
     parser.add_argument("--per-replica", type=int, default=64, help="requests that each ready replica gets at once")
     parser.add_argument("--max-body", type=int, default=8 * 2**20, help="bytes of a request's body")
+    parser.add_argument("--headers-within", type=float, default=HEADERS_WITHIN, help="seconds for a request's head")
+    parser.add_argument("--body-within", type=float, default=BODY_WITHIN, help="seconds for a request's body")
     options = parser.parse_args(argv)
     settings = Settings()
     _log_to(settings.logs / "gateway.log", settings.log_level)
@@ -157,15 +185,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return EXIT_USER_ERROR
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner, suppress(asyncio.CancelledError):
-            runner.run(
-                run(
-                    settings,
-                    options.attempt,
-                    listening,
-                    per_replica=options.per_replica,
-                    max_body=options.max_body,
-                )
-            )
+            given = Limits(options.per_replica, options.max_body, options.headers_within, options.body_within)
+            runner.run(run(settings, options.attempt, listening, given))
     except Exception:
         log.exception("the gateway failed")
         return EXIT_FAILED

@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 from llm_os._version import __version__
 from llm_os.server.gateway.exchange import Exchange
 from llm_os.server.gateway.spool import tokens_of
-from llm_os.server.loopback import is_loopback
+from llm_os.spec.hosts import is_loopback
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import SpanProcessor

@@ -172,3 +172,40 @@ def test_a_worker_runs_in_the_environment_that_has_its_engines_name(
 def test_only_engines_with_a_prefix_cache_say_that_prompts_share_what_was_read() -> None:
     said = {name: plugins.load("engine", name).shares_prefixes for name in ("openvino", "torch")}
     assert said == {"openvino": True, "torch": False}
+
+
+def test_another_build_of_a_program_is_another_even_under_the_same_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was compared with PyTorch was that one: the key of a comparison holds its digest."""
+    monkeypatch.setenv("LLM_OS_HOME", str(tmp_path))
+    monkeypatch.setenv("PATH", str(tmp_path / "path"))
+    engine = plugins.load("engine", "llamacpp")
+    known = engine.identity(engine.Options())
+    program = openai_server.program(tmp_path / "path" / "llama-server")
+    first = engine.identity(engine.Options())
+    assert first not in ("", known)
+    assert engine.identity(engine.Options(context=512)) == first, "options have a place of their own in the key"
+    program.write_text(program.read_text() + "# built anew\n")
+    second = engine.identity(engine.Options())
+    assert second != first
+    (program.parent / "libggml.so").write_bytes(b"1")
+    assert engine.identity(engine.Options()) not in (first, second), "its libraries are part of it"
+
+    other = tmp_path / "environments" / "old"
+    openai_server.program(other / "bin" / "llama-server", silent=True)
+    assert engine.identity(engine.Options(environment="old")) != engine.identity(engine.Options())
+
+
+def test_another_version_of_an_environments_packages_is_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LLM_OS_HOME", str(tmp_path))
+    engine, place = plugins.load("engine", "vllm"), tmp_path / "environments" / "gpu"
+    openai_server.program(place / "bin" / "vllm")
+    site = place / "lib" / "python3.12" / "site-packages"
+    distribution(site, "vllm", "0.30.0")
+    first = engine.identity(engine.Options(environment="gpu"))
+    assert first.startswith("vllm 0.30.0, ")
+    distribution(site, "torch", "2.13.0")
+    assert engine.identity(engine.Options(environment="gpu")).startswith("vllm 0.30.0, torch 2.13.0, ")

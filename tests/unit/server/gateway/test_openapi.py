@@ -42,6 +42,7 @@ def test_every_route_is_in_the_document_and_the_other_way_round(tmp_path: Path) 
         quotas=Quotas(lambda: 0.0),
         accounting=Accounting(None, None, None, None),  # type: ignore[arg-type]
         max_body=1,
+        body_within=1.0,
         logfile="",
     )
     served = {
