@@ -7,7 +7,6 @@ of the attempts it is meant for, so only the name of the attempt's folder is new
 
 from __future__ import annotations
 
-import importlib
 import json
 import os
 import runpy
@@ -15,14 +14,7 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
-
-def load(names: list[str]) -> None:
-    """Import modules. One that cannot be imported is left to the program, which knows what to say."""
-    for name in names:
-        try:
-            importlib.import_module(name)
-        except Exception as error:  # noqa: BLE001 - a broken library raises anything
-            print(f"{name} was not loaded: {error}", file=sys.stderr)
+from llm_os.workers import pace
 
 
 def become(call: Mapping[str, Any]) -> None:
@@ -41,9 +33,12 @@ def become(call: Mapping[str, Any]) -> None:
 
 def main() -> None:
     program, *modules = sys.argv[1:]
-    load([*modules, program])
+    pace.slow()
+    pace.import_all(modules)
+    pace.load([program])
     line = sys.stdin.buffer.readline()
     if line.endswith(b"\n"):
+        pace.full()
         become(json.loads(line))
         sys.modules.pop(program, None)  # what it needs is loaded; it alone is run anew, as `python -m` does
         runpy.run_module(program, run_name="__main__", alter_sys=True)
