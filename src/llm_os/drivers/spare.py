@@ -47,7 +47,10 @@ class Spare:
         clean(folders, others)
         folder = folders / secrets.token_hex(6)
         folder.mkdir(parents=True, mode=0o700)
-        own: dict[str, object] = {"argv": (like.argv[0], "-m", PROGRAM, like.argv[2], *like.preload), "cwd": str(folder)}
+        own: dict[str, object] = {
+            "argv": (like.argv[0], "-m", PROGRAM, like.argv[2], *like.preload),
+            "cwd": str(folder),
+        }
         own |= {"task": None, "serve": None}
         (folder / "spec.json").write_text(like.model_copy(update=own).model_dump_json())
         given, feed = os.pipe()

@@ -62,7 +62,7 @@ AGAIN = 60.0
 class Standby:
     """A gateway that has loaded all it needs, and knows no home, table or port until it takes over.
 
-    The kernel hands it the place of a gateway that is dead and gone, as it would start a new one: so there are never two.
+    The kernel hands it the place of a gateway that is dead and gone, as it would start a new one: there are never two.
     """
 
     def __init__(self, state: State) -> None:

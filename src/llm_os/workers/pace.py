@@ -21,18 +21,22 @@ from pathlib import Path
 NICE = 5
 """A third of the weight of other processes: enough to be behind them, and not to starve beside a training."""
 SESSION = Path("/proc/self/autogroup")
+MARK = "LLM_OS_ATTEMPT_FOLDER"
+"""What a stub, which leads the session, puts into the environment of its program; a shell's session is left alone."""
 TRIES = 40
 """Of a wish that the system takes later."""
 
 
 def slow() -> None:
-    """Lower the weight of this session, where it has one."""
-    _weigh(NICE)
+    """Lower the weight of this session, where it has one of its own: that of an attempt, or a spare."""
+    if MARK in os.environ:
+        _weigh(NICE)
 
 
 def full() -> None:
     """Raise it again; may be called without `slow`."""
-    _weigh(0)
+    if MARK in os.environ:
+        _weigh(0)
 
 
 def load(names: Sequence[str]) -> None:

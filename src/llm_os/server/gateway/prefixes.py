@@ -64,7 +64,7 @@ class Prefixes:
         return {replica: depth for depth, mask in self.levels(names) for replica in self.named(mask)}
 
     def levels(self, names: Sequence[int]) -> list[tuple[int, int]]:
-        """Who holds how much of a beginning: pairs of a number of blocks and the bits of those who hold so many or more.
+        """Who holds how much of a beginning: pairs of a number of blocks and the bits of who holds so many or more.
 
         From few blocks to many: each pair has fewer bits than the one before.
         """
