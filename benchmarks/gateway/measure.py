@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import logging
 import os
 import statistics
 import sys
@@ -101,6 +102,7 @@ async def health(_: web.Request) -> web.Response:
 
 async def serve(role: str, socket: str, port: int) -> None:
     """Run the replica (on `port` too) or the pass-through until this process is ended; prints its port."""
+    logging.getLogger("aiohttp.server").disabled = True  # sglang-router tries HTTP/2 first, and is told of HTTP/1.1
     app = web.Application()
     app.router.add_post("/v1/chat/completions", answer if role == "replica" else passing(socket))
     app.router.add_get("/{any:.*}", health)

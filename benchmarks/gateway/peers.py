@@ -13,7 +13,7 @@ Packages may lie in an environment of their own, whose Python is given.
 from __future__ import annotations
 
 import asyncio
-import json
+import os
 import socket
 from collections.abc import Callable
 from pathlib import Path
@@ -21,7 +21,10 @@ from pathlib import Path
 import aiohttp
 
 BODY = {"model": "chat", "messages": [{"role": "user", "content": "hello"}]}
-READY_WITHIN = 60.0
+READY_WITHIN = 150.0
+"""Seconds. LiteLLM's proxy takes half a minute on two free cores, and more on busy ones."""
+ENVIRONMENT = {"LITELLM_LOCAL_MODEL_COST_MAP": "True"}
+"""It asks the network for prices otherwise."""
 
 NGINX = """daemon off; user root; worker_processes 1; pid {folder}/nginx.pid; error_log {folder}/error.log;
 events {{ worker_connections 1024; }}
@@ -95,13 +98,15 @@ async def begun(
     log = folder / f"{name}.log"
     with log.open("wb") as out:
         command = PEERS[name](folder, python, replica, port, unix)
-        process = await asyncio.create_subprocess_exec(*command, stdout=out, stderr=out)
+        environment = {**os.environ, **ENVIRONMENT}
+        process = await asyncio.create_subprocess_exec(*command, stdout=out, stderr=out, env=environment)
     url = f"http://127.0.0.1:{port}"
     until = asyncio.get_running_loop().time() + READY_WITHIN
     async with aiohttp.ClientSession() as session:
         while process.returncode is None and asyncio.get_running_loop().time() < until:
             try:
-                async with session.post(url + "/v1/chat/completions", data=json.dumps(BODY).encode()) as answer:
+                # Routers take nothing that does not say it is JSON.
+                async with session.post(url + "/v1/chat/completions", json=BODY) as answer:
                     if answer.status == 200:
                         return process, url
             except aiohttp.ClientError:

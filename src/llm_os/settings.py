@@ -47,7 +47,7 @@ class Settings(BaseSettings):
     private_idle_after: Duration = 60.0
     """Seconds without a request after which the replica behind `predict` and `generate` ends."""
     spare_for: Duration = 300.0
-    """Seconds after the last training or evaluation for which a process with its libraries is kept ready; 0: none."""
+    """Seconds for which a process is kept ready after a training or evaluation; 0: none, and no gateway stands by."""
     plugins: str = ""
     """Distributions, separated by commas, whose plugins are loaded beside our own."""
     alerts_every: Duration = 15.0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from pathlib import Path
 from typing import ClassVar
 
@@ -15,6 +16,9 @@ class Launcher(ABC):
     """Runs what lies in attempt folders. All methods are coroutines that may take seconds and never block the loop."""
 
     name: ClassVar[str]
+    bell: Callable[[str], None] | None = None
+    """Called in the loop with the name of an attempt whose processes have just ended. It may never ring, or ring twice:
+    whoever sets it looks by itself, too."""
 
     @abstractmethod
     def probe(self) -> Probe: ...
@@ -46,8 +50,12 @@ class Launcher(ABC):
     async def recover(self, handle: Handle, folder: Path) -> ProcessStatus:
         """Re-attach after a restart of the kernel. Never raises; `lost` when its process is gone without an exit."""
 
-    async def prepare(self, like: AttemptSpec | None) -> None:  # noqa: B027 - a launcher may know no such thing
-        """Keep a process ready that has loaded `like.preload`, for the next attempt that fits it; None: keep none.
+    async def prepare(self, like: AttemptSpec | None, role: str = "task") -> None:  # noqa: B027 - may know no such thing
+        """Keep a process ready that has loaded program and `preload` of `like`, for the next attempt that fits it.
+
+        Args:
+            like: None: keep none.
+            role: one is kept in each; one that lives and would be the same stays as it is.
 
         Returns when a process that is no longer wanted is dead, so its memory is free. Never raises: without it, the
         next attempt starts as usual.

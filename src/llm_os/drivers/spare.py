@@ -1,4 +1,4 @@
-"""One process that has loaded libraries and waits for an attempt, so that this one starts at once. Knows no kernel.
+"""A process that has loaded its program and waits for an attempt, so that this one starts at once. Knows no kernel.
 
 It lives as long as the object holds its pipe: when the kernel dies, however it dies, the spare ends too.
 """
@@ -10,6 +10,7 @@ import os
 import secrets
 import shutil
 import signal
+from collections.abc import Collection
 from pathlib import Path
 
 from llm_os.drivers.folders import is_locked
@@ -17,35 +18,40 @@ from llm_os.drivers.identity import read_process
 from llm_os.drivers.stubs import spawn
 from llm_os.spec.attempts import AttemptSpec
 
-TASK = "llm_os.workers.task"
 PROGRAM = "llm_os.workers.spare"
 
 
 class Spare:
     """A stub whose program waits. `fits` says for which attempts; `give` hands it to one, `end` ends it."""
 
-    def __init__(self, like: AttemptSpec, pid: int, answer: int, feed: int) -> None:
+    def __init__(self, like: AttemptSpec, folder: Path, pid: int, answer: int, feed: int) -> None:
         self._like, self._answer, self._feed = like, answer, feed
+        self.folder = folder
         self.pid = pid
         process = read_process(pid)
         self.start_time = process.start_time if process else None
 
     @classmethod
-    def begin(cls, folders: Path, like: AttemptSpec) -> Spare | None:
+    def begin(cls, folders: Path, like: AttemptSpec, others: Collection[Path] = ()) -> Spare | None:
         """Start one for attempts like `like`; None where it could not be started, or no attempt could use it.
 
         Args:
             folders: spares have folders of their own in it; those of earlier ones are removed.
+            others: folders of those that are kept, too.
 
         Raises:
             OSError, UnavailableError: no process could be started.
         """
-        if not like.preload or like.argv[1:3] != ("-m", TASK):
+        if len(like.argv) < 3 or like.argv[1] != "-m":
             return None
-        clean(folders)
+        clean(folders, others)
         folder = folders / secrets.token_hex(6)
         folder.mkdir(parents=True, mode=0o700)
-        own = {"argv": (like.argv[0], "-m", PROGRAM, *like.preload), "cwd": str(folder), "task": None}
+        own: dict[str, object] = {
+            "argv": (like.argv[0], "-m", PROGRAM, like.argv[2], *like.preload),
+            "cwd": str(folder),
+        }
+        own |= {"task": None, "serve": None}
         (folder / "spec.json").write_text(like.model_copy(update=own).model_dump_json())
         given, feed = os.pipe()
         try:
@@ -55,7 +61,11 @@ class Spare:
             raise
         finally:
             os.close(given)
-        return cls(like, pid, answer, feed)
+        return cls(like, folder, pid, answer, feed)
+
+    def still(self, like: AttemptSpec) -> bool:
+        """Whether it lives, and is what one for this would be."""
+        return self.fits(like) and self._alive()
 
     def fits(self, spec: AttemptSpec) -> bool:
         """Whether it is what a process of that attempt would have become: same program, environment, libraries."""
@@ -95,8 +105,8 @@ class Spare:
         return process is not None and process.start_time == self.start_time and process.alive
 
 
-def clean(folders: Path) -> None:
-    """Remove the folders that no stub uses any more."""
+def clean(folders: Path, others: Collection[Path]) -> None:
+    """Remove the folders that no stub uses any more. `others` may have stubs that have locked nothing yet."""
     for folder in folders.iterdir() if folders.is_dir() else ():
-        if not is_locked(folder):
+        if folder not in others and not is_locked(folder):
             shutil.rmtree(folder, ignore_errors=True)

@@ -40,7 +40,7 @@ from llm_os.kernel.rollouts import Rollouts
 from llm_os.kernel.routing import Published
 from llm_os.kernel.scaling import Scales
 from llm_os.kernel.sessions import Sessions
-from llm_os.kernel.spares import Spares
+from llm_os.kernel.spares import Spares, Standby
 from llm_os.kernel.state import State
 from llm_os.kernel.updates import Updates
 from llm_os.settings import Settings
@@ -124,7 +124,8 @@ class Kernel(Calls):
         self._planner = Planner(state, jobs, deployments)
         self._observer = Observer(state, jobs, deployments, rollouts)
         self._effects = Effects(state)
-        self._spares = Spares(state)
+        self._spares, self._standby = Spares(state), Standby(state)
+        launcher.bell = self._rung
         self._leadership = Leadership(database)
         self._gateway = gateway
         self._idle_since: float | None = None
@@ -175,7 +176,8 @@ class Kernel(Calls):
             if not ended:
                 await self._state.pulse.wait(self._pause())
         await self._effects.settle()
-        await self._state.launcher.prepare(None)
+        for role in ("task", GATEWAY):
+            await self._state.launcher.prepare(None, role)
         with self._state.database.transaction() as tx:
             left = len(rows.live_attempts(tx))
             rows.add_event(tx, self._state.clock.now(), EventKind.KERNEL_STOPPED, "kernel", f"Left {left} running.")
@@ -186,6 +188,13 @@ class Kernel(Calls):
         if seen is None or seen.version != state.database.version or state.clock.now() >= seen.due:
             return False
         return not self._effects.has_results() and not any(map(self._has_news, seen.live))
+
+    def _rung(self, attempt: str) -> None:
+        """An attempt has just ended: look now."""
+        if (watch := self._state.watches.get(attempt)) is not None:
+            watch.inspected_at = float("-inf")
+            self._seen = None
+            self._state.pulse.beat()
 
     def _has_news(self, attempt: Attempt) -> bool:
         """Whether its folder holds what was not read yet. An end that is being worked on is none."""
@@ -211,7 +220,9 @@ class Kernel(Calls):
             live = [row.attempt for row in rows.live_attempts(tx)]
             sessions = rows.open_sessions(tx)
             work = bool(rows.any_work(tx))
+            stays = not self.ephemeral or self._keeps_any(tx)
         await self._spares.tick({attempt.id for attempt in live}, self._free_memory)
+        await self._standby.tick(live, stays, self._spec, self._free_memory)
         self._act(live, ingest)
         self._clean({attempt.id for attempt in live})
         self._published.write()
@@ -293,6 +304,11 @@ class Kernel(Calls):
                 return serve_spec(state, attempt, row.deployment, served, version.manifest, engine, reference)
             port = rows.get_meta(tx, "gateway_port")
         return gateway_spec(state, attempt, self._gateway or (), port or state.settings.gateway_port)
+
+    @staticmethod
+    def _keeps_any(tx: Connection) -> bool:
+        """Whether a deployment is to outlive its session."""
+        return any(row.deployment.session is None for row in rows.all_deployments(tx, include_ended=False))
 
     def _free_memory(self) -> int:
         """Bytes that are granted and held by nobody."""

@@ -55,7 +55,7 @@ class Home:
             "LLM_OS_TESTING": "1",
         }
         self.kernel = await asyncio.create_subprocess_exec(sys.executable, "-m", "llm_os.app", env=environment)
-        await self.until(self._answers)
+        await self.until(self._answers, 90)  # on a machine that does much else, Python takes its time
 
     async def _answers(self) -> bool:
         assert self.kernel is not None

@@ -1,28 +1,20 @@
-"""Loads the modules that it is given, and waits to become the worker of an attempt: `python -m llm_os.workers.spare`.
+"""Loads a program and waits to become it for an attempt: `python -m llm_os.workers.spare PROGRAM [MODULE ...]`.
 
-It reads one line of JSON on standard input: `folder`, `env` and `cwd` of the attempt. End of input ends it. Its stub
-starts it with the environment of the attempts it is meant for, so only the name of the attempt's folder is new to it.
+PROGRAM is a module that `python -m` runs; the others are loaded before it. It reads one line of JSON on standard
+input: `folder`, `argv`, `env` and `cwd` of the attempt. End of input ends it. Its stub starts it with the environment
+of the attempts it is meant for, so only the name of the attempt's folder is new to it.
 """
 
 from __future__ import annotations
 
-import importlib
 import json
 import os
+import runpy
 import sys
 from collections.abc import Mapping
 from typing import Any
 
-from llm_os.workers import task
-
-
-def load(names: list[str]) -> None:
-    """Import modules. One that cannot be imported is left to the task, which knows what to say."""
-    for name in names:
-        try:
-            importlib.import_module(name)
-        except Exception as error:  # noqa: BLE001 - a broken library raises anything
-            print(f"{name} was not loaded: {error}", file=sys.stderr)
+from llm_os.workers import pace
 
 
 def become(call: Mapping[str, Any]) -> None:
@@ -36,15 +28,20 @@ def become(call: Mapping[str, Any]) -> None:
         os.dup2(stream, number)
     for stream in (null, log):
         os.close(stream)
-    sys.argv = [task.__file__, call["folder"]]
+    sys.argv = [sys.argv[0], *call["argv"][3:]]  # behind `python -m PROGRAM`
 
 
 def main() -> None:
-    load(sys.argv[1:])
+    program, *modules = sys.argv[1:]
+    pace.slow()
+    pace.import_all(modules)
+    pace.load([program])
     line = sys.stdin.buffer.readline()
     if line.endswith(b"\n"):
+        pace.full()
         become(json.loads(line))
-        task.main()
+        sys.modules.pop(program, None)  # what it needs is loaded; it alone is run anew, as `python -m` does
+        runpy.run_module(program, run_name="__main__", alter_sys=True)
 
 
 if __name__ == "__main__":

@@ -188,7 +188,7 @@ class Run:
         if self.asked:
             self._forward()
 
-    def give(self, folder: str, env: Mapping[str, str], cwd: str) -> bool:
+    def give(self, folder: str, argv: list[str], env: Mapping[str, str], cwd: str) -> bool:
         """Let the program that waits become that of an attempt. False: none waits, so one is to be started."""
         feed, self._feed = self._feed, None
         if feed is None:
@@ -197,7 +197,8 @@ class Run:
         try:
             if not ended:
                 with open(feed, "wb") as pipe:
-                    pipe.write(json.dumps({"folder": folder, "env": dict(env), "cwd": cwd}).encode() + b"\n")
+                    told = {"folder": folder, "argv": argv, "env": dict(env), "cwd": cwd}
+                    pipe.write(json.dumps(told).encode() + b"\n")
                 return True
         except BrokenPipeError:
             self.end()
@@ -361,8 +362,9 @@ def run(folder: str, program: Run | None = None) -> int:
         return 1
     try:
         env, killed = environment(os.environ, spec, folder), oom_kills()
-        if not program.give(folder, env, spec["cwd"]):
-            program.start(list(spec["argv"]), env, spec["cwd"], log)
+        argv = list(spec["argv"])
+        if not program.give(folder, argv, env, spec["cwd"]):
+            program.start(argv, env, spec["cwd"], log)
     except OSError as error:
         record = {"code": None, "signal": None, "at": time.time(), "started": False, "message": str(error)}
         write_whole(exit_path, record)

@@ -7,8 +7,10 @@ from typing import Any
 
 import pytest
 
-from llm_os.kernel.spares import AFTER, MEMORY, Spares
+from llm_os.kernel.attempts import GATEWAY, GATEWAY_PLACEMENT
+from llm_os.kernel.spares import AFTER, AGAIN, MEMORY, STEADY, Spares, Standby
 from llm_os.spec.attempts import AttemptSpec
+from llm_os.spec.jobs import Attempt, AttemptState
 
 STAYS = 100.0
 
@@ -95,3 +97,85 @@ async def test_none_is_kept(how: str) -> None:
     desk.start("a", preload=() if how == "nothing to load" else ("torch",))
     desk.state.stopping = how == "ending"
     assert await desk.tick(2 * AFTER, "a") == []
+
+
+class Watchroom(Desk):
+    """The policy about the gateway that stands by."""
+
+    def __init__(self, spare_for: float = STAYS) -> None:
+        super().__init__(spare_for)
+        self.standby = Standby(self.state)
+
+    async def _prepare(self, like: AttemptSpec | None, role: str = "task") -> None:
+        assert role == GATEWAY
+        await super()._prepare(like)
+
+    async def look(self, seconds: float, *live: Attempt, stays: bool = True) -> list[str | None]:
+        """What the launcher was asked after so much more time."""
+        self.now += seconds
+        self.asked.clear()
+        await self.standby.tick(live, stays, like, lambda: self.free)
+        return self.asked
+
+
+def gateway(name: str, state: AttemptState = AttemptState.READY) -> Attempt:
+    return Attempt(
+        id=name,
+        owner_kind="system",
+        owner=GATEWAY,
+        number=1,
+        token=1,
+        state=state,
+        placement=GATEWAY_PLACEMENT,
+        created_at=0.0,
+    )
+
+
+def like(attempt: Attempt) -> AttemptSpec:
+    return AttemptSpec(attempt=attempt.id, owner=GATEWAY, token=1, argv=("x",), env={}, threads=1, cwd="/")
+
+
+async def test_a_gateway_that_answers_gets_one_that_stands_by() -> None:
+    room = Watchroom()
+    assert await room.look(0, gateway("a", AttemptState.RUNNING)) == []
+    assert await room.look(10, gateway("a")) == []
+    assert await room.look(STEADY, gateway("a")) == ["a"]
+    assert await room.look(1, gateway("a")) == []
+
+
+async def test_the_one_that_took_over_gets_another() -> None:
+    room = Watchroom()
+    await room.look(0, gateway("a"))
+    await room.look(STEADY, gateway("a"))
+    assert await room.look(1, gateway("b", AttemptState.PLACED)) == []  # it is just being given away
+    assert await room.look(1, gateway("b")) == []
+    assert await room.look(STEADY, gateway("b")) == ["b"]
+
+
+async def test_it_is_looked_after_now_and_then() -> None:
+    room = Watchroom()
+    await room.look(0, gateway("a"))
+    await room.look(STEADY, gateway("a"))
+    assert await room.look(AGAIN - 1, gateway("a")) == []
+    assert await room.look(1, gateway("a")) == ["a"]
+
+
+@pytest.mark.parametrize("why", ["memory", "end", "sessions alone"])
+async def test_it_goes_when_it_is_not_wanted_any_more(why: str) -> None:
+    room = Watchroom()
+    await room.look(0, gateway("a"))
+    await room.look(STEADY, gateway("a"))
+    if why == "memory":
+        room.free = GATEWAY_PLACEMENT.memory - 1
+    room.state.stopping = why == "end"
+    live = () if why == "end" else (gateway("a"),)
+    stays = why != "sessions alone"
+    assert await room.look(1, *live, stays=stays) == [None]
+    assert await room.look(1, *live, stays=stays) == []
+
+
+@pytest.mark.parametrize("why", ["switched off", "sessions alone"])
+async def test_nobody_stands_by(why: str) -> None:
+    room = Watchroom(0.0 if why == "switched off" else STAYS)
+    await room.look(0, gateway("a"), stays=why != "sessions alone")
+    assert await room.look(2 * STEADY, gateway("a"), stays=why != "sessions alone") == []

@@ -58,9 +58,12 @@ class LocalLauncher(Launcher):
         self._table: dict[int, Process] = {}
         self._table_at = -MEMORY_AGE
         self._spares = settings.run.resolve() / "spares"
-        self._spare: Spare | None = None
+        self._kept: dict[str, Spare] = {}
+        """Spares by role."""
         self._changing = threading.Lock()
-        """Held while the spare is taken or replaced."""
+        """Held while a spare is taken or replaced."""
+        self._heard: dict[str, int] = {}
+        """Attempts whose end rings the bell: the descriptor of each one's stub."""
 
     def probe(self) -> Probe:
         if not sys.platform.startswith("linux"):
@@ -68,7 +71,9 @@ class LocalLauncher(Launcher):
         return Available(version=f"Linux {os.uname().release}", detail="sessions, locks and parent-death signals")
 
     async def start(self, attempt: str, folder: Path) -> Handle:
-        return await asyncio.to_thread(self._start, attempt, folder.resolve())
+        handle = await asyncio.to_thread(self._start, attempt, folder.resolve())
+        self._listen(handle)
+        return handle
 
     async def inspect(self, attempt: str, folder: Path) -> ProcessStatus:
         return await asyncio.to_thread(self._inspect, attempt, folder.resolve())
@@ -77,6 +82,7 @@ class LocalLauncher(Launcher):
         return await asyncio.to_thread(self._list)
 
     async def recover(self, handle: Handle, folder: Path) -> ProcessStatus:
+        self._listen(handle)
         status = await self.inspect(handle.attempt, folder)
         if status.phase is not ProcessPhase.ABSENT:
             return status
@@ -99,8 +105,8 @@ class LocalLauncher(Launcher):
         await asyncio.to_thread(_finish, folder, handle, reason)
         return await self.inspect(attempt, folder)
 
-    async def prepare(self, like: AttemptSpec | None) -> None:
-        await asyncio.to_thread(self._prepare, like)
+    async def prepare(self, like: AttemptSpec | None, role: str = "task") -> None:
+        await asyncio.to_thread(self._prepare, like, role)
 
     async def logs(self, attempt: str, folder: Path, offset: int, limit: int) -> bytes:
         return await asyncio.to_thread(_read, folder / "log", offset, limit)
@@ -132,27 +138,57 @@ class LocalLauncher(Launcher):
         hint = None if error is DiskFullError else f"The program and its folder are named in {folder / 'spec.json'}."
         raise error(f"The attempt {attempt} could not be started: {reason}.", hint=hint)
 
-    def _prepare(self, like: AttemptSpec | None) -> None:
+    def _prepare(self, like: AttemptSpec | None, role: str) -> None:
         with self._changing:
-            if self._spare is not None:
-                self._spare.end()
-                self._spare = None
+            kept = self._kept.get(role)
+            if kept is not None and like is not None and kept.still(like):
+                return
+            if kept is not None:
+                del self._kept[role]
+                kept.end()
             if like is None:
                 return
             try:
-                self._spare = Spare.begin(self._spares, like)
+                begun = Spare.begin(self._spares, like, [spare.folder for spare in self._kept.values()])
             except (OSError, UnavailableError) as error:
                 log.warning("No process is kept ready: %s", error)
+                return
+            if begun is not None:
+                self._kept[role] = begun
 
     def _take(self, folder: Path) -> tuple[int, int] | None:
-        """Let the spare run what lies in `folder`: its stub and the descriptor it answers on; None: it cannot."""
+        """Let a spare run what lies in `folder`: its stub and the descriptor it answers on; None: none can."""
         with self._changing:
-            spare = self._spare
-            if spare is None or not spare.fits(AttemptSpec.model_validate_json((folder / "spec.json").read_bytes())):
+            if not self._kept:
                 return None
-            self._spare = None
+            spec = AttemptSpec.model_validate_json((folder / "spec.json").read_bytes())
+            role = next((role for role, spare in self._kept.items() if spare.fits(spec)), None)
+            if role is None:
+                return None
+            spare = self._kept.pop(role)
         answer = spare.give(folder)
         return None if answer is None else (spare.pid, answer)
+
+    def _listen(self, handle: Handle) -> None:
+        """Ring when its stub, which goes last, has ended. Where the system cannot tell, nothing rings."""
+        if self.bell is None or handle.pid is None or handle.attempt in self._heard:
+            return
+        try:
+            descriptor = os.pidfd_open(handle.pid)
+        except OSError:
+            return
+        if same_process(handle) is None:  # the number is another's by now
+            os.close(descriptor)
+            return
+        self._heard[handle.attempt] = descriptor
+        asyncio.get_running_loop().add_reader(descriptor, self._ring, handle.attempt)
+
+    def _ring(self, attempt: str) -> None:
+        descriptor = self._heard.pop(attempt)
+        asyncio.get_running_loop().remove_reader(descriptor)
+        os.close(descriptor)
+        if self.bell is not None:
+            self.bell(attempt)
 
     def _reap(self) -> None:
         for pid, start_time in tuple(self._stubs.items()):

@@ -58,20 +58,25 @@ class Balance:
     ) -> Choice:
         """The replica for a prompt of these blocks and tokens; one to avoid only if there is no other."""
         allowed = [replica for replica in replicas if replica not in avoid] if avoid else replicas
-        known = self.prefixes.known(names) if names else {}
         scale = self._scale(now)  # first: it may put new sums in the place of the old ones
         given, under_way, worth = self._given, self._open, self.tokens_per_block
         aged, now_counts = (LATELY / scale, NOW) if names else (1e-9 / scale, 1.0)
-        best, chosen = math.inf, ""
         for replica in allowed or replicas:
             if replica not in given:
                 self._meet(replica)
-            cost = aged * given[replica] + now_counts * under_way[replica]
-            if replica in known:
-                cost -= worth * known[replica]
-            if cost < best:
-                best, chosen = cost, replica
-        return Choice(chosen, names, max(0.0, tokens - worth * known.get(chosen, 0)))
+        costs = {replica: aged * given[replica] + now_counts * under_way[replica] for replica in allowed or replicas}
+        chosen = min(costs, key=costs.__getitem__)
+        least, held = costs[chosen], 0
+        cheapest, prefixes = least, self.prefixes
+        for depth, mask in prefixes.levels(names) if names else ():
+            saved = worth * depth
+            if mask == prefixes.everyone and mask.bit_count() == len(costs) == len(given):
+                least, held = cheapest - saved, depth  # all hold it: the cheapest one stays the cheapest
+                continue
+            for replica in prefixes.named(mask):
+                if (cost := costs.get(replica, math.inf) - saved) < least:
+                    least, chosen, held = cost, replica, depth
+        return Choice(chosen, names, max(0.0, tokens - worth * held))
 
     def begin(self, choice: Choice, now: float) -> None:
         """It is sent there."""

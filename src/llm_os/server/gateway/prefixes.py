@@ -51,6 +51,8 @@ class Prefixes:
 
     def __init__(self, capacity: int) -> None:
         self.capacity = capacity
+        self.everyone = 0
+        """The bits of all replicas of which something is believed."""
         self._bits: dict[str, int] = {}
         self._names: dict[int, str] = {}
         self._held: dict[str, OrderedDict[int, None]] = {}
@@ -59,26 +61,36 @@ class Prefixes:
 
     def known(self, names: Sequence[int]) -> dict[str, int]:
         """Blocks at the beginning that each replica holds; only replicas that hold any."""
-        found: dict[int, int] = {}
-        mask, depth = -1, 0
+        return {replica: depth for depth, mask in self.levels(names) for replica in self.named(mask)}
+
+    def levels(self, names: Sequence[int]) -> list[tuple[int, int]]:
+        """Who holds how much of a beginning: pairs of a number of blocks and the bits of who holds so many or more.
+
+        From few blocks to many: each pair has fewer bits than the one before.
+        """
+        found: list[tuple[int, int]] = []
+        where, mask, depth = self._where, self.everyone, 0
         for name in names:
-            still = mask & self._where.get(name, 0)
-            if mask != -1 and still != mask:
-                self._leave(found, mask & ~still, depth)
-            mask = still
-            if not mask:
-                break
+            still = mask & where.get(name, 0)
+            if still != mask:
+                if depth and mask:
+                    found.append((depth, mask))
+                if not still:
+                    return found
+                mask = still
             depth += 1
         if depth and mask:
-            self._leave(found, mask, depth)
-        return {self._names[bit]: depth for bit, depth in found.items()}
+            found.append((depth, mask))
+        return found
 
-    @staticmethod
-    def _leave(found: dict[int, int], bits: int, depth: int) -> None:
-        while bits:
-            lowest = bits & -bits
-            found[lowest] = depth
-            bits ^= lowest
+    def named(self, mask: int) -> list[str]:
+        """Whose bits these are."""
+        found, names = [], self._names
+        while mask:
+            lowest = mask & -mask
+            found.append(names[lowest])
+            mask ^= lowest
+        return found
 
     def add(self, replica: str, names: Sequence[int]) -> None:
         """The replica is sent these blocks."""
@@ -96,6 +108,7 @@ class Prefixes:
         """These are gone, and what they held with them."""
         for replica in replicas:
             bit = self._bits.pop(replica, 0)
+            self.everyone &= ~bit
             self._names.pop(bit, None)
             for name in self._held.pop(replica, ()):
                 self._drop(name, bit)
@@ -107,9 +120,8 @@ class Prefixes:
     def _bit(self, replica: str) -> int:
         found = self._bits.get(replica)
         if found is None:
-            taken, found = sum(self._bits.values()), 1
-            while taken & found:
-                found <<= 1
+            found = ~self.everyone & (self.everyone + 1)  # the lowest that is free
+            self.everyone |= found
             self._bits[replica], self._names[found], self._held[replica] = found, replica, OrderedDict()
         return found
 

@@ -26,6 +26,7 @@ async def launcher(tmp_path: Path) -> AsyncIterator[LocalLauncher]:
     made = LocalLauncher(Settings(home=tmp_path))
     yield made
     await made.prepare(None)
+    await made.prepare(None, "gateway")
 
 
 def lay_out(home: Path, name: str, **more: Any) -> AttemptSpec:
@@ -74,8 +75,7 @@ def of_home(home: Path) -> list[int]:
 
 
 def spare_of(launcher: LocalLauncher) -> int:
-    assert launcher._spare is not None
-    return launcher._spare.pid
+    return launcher._kept["task"].pid
 
 
 async def test_runs_the_attempt_it_fits_to_its_end(launcher: LocalLauncher, tmp_path: Path) -> None:
@@ -84,7 +84,7 @@ async def test_runs_the_attempt_it_fits_to_its_end(launcher: LocalLauncher, tmp_
     second = lay_out(tmp_path, "second")
     handle = await launcher.start("second", Path(second.cwd))
     assert handle.pid == pid
-    assert launcher._spare is None
+    assert launcher._kept == {}
     status = await ended(launcher, second)
     assert (status.phase, status.exit_code) == (ProcessPhase.EXITED, EXIT_OK), Path(second.cwd, "log").read_text()
     assert Path(second.cwd, "output", "artifact.json").exists()
@@ -118,11 +118,36 @@ async def test_is_left_alone_by_an_attempt_that_is_unlike(
     assert spare_of(launcher) == pid
 
 
-async def test_none_is_kept_for_attempts_that_load_nothing(launcher: LocalLauncher, tmp_path: Path) -> None:
-    await launcher.prepare(lay_out(tmp_path, "first", preload=()))
-    assert launcher._spare is None
+async def test_none_is_kept_for_what_is_no_module(launcher: LocalLauncher, tmp_path: Path) -> None:
     await launcher.prepare(lay_out(tmp_path, "engine", argv=("sleep", "1")))
-    assert launcher._spare is None
+    assert launcher._kept == {}
+
+
+async def test_one_that_is_what_is_wanted_stays(launcher: LocalLauncher, tmp_path: Path) -> None:
+    await launcher.prepare(lay_out(tmp_path, "first"))
+    pid = spare_of(launcher)
+    await launcher.prepare(lay_out(tmp_path, "second"))
+    assert spare_of(launcher) == pid
+    os.kill(pid, signal.SIGKILL)
+    await until(lambda: gone(pid))
+    await launcher.prepare(lay_out(tmp_path, "third"))
+    assert spare_of(launcher) != pid
+
+
+async def test_one_is_kept_in_each_role_and_runs_any_module(launcher: LocalLauncher, tmp_path: Path) -> None:
+    argv = (sys.executable, "-m", "json.tool", "--compact")
+    await launcher.prepare(lay_out(tmp_path, "task"))
+    await launcher.prepare(lay_out(tmp_path, "like", argv=argv, preload=()), "gateway")
+    task, other = spare_of(launcher), launcher._kept["gateway"].pid
+    source = tmp_path / "input.json"
+    source.write_text("[1,   2]")
+    spec = lay_out(tmp_path, "other", argv=(*argv, str(source)), preload=())
+    assert (await launcher.start("other", Path(spec.cwd))).pid == other
+    assert (await ended(launcher, spec)).exit_code == EXIT_OK
+    assert Path(spec.cwd, "log").read_text() == "[1,2]\n"
+    assert spare_of(launcher) == task
+    await launcher.prepare(None, "gateway")
+    assert spare_of(launcher) == task
 
 
 async def test_a_dead_one_is_no_harm(launcher: LocalLauncher, tmp_path: Path) -> None:
@@ -166,6 +191,35 @@ async def test_goes_when_it_is_not_wanted(launcher: LocalLauncher, tmp_path: Pat
     await until(lambda: gone(both[1]))
     await launcher.prepare(lay_out(tmp_path, "second"))
     assert len(list((tmp_path / "run" / "spares").iterdir())) == 1
+
+
+@pytest.mark.parametrize("victim", ["program", "stub"])
+async def test_the_bell_rings_when_an_attempt_has_ended(launcher: LocalLauncher, tmp_path: Path, victim: str) -> None:
+    rung = asyncio.Event()
+    launcher.bell = lambda attempt: rung.set() if attempt == "long" else None
+    spec = lay_out(tmp_path, "long", argv=("sleep", "60"))
+    folder = Path(spec.cwd)
+    stub = (await launcher.start("long", folder)).pid
+    assert stub is not None
+    child = next(process.pid for process in processes() if process.parent == stub)
+    os.kill(stub if victim == "stub" else child, signal.SIGKILL)
+    async with asyncio.timeout(30):
+        await rung.wait()
+    ends = ProcessPhase.LOST if victim == "stub" else ProcessPhase.EXITED
+    assert (await launcher.inspect("long", folder)).phase is ends
+
+
+async def test_the_bell_rings_for_what_another_kernel_had_started(tmp_path: Path) -> None:
+    spec = lay_out(tmp_path, "long", argv=("sleep", "60"))
+    folder = Path(spec.cwd)
+    handle = await LocalLauncher(Settings(home=tmp_path)).start("long", folder)
+    heard, rung = LocalLauncher(Settings(home=tmp_path)), asyncio.Event()
+    heard.bell = lambda _: rung.set()
+    await heard.recover(handle, folder)
+    assert not rung.is_set()
+    await heard.stop("long", folder, 5.0, "enough")
+    async with asyncio.timeout(30):
+        await rung.wait()
 
 
 async def test_goes_with_whoever_kept_it_however_that_ended(tmp_path: Path) -> None:

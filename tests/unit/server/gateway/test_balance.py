@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llm_os.server.gateway.balance import HALF_LIFE, Balance
+from llm_os.server.gateway.balance import HALF_LIFE, LATELY, NOW, Balance, Choice
 from llm_os.server.gateway.prefixes import BLOCK, LONGEST, Prefixes, blocks, prompt_of
 
 
@@ -162,3 +162,32 @@ def test_a_machine_that_is_up_for_long_makes_no_difference() -> None:
     later = balance.choose(["a", "b", "c"], (), 128, 2 * long)  # idle for so long that all it was given is forgotten
     balance.begin(later, 2 * long)
     assert balance.choose(["a", "b", "c"], (), 128, 2 * long).replica != later.replica
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from("abcd"), CHAINS), max_size=20),
+    CHAINS,
+    st.lists(st.floats(0, 1e5), min_size=5, max_size=5),
+    st.sets(st.sampled_from("abcde")),
+)
+def test_nobody_costs_less_than_the_one_that_is_chosen(
+    sent: list[tuple[str, list[int]]], asked: list[int], work: list[float], avoid: set[str]
+) -> None:
+    """A plain reading of the formula; `e` has been sent nothing."""
+    balance, names = Balance(Prefixes(8), 64.0), named(asked)
+    for replica in "abcde":
+        balance.choose([replica], (), 0.0, 0.0)
+    for replica, chain in sent:
+        balance.prefixes.add(replica, named(chain))
+    for replica, tokens in zip("abcde", work, strict=True):
+        balance.begin(Choice(replica, (), tokens), 0.0)
+    known = balance.prefixes.known(names)
+    costs = {
+        replica: (LATELY + NOW) * tokens - 64.0 * known.get(replica, 0)
+        for replica, tokens in zip("abcde", work, strict=True)
+    }
+    allowed = set("abcde") - avoid or set("abcde")
+    choice = balance.choose("abcde", names, 1000.0, 0.0, avoid)
+    assert choice.replica in allowed
+    assert costs[choice.replica] <= min(costs[replica] for replica in allowed) + 1e-6
+    assert choice.to_read == pytest.approx(max(0.0, 1000.0 - 64.0 * known.get(choice.replica, 0)))
