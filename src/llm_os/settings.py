@@ -48,6 +48,8 @@ class Settings(BaseSettings):
     """Seconds without a request after which the replica behind `predict` and `generate` ends."""
     spare_for: Duration = 300.0
     """Seconds after the last training or evaluation for which a process with its libraries is kept ready; 0: none."""
+    calibrate: bool = True
+    """Measure engines before a model is deployed for which nobody named one; once a model, machine and engine."""
     plugins: str = ""
     """Distributions, separated by commas, whose plugins are loaded beside our own."""
     alerts_every: Duration = 15.0

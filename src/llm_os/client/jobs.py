@@ -81,15 +81,15 @@ class Job(Generic[R]):
         return f"<Job {self.id} {self._title}>"
 
 
-def submit(connection: Connection, spec: JobSpec, *, background: bool = False) -> JobRecord:
-    """Raises what the kernel refuses."""
-    request = api.SubmitJob(spec=spec, session=connection.session, background=background)
+def submit(connection: Connection, spec: JobSpec, *, background: bool = False, again: bool = False) -> JobRecord:
+    """Raises what the kernel refuses. `again`: run it although an equal one was done."""
+    request = api.SubmitJob(spec=spec, session=connection.session, background=background, again=again)
     return connection.transport.call("POST", "/v1/jobs", JobRecord, body=request)
 
 
-def run(connection: Connection, spec: JobSpec, title: str, *, quiet: bool = False) -> JobRecord:
+def run(connection: Connection, spec: JobSpec, title: str, *, quiet: bool = False, again: bool = False) -> JobRecord:
     """Submit and wait in the foreground. Ctrl-C cancels the job, says so, and is raised again."""
-    record = submit(connection, spec)
+    record = submit(connection, spec, again=again)
     if record.state.ended:
         return follow(connection.transport, record, display(title, quiet=True))
     try:
