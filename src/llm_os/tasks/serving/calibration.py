@@ -55,6 +55,7 @@ class CalibrationTask(Task[CalibrationOptions]):
     def resources(
         self, options: CalibrationOptions, inputs: Mapping[str, ArtifactFacts], granted: Capacity
     ) -> ResourceSpec:
+        load_of(str(inputs["model"].meta.get("task")))
         asked = [candidate.resources for candidate in options.candidates]
         return ResourceSpec(
             accelerators=max((one.accelerators for one in asked), default=0),

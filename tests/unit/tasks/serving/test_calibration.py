@@ -19,6 +19,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from bed import MIB, Bed, candidate
 
 from llm_os.errors import InvalidInputError, UnavailableError
+from llm_os.spec.artifacts import ArtifactFacts
 from llm_os.spec.attempts import Control
 from llm_os.spec.resources import Capacity
 from llm_os.tasks.context import Stopped
@@ -124,7 +125,10 @@ def test_without_candidates_it_says_who_names_them(tmp_path: Path) -> None:
 
 def test_it_asks_for_the_memory_of_its_largest_candidate() -> None:
     options = CalibrationOptions(candidates=(candidate(memory=500 * MIB), candidate(memory=900 * MIB)))
-    needs = CalibrationTask().resources(options, {}, Capacity(cpus=2, memory=2**33))
+    facts = {
+        "model": ArtifactFacts(digest="sha256:" + "a" * 64, kind="model", size=1, meta={"task": "text-generation"})
+    }
+    needs = CalibrationTask().resources(options, facts, Capacity(cpus=2, memory=2**33))
     assert needs.memory == OWN + 900 * MIB
     assert needs.cpus <= 0.5
 
