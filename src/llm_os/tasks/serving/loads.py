@@ -19,8 +19,9 @@ from llm_os.errors import UnsupportedModelError
 from llm_os.spec.calibration import Speed
 from llm_os.tasks.serving.replica import Refused
 
-SECONDS = 3.0
-"""How long what it does is counted."""
+SECONDS = 2.0
+"""How long what it does is counted, at least: and until every caller had a whole answer, but not beyond LONGEST."""
+LONGEST = 8.0
 PATIENCE = 60.0
 """Seconds in which each caller must have begun to get an answer."""
 ANSWER = 32
@@ -42,6 +43,14 @@ class Asked(Protocol):
 
 
 @dataclass(slots=True)
+class Caller:
+    """Whether an answer has begun, and whether one has ended."""
+
+    begun: asyncio.Event = field(default_factory=asyncio.Event)
+    ended: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+@dataclass(slots=True)
 class Count:
     """What came within the time that counts.
 
@@ -50,12 +59,17 @@ class Count:
         firsts: seconds to the first token, or to the answer.
     """
 
+    callers: list[Caller]
     since: float = field(default_factory=time.perf_counter)
     done: list[tuple[float, int]] = field(default_factory=list)
     firsts: list[float] = field(default_factory=list)
 
+    def at(self) -> float:
+        """Seconds since the start."""
+        return time.perf_counter() - self.since
+
     def add(self, number: int) -> None:
-        self.done.append((time.perf_counter() - self.since, number))
+        self.done.append((self.at(), number))
 
     def per_second(self, until: float) -> float:
         """Of those that came before `until`, in seconds since the start."""
@@ -66,44 +80,44 @@ class Load(ABC):
     """Closed-loop callers: each asks again as soon as its answer is there."""
 
     async def measured(self, replica: Asked, streams: int) -> Speed:
-        """What a replica does while `streams` requests are under way, for SECONDS and until each had a first answer.
+        """What a replica does while `streams` requests are under way.
+
+        At first all of them are read at once, later some are read while others are answered: a whole answer of each
+        has both.
 
         Raises:
             Refused: it died, refuses, or does not answer.
         """
         await self.warm(replica)
-        count, begun = Count(), [asyncio.Event() for _ in range(streams)]
-        callers = [asyncio.create_task(self._call(replica, count, number, begun)) for number in range(streams)]
-        all_begun = asyncio.create_task(_all(begun))
+        count = Count([Caller() for _ in range(streams)])
+        callers = [asyncio.create_task(self._call(replica, count, number)) for number in range(streams)]
+        begun = asyncio.create_task(_all([caller.begun for caller in count.callers]))
+        ended = asyncio.create_task(_all([caller.ended for caller in count.callers]))
         try:
-            waits = {all_begun, *callers}
-            deadline = time.perf_counter() + PATIENCE
-            while not all_begun.done():
-                left = deadline - time.perf_counter()
-                done, _ = await asyncio.wait(waits, timeout=max(0.0, left), return_when=asyncio.FIRST_COMPLETED)
-                _raise(callers)
-                if not done:
-                    raise Refused(f"With {streams} at once it leaves callers without an answer for {PATIENCE:.0f} s.")
-            until = max(SECONDS, time.perf_counter() - count.since)
-            await asyncio.wait(callers, timeout=max(0.0, until - (time.perf_counter() - count.since)))
+            if not await _before(begun, callers, PATIENCE - count.at()):
+                raise Refused(f"With {streams} at once it leaves callers without an answer for {PATIENCE:g} s.")
+            await _before(ended, callers, LONGEST - count.at())
+            until = max(SECONDS, count.at())
+            await asyncio.wait(callers, timeout=max(0.0, until - count.at()))
             _raise(callers)
         finally:
-            all_begun.cancel()
-            for caller in callers:
-                caller.cancel()
-            await asyncio.gather(*callers, return_exceptions=True)
+            for task in (begun, ended, *callers):
+                task.cancel()
+            await asyncio.gather(begun, ended, *callers, return_exceptions=True)
         first = statistics.median(count.firsts)
         return Speed(streams=streams, per_second=round(count.per_second(until), 2), first=round(first, 4))
 
-    async def _call(self, replica: Asked, count: Count, number: int, begun: list[asyncio.Event]) -> None:
+    async def _call(self, replica: Asked, count: Count, number: int) -> None:
+        caller = count.callers[number]
         for turn in itertools.count():
             since, first = time.perf_counter(), True
-            async for done in self.answer(replica, number + turn * len(begun)):
+            async for done in self.answer(replica, number + turn * len(count.callers)):
                 if first:
                     count.firsts.append(time.perf_counter() - since)
-                    begun[number].set()
+                    caller.begun.set()
                     first = False
                 count.add(done)
+            caller.ended.set()
 
     async def warm(self, replica: Asked) -> None:
         """One request that does not count."""
@@ -113,6 +127,13 @@ class Load(ABC):
     @abstractmethod
     def answer(self, replica: Asked, number: int) -> AsyncIterator[int]:
         """Ask once; how much came, each time something comes. `number`: no two requests of a load say the same."""
+
+
+async def _before(event: asyncio.Task[None], callers: list[asyncio.Task[None]], seconds: float) -> bool:
+    """Wait for it, not longer than so many seconds: whether it came. Raises what a caller met with."""
+    await asyncio.wait({event, *callers}, timeout=max(0.0, seconds), return_when=asyncio.FIRST_COMPLETED)
+    _raise(callers)
+    return event.done()
 
 
 async def _all(events: Sequence[asyncio.Event]) -> None:
