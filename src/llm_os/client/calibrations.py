@@ -6,7 +6,7 @@ import sys
 
 from llm_os.client.connection import Connection
 from llm_os.client.jobs import run
-from llm_os.client.references import ensure_for_update, is_compared, make_reference
+from llm_os.client.references import is_compared, make_reference
 from llm_os.client.transport import place
 from llm_os.errors import BrokenWeightsError, JobCancelledError, LLMOSError
 from llm_os.spec import api
@@ -83,17 +83,10 @@ def ensure_calibration(
         print(f"The engine of {version.ref} is chosen without measuring: {error}", file=sys.stderr)
 
 
-def prepare_update(
-    connection: Connection, record: Deployment, request: api.UpdateDeployment, *, calibrate: bool | None = None
-) -> None:
-    """What an update of a deployment needs before it: the reference; and figures, where nobody named its engine.
-
-    Raises: as `ensure_reference` and `ensure_calibration`.
-    """
-    ensure_for_update(connection, record, request.model, request.engine)
-    unasked = bool(record.history and record.history[-1].because)
+def calibrate_for_update(connection: Connection, record: Deployment, request: api.UpdateDeployment) -> None:
+    """`ensure_calibration` of what a deployment is updated to, where nobody named its engine, then or now."""
     named = request.model is None or request.engine is not None or request.options is not None
-    if named or not unasked or not (connection.calibrate if calibrate is None else calibrate):
+    if named or not record.because or not connection.calibrate:
         return
     path = place("models", request.model or record.version, "model")
     version = connection.transport.call("GET", path, ModelVersion)

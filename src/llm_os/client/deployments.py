@@ -10,10 +10,11 @@ from typing import Any, Literal, overload
 
 from pydantic import BaseModel
 
-from llm_os.client.calibrations import prepare_update
+from llm_os.client.calibrations import calibrate_for_update
 from llm_os.client.checks import checked
 from llm_os.client.connection import Connection
 from llm_os.client.gateway import Gateway, as_messages
+from llm_os.client.references import ensure_for_update
 from llm_os.client.transport import Transport
 from llm_os.errors import (
     AuthenticationError,
@@ -178,7 +179,9 @@ class Deployment:
         whole = checked(UpdatePolicy, {**self._policy(), **policy}, "An update") if policy is not None else None
         request = api.UpdateDeployment(model=model, engine=engine, options=options or None, policy=whole)
         path = f"/v1/deployments/{self.name}"
-        prepare_update(self._connection, self._connection.transport.call("GET", path, DeploymentRecord), request)
+        known = self._connection.transport.call("GET", path, DeploymentRecord)
+        ensure_for_update(self._connection, known, model, engine)
+        calibrate_for_update(self._connection, known, request)
         record = self._change("update", request)
         return self._followed(record) if wait else _rollout(record)
 

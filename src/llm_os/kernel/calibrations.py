@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from typing import Any
 
 from sqlalchemy import Connection
@@ -23,7 +24,7 @@ from llm_os.kernel.submission import cache_key, find_model, resolve, validated
 from llm_os.spec.artifacts import ArtifactFacts
 from llm_os.spec.base import Json
 from llm_os.spec.calibration import Calibration, Candidate, Member
-from llm_os.spec.deployments import DeploymentSpec, Revision
+from llm_os.spec.deployments import DeploymentSpec
 from llm_os.spec.jobs import JobSpec
 from llm_os.spec.models import ModelVersion
 from llm_os.spec.parity import Parity
@@ -142,10 +143,12 @@ def calibration_for(
     return Calibration.model_validate(result["calibration"]).model_copy(update={"version": version.ref})
 
 
-def judged(state: State, tx: Connection, served: Revision, session: str | None) -> Parity | None:
-    """How far an engine with these options agreed with the reference while it was measured."""
-    found = calibration_for(state, tx, find_model(tx, served.version), session)
-    trial = found.trial(served.engine, served.options) if found is not None else None
+def judged(
+    state: State, tx: Connection, version: str, engine: str, options: Mapping[str, Json], session: str | None
+) -> Parity | None:
+    """How far an engine with these options agreed with the reference of a version while it was measured."""
+    found = calibration_for(state, tx, find_model(tx, version), session)
+    trial = found.trial(engine, options) if found is not None else None
     return None if trial is None or trial.error is not None else trial.parity
 
 

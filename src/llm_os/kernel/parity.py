@@ -87,7 +87,8 @@ def _version(engine: Engine) -> str:
 
 def _found(state: State, tx: Connection, row: rows.DeploymentRow, served: Revision, key: str) -> Parity | None:
     """What came out before: in any deployment, or while engines were measured."""
-    return _known(tx, key) or judged(state, tx, served, row.deployment.session)
+    session = row.deployment.session
+    return _known(tx, key) or judged(state, tx, served.version, served.engine, served.options, session)
 
 
 def _known(tx: Connection, key: str) -> Parity | None:

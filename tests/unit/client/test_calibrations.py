@@ -11,7 +11,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 from fake_kernel import FakeKernel, ended, version
 
-from llm_os.client.calibrations import calibrate, prepare_update
+from llm_os.client.calibrations import calibrate, calibrate_for_update
 from llm_os.client.models import Model
 from llm_os.errors import UnavailableError
 from llm_os.spec import api
@@ -148,5 +148,5 @@ def test_an_update_measures_where_the_engine_was_nobodys_wish(
     because: str, request_: api.UpdateDeployment, measures: bool
 ) -> None:
     asked = kernel(*TWO)
-    prepare_update(asked, record(because), request_)  # type: ignore[arg-type]
+    calibrate_for_update(asked, record(because), request_)  # type: ignore[arg-type]
     assert ("serving/calibration" in tasks(asked)) is measures

@@ -294,8 +294,8 @@ def test_what_was_compared_while_it_was_measured_need_not_be_compared_again(plac
     share = Share(count=10, agreed=10, low=0.7, high=1.0)
     agreed = Parity(everywhere=share, sure=share)
     measured(place, tx, 0, parity=agreed)
-    assert judged(place, tx, revision("quick"), None) == agreed
-    assert judged(place, tx, revision("quick", memory=5), None) is None, "other options"
+    assert judged(place, tx, "chat@2", "quick", Sized().model_dump(), None) == agreed, "of the same content"
+    assert judged(place, tx, "chat@1", "quick", Sized(memory=5).model_dump(), None) is None, "other options"
 
 
 def row(because: str) -> rows.DeploymentRow:

@@ -9,9 +9,10 @@ import click
 from llm_os.cli.link import looking
 from llm_os.cli.options import further, scaling_of
 from llm_os.cli.render import as_json_option, print_json
-from llm_os.client.calibrations import prepare_update
+from llm_os.client.calibrations import calibrate_for_update
 from llm_os.client.checks import checked
 from llm_os.client.deployments import rollout_steps
+from llm_os.client.references import ensure_for_update
 from llm_os.client.transport import Transport, place
 from llm_os.errors import ConflictError, InvalidInputError, RolloutError
 from llm_os.session import connect
@@ -64,7 +65,9 @@ def update(name: str, model: str | None, engine: str | None, given: tuple[str, .
         options=further(given) or None,
         policy=checked(UpdatePolicy, policy, "An update"),
     )
-    prepare_update(connect(), known, body)
+    if known.spec.check:
+        ensure_for_update(connect(), known, model, engine)
+    calibrate_for_update(connect(), known, body)
     found = transport.call("POST", f"{path}/update", Deployment, body=body)
     return _told(transport, found, as_json=as_json, wait=not how["no_wait"])
 
