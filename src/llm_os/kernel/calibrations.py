@@ -180,7 +180,8 @@ def taken(
             raise UnsupportedModelError(_too_few(state, version.manifest, found, spec.precision), hint=HINT)
         member = found[0].member
         options = {**member.options, **spec.options}
-        return spec.model_copy(update={"engine": member.engine, "options": options}), ""
+        # The options say it now; the wish would bind whatever engine comes later.
+        return spec.model_copy(update={"engine": member.engine, "options": options, "precision": None}), ""
     calibration = calibration_for(state, tx, version, session, spec.precision)
     if calibration is None:
         return _unmeasured(state, tx, spec, version, session)

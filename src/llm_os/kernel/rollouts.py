@@ -235,9 +235,11 @@ class Rollouts:
         if rollout.returns:  # what was left behind is nothing to go back to
             history = history[:-2]
         history = (*history, target)[-MOST_KEPT:]
-        spec = deployment.spec.model_copy(
-            update={"model": rollout.asked, "engine": target.engine, "options": target.options}
-        )
+        precision = (
+            deployment.spec.precision if target.because else None
+        )  # of an engine that was named, its options say
+        changed = {"model": rollout.asked, "engine": target.engine, "options": target.options, "precision": precision}
+        spec = deployment.spec.model_copy(update=changed)
         done = rollout.model_copy(
             update={"phase": Phase.DONE, "since": now, "message": f"it replaced {deployment.version}"}
         )

@@ -44,6 +44,8 @@ class Updates:
                 if request.options is None:
                     spec = chosen_anew(self._state, tx, row, spec, version)
                 spec = fitted(self._state, spec, version, keep_options=request.options is not None)
+            else:  # a precision that was asked for was one of another engine
+                spec = spec.model_copy(update={"precision": None})
             if request.options is None:
                 spec = without_foreign_key(spec, find_model(tx, deployment.version), version)
             if version.task != deployment.task:

@@ -277,6 +277,7 @@ def test_a_precision_with_a_named_engine_becomes_its_options(place: Any, tx: Con
     place.engines = (Toy("named", -1, Sized(), Sized(precision="int8")), Toy("steady", 2))
     found, why = taken(place, tx, spec(engine="named", precision="int8", options={"memory": 5}), VERSION, None)
     assert (found.engine, found.options, why) == ("named", {"memory": 5, "precision": "int8"}, "")
+    assert found.precision is None, "it would bind whatever engine comes later"
     with pytest.raises(UnsupportedModelError, match="No engine here serves text-generation from gguf in int8"):
         taken(place, tx, spec(engine="steady", precision="int8"), VERSION, None)
     with pytest.raises(UnsupportedModelError, match="in int3"):
