@@ -27,6 +27,9 @@ DEMO = ("llamafactory==0.9.5", "1702c0bfb864e80577a59521d2edcacd2aab05ec6aee0618
 os.environ.setdefault("LLM_OS_SPARE_FOR", "0")
 """Hundreds of short kernels would each load torch once more; what is kept ready has tests of its own."""
 
+os.environ.setdefault("LLM_OS_CALIBRATE", "0")
+"""So would hundreds of deployments try every engine first; what measures engines asks for it."""
+
 CACHE = Path.home() / ".cache" / "llm-os-tests"
 
 

@@ -62,6 +62,10 @@ class ThisMachine:
     def reading(self) -> HostReading:
         return host.reading()
 
+    def kind(self) -> str:
+        (whole,) = self._cpu.devices()
+        return "; ".join([whole.name, *host.instruction_sets(), *(device.name for device in self._accelerators)])
+
     def capacity(self) -> Capacity:
         (whole,) = self._cpu.devices()
         return Capacity(cpus=self._cpu.cores(), memory=whole.memory, devices=self._accelerators)

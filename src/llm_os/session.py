@@ -63,6 +63,7 @@ def connect() -> Connection:
                 name=Path(sys.argv[0] or "python").name or "python",
                 ttl=settings.session_ttl,
                 idle_after=settings.private_idle_after,
+                calibrate=settings.calibrate,
             )
             atexit.register(_leave)
         return _connection

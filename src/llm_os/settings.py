@@ -48,6 +48,8 @@ class Settings(BaseSettings):
     """Seconds without a request after which the replica behind `predict` and `generate` ends."""
     spare_for: Duration = 300.0
     """Seconds for which a process is kept ready after a training or evaluation; 0: none, and no gateway stands by."""
+    calibrate: bool = True
+    """Measure engines before a model is deployed for which nobody named one; once a model, machine and engine."""
     plugins: str = ""
     """Distributions, separated by commas, whose plugins are loaded beside our own."""
     alerts_every: Duration = 15.0

@@ -32,6 +32,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "predict": ("serve", "Classify texts."),
     "run": ("serve", "Chat with a model, or ask it once."),
     "deploy": ("serve", "Serve a model, to stay."),
+    "calibrate": ("calibrate", "Measure the engines that could serve a model here."),
     "chat": ("chat", "Chat with a deployment."),
     "update": ("rollouts", "Serve another version under the same name, without a failed request."),
     "promote": ("rollouts", "Let a version that is being tried take over."),

@@ -27,13 +27,23 @@ class Connection:
         ttl: seconds without a renewal after which the session has expired.
         idle_after: seconds after which a private replica ends.
         ephemeral: whether a kernel that has to be started ends with its last work.
+        calibrate: whether engines are measured before a deployment for which nobody named one.
     """
 
     def __init__(
-        self, home: Path, socket: Path, *, name: str, ttl: float, idle_after: float, ephemeral: bool = True
+        self,
+        home: Path,
+        socket: Path,
+        *,
+        name: str,
+        ttl: float,
+        idle_after: float,
+        ephemeral: bool = True,
+        calibrate: bool = True,
     ) -> None:
         self.home = home
         self.idle_after = idle_after
+        self.calibrate = calibrate
         self._ephemeral = ephemeral
         self._name, self._ttl = name, ttl
         self._socket = socket

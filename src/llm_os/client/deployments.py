@@ -11,6 +11,7 @@ from typing import Any, Literal, overload
 
 from pydantic import BaseModel
 
+from llm_os.client.calibrations import calibrate_for_update
 from llm_os.client.checks import checked
 from llm_os.client.connection import Connection
 from llm_os.client.gateway import GREEDY, Gateway, as_messages
@@ -146,6 +147,17 @@ class Deployment:
         """How far its engine agrees with PyTorch; None: they were not compared."""
         return self._connection.transport.call("GET", f"/v1/deployments/{self.name}", DeploymentRecord).parity
 
+    @property
+    def engine(self) -> str:
+        """Name of the engine that serves it now."""
+        return self._connection.transport.call("GET", f"/v1/deployments/{self.name}", DeploymentRecord).engine
+
+    @property
+    def because(self) -> str:
+        """Why this engine with these options, with figures where engines were measured; empty: somebody named it."""
+        path = f"/v1/deployments/{self.name}"
+        return self._connection.transport.call("GET", path, DeploymentRecord).because
+
     def update(
         self,
         model: str | None = None,
@@ -170,7 +182,9 @@ class Deployment:
         whole = checked(UpdatePolicy, {**self._policy(), **policy}, "An update") if policy is not None else None
         request = api.UpdateDeployment(model=model, engine=engine, options=options or None, policy=whole)
         path = f"/v1/deployments/{self.name}"
-        ensure_for_update(self._connection, self._connection.transport.call("GET", path, DeploymentRecord), request)
+        known = self._connection.transport.call("GET", path, DeploymentRecord)
+        ensure_for_update(self._connection, known, request)
+        calibrate_for_update(self._connection, known, request)
         record = self._change("update", request)
         if not wait:
             return _rollout(record)

@@ -82,24 +82,31 @@ class Job(Generic[R]):
         return f"<Job {self.id} {self._title}>"
 
 
-def submit(connection: Connection, spec: JobSpec, *, background: bool = False) -> JobRecord:
-    """Raises what the kernel refuses."""
-    request = api.SubmitJob(spec=spec, session=connection.session, background=background)
+def submit(connection: Connection, spec: JobSpec, *, background: bool = False, again: bool = False) -> JobRecord:
+    """Raises what the kernel refuses. `again`: run it although an equal one was done."""
+    request = api.SubmitJob(spec=spec, session=connection.session, background=background, again=again)
     return connection.transport.call("POST", "/v1/jobs", JobRecord, body=request)
 
 
 def run(
-    connection: Connection, spec: JobSpec, title: str, *, quiet: bool = False, patience: float | None = None
+    connection: Connection,
+    spec: JobSpec,
+    title: str,
+    *,
+    quiet: bool = False,
+    again: bool = False,
+    patience: float | None = None,
 ) -> JobRecord:
     """Submit and wait in the foreground. Ctrl-C cancels the job, says so, and is raised again.
 
     Args:
+        again: run it even where an equal job has succeeded before.
         patience: seconds that it may wait for room; then it is cancelled. None: any time.
 
     Raises:
         UnavailableError: it waited too long; says for what. Anything that the job failed with.
     """
-    record = submit(connection, spec)
+    record = submit(connection, spec, again=again)
     if record.state.ended:
         return follow(connection.transport, record, display(title, quiet=True))
     waits = None if patience is None else Patience(patience)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal, overload
 
 from llm_os.client.aliases import move_alias
+from llm_os.client.calibrations import ensure_calibration
 from llm_os.client.cards import Card, card
 from llm_os.client.checks import checked
 from llm_os.client.connection import Connection
@@ -274,6 +275,7 @@ class Model:
         keep: bool = False,
         follow: str | None = None,
         check: bool = True,
+        calibrate: bool | None = None,
         **options: Any,
     ) -> Deployment:
         """Serve this version and wait until it answers.
@@ -283,14 +285,16 @@ class Model:
             keep: leave it serving when this script ends.
             follow: an alias of this model (`production`): when it moves, the deployment is updated.
             check: compare the engine with PyTorch first, unless it is PyTorch; the first time takes a minute or more.
-            options: `engine`, `replicas`, `scaling`, `update` and `labels` as in `spec.deployments`, and options of
-                the engine.
+            calibrate: where neither an engine nor options of it are given, try all that could serve this version here
+                first and take the best one; a minute, once. None: as the setting `calibrate` says.
+            options: `engine`, `precision`, `replicas`, `scaling`, `update` and `labels` as in `spec.deployments`, and
+                options of the engine.
 
         Raises:
             ParityError: the engine does not say what this version says in PyTorch; shows where.
             ConflictError, CapacityError, UnsupportedModelError, ...: why it cannot be served.
         """
-        names = ("engine", "replicas", "scaling", "update", "labels")
+        names = ("engine", "precision", "replicas", "scaling", "update", "labels")
         own: dict[str, Any] = {key: options.pop(key) for key in names if key in options}
         name = _checked_name(name, "a deployment") or slug(self._record.card)
         whole = self._whole()
@@ -300,6 +304,8 @@ class Model:
         if check and is_compared(whole, spec.engine):
             check_deployment(self._connection, spec)  # what is refused shall not be refused after a minute's work
             ensure_reference(self._connection, whole, spec.engine)
+        if self._connection.calibrate if calibrate is None else calibrate:
+            ensure_calibration(self._connection, whole, spec, reference=check and not is_compared(whole, None))
         return deploy(self._connection, spec, keep=keep)
 
     def alias(self, name: str) -> str:

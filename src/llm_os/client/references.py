@@ -35,7 +35,13 @@ def ensure_reference(connection: Connection, version: ModelVersion, engine: str 
     Raises:
         JobCancelledError: somebody cancelled it. BrokenWeightsError: nothing could serve that.
     """
-    if not is_compared(version, engine):
+    if is_compared(version, engine):
+        make_reference(connection, version)
+
+
+def make_reference(connection: Connection, version: ModelVersion) -> None:
+    """Have it made where engines of this task are compared. Says, and raises, what `ensure_reference` does."""
+    if version.task not in TASKS or version.format == "remote":
         return
     spec = JobSpec(task="evaluation/reference", inputs={"model": version.manifest})
     try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import ClassVar
 
 from llm_os.drivers.device import Available, Probe
@@ -37,7 +37,10 @@ class Engine(ABC):
     compared: ClassVar[bool] = True
     """Whether it is compared with the reference before it serves; not where it is the reference itself."""
     preference: ClassVar[int] = 0
-    """Among engines that can serve a model the highest is taken when the user names none."""
+    """Among engines that can serve a model the highest is taken when the user names none, and none was measured.
+
+    Below 0: never taken, and never measured, unless it is named.
+    """
 
     @abstractmethod
     def probe(self) -> Probe:
@@ -66,3 +69,23 @@ class Engine(ABC):
     @abstractmethod
     def process(self, options: Spec, model: ArtifactFacts, resources: ResourceSpec) -> ProcessSpec:
         """The program to start; the kernel adds a ServeCall to its attempt folder."""
+
+    def candidates(self, model: ArtifactFacts, granted: Capacity, precision: str | None = None) -> tuple[Spec, ...]:
+        """Options that are worth measuring for this model on a machine like `granted`. Pure; may be called often.
+
+        Which of them is best nobody knows before: they are started and timed side by side. Few: each costs seconds.
+        An engine whose `preference` is below 0 is asked only where it was named.
+
+        Args:
+            model: of a format and task that this engine opens.
+            precision: of the weights while they are served (`int8`, `bf16` ...); None: any.
+
+        Returns:
+            Those that serve in this precision; none where it cannot.
+        """
+        return (self.Options(),) if precision in (None, model.meta.get("precision")) else ()
+
+    def first_that_fits(self, ladder: Iterable[Spec], model: ArtifactFacts, room: int) -> Spec | None:
+        """The first of these options with which a replica needs at most `room` bytes of memory. Pure."""
+        room_of = Capacity(cpus=1.0, memory=room)
+        return next((one for one in ladder if self.footprint(one, model, room_of).memory <= room), None)

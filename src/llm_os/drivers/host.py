@@ -41,6 +41,16 @@ def reading(sys: Path = SYS, proc: Path = PROC) -> HostReading:
     )
 
 
+def instruction_sets(proc: Path = PROC) -> tuple[str, ...]:
+    """What the processor can beside its basic instructions, sorted; empty where the system does not tell."""
+    try:
+        lines = (proc / "cpuinfo").read_text().splitlines()
+    except (OSError, UnicodeDecodeError):
+        return ()
+    found = next((line.partition(":")[2] for line in lines if line.lower().startswith(("flags", "features"))), "")
+    return tuple(sorted(set(found.split())))
+
+
 def _groups(sys: Path, proc: Path, controller: str) -> Iterator[Path]:
     """Folders of this process's control group and of those above it, whose limits hold for it, too."""
     try:

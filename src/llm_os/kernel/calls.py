@@ -10,6 +10,7 @@ from llm_os._version import __version__
 from llm_os.kernel.alerts import Alerts
 from llm_os.kernel.aliases import Aliases
 from llm_os.kernel.attempts import GATEWAY
+from llm_os.kernel.calibrations import calibration_for, candidates_for
 from llm_os.kernel.deployments import Deployments
 from llm_os.kernel.jobs import Jobs
 from llm_os.kernel.keys import Keys
@@ -206,6 +207,13 @@ class Calls:
     def model(self, ref: str) -> ModelVersion:
         with self._state.database.reading() as tx:
             return self._model(tx, ref)
+
+    def measured(self, ref: str, session: str | None = None, precision: str | None = None) -> api.Measured:
+        with self._state.database.reading() as tx:
+            version = find_model(tx, ref)
+            candidates = candidates_for(self._state, tx, version.manifest, session, precision)
+            found = calibration_for(self._state, tx, version, session, precision)
+            return api.Measured(candidates=candidates, calibration=found)
 
     def _model(self, tx: Connection, ref: str) -> ModelVersion:
         return find_model(tx, ref)

@@ -8,6 +8,7 @@ from sqlalchemy import Connection
 
 from llm_os.errors import ConflictError, NotFoundError, UnavailableError, did_you_mean, from_dict
 from llm_os.kernel.attempts import ask_to_stop
+from llm_os.kernel.calibrations import taken
 from llm_os.kernel.keys import mint_key
 from llm_os.kernel.outcomes import End, Outcome
 from llm_os.kernel.replicas import at_first, count
@@ -50,10 +51,11 @@ class Deployments:
         with self._state.database.transaction() as tx:
             check_session(tx, request.session)
             version = find_model(tx, request.spec.model)
-            engine, options = chosen_engine(self._state, request.spec, version)
-            spec = request.spec.model_copy(update={"engine": engine.name, "options": options.model_dump(mode="json")})
+            asked, because = taken(self._state, tx, request.spec, version, request.session, alone=request.private)
+            engine, options = chosen_engine(self._state, asked, version)
+            spec = asked.model_copy(update={"engine": engine.name, "options": options.model_dump(mode="json")})
             found = self._reusable(tx, spec, version, request) if request.private else None
-            deployment = found or self._planned(tx, spec, version, request)
+            deployment = found or self._planned(tx, spec, version, request, because)
             if request.only_check:
                 return CreatedDeployment(deployment=deployment, key="", url=self._url())
             if found is None:
@@ -69,7 +71,7 @@ class Deployments:
         return f"{self._state.gateway_url}/v1" if self._state.gateway_url else None
 
     def _planned(
-        self, tx: Connection, spec: DeploymentSpec, version: ModelVersion, request: CreateDeployment
+        self, tx: Connection, spec: DeploymentSpec, version: ModelVersion, request: CreateDeployment, because: str
     ) -> Deployment:
         existing = rows.find_deployment(tx, spec.name)
         if existing is not None and not existing.deployment.state.ended:
@@ -77,7 +79,7 @@ class Deployments:
                 f"A deployment '{spec.name}' is there already (it serves {existing.deployment.version}).",
                 hint=f"Update it: llm-os update {spec.name} {spec.model}; or end it: llm-os stop {spec.name}",
             )
-        first = planned(self._state, tx, spec, version, request.session)
+        first = planned(self._state, tx, spec, version, request.session).model_copy(update={"because": because})
         return Deployment(
             id=new_id("dep", self._state.random),
             spec=spec,
@@ -100,9 +102,11 @@ class Deployments:
     def _reusable(
         self, tx: Connection, spec: DeploymentSpec, version: ModelVersion, request: CreateDeployment
     ) -> Deployment | None:
+        any_of_them = request.spec.engine is None and not request.spec.options
         for row in rows.all_deployments(tx, include_ended=False):
             same = row.deployment.version == version.ref and row.deployment.session == request.session
             alike = row.deployment.spec.options == spec.options and row.deployment.engine == spec.engine
+            alike = alike or any_of_them  # what was chosen for it may have become another since it was started
             if row.private and same and alike and row.deployment.state is not DeploymentState.STOPPING:
                 self._reused_at[row.deployment.id] = self._state.clock.now()
                 return row.deployment

@@ -9,6 +9,7 @@ from sqlalchemy import Connection
 
 from llm_os.errors import ConflictError, JobCancelledError, NotFoundError, did_you_mean
 from llm_os.kernel.attempts import ask_to_stop
+from llm_os.kernel.calibrations import completed
 from llm_os.kernel.outcomes import Next, Outcome, backoff, final_error, next_step
 from llm_os.kernel.registry import model_version
 from llm_os.kernel.state import State
@@ -34,7 +35,8 @@ class Jobs:
         now = self._state.clock.now()
         with self._state.database.transaction() as tx:
             check_session(tx, request.session)
-            checked = check(self._state, tx, request.spec, self._state.ledger(tx), request.session)
+            asked = completed(self._state, tx, request.spec, request.session)
+            checked = check(self._state, tx, asked, self._state.ledger(tx), request.session)
             job = Job(
                 id=new_id("job", self._state.random),
                 spec=checked.spec,
@@ -44,7 +46,7 @@ class Jobs:
                 conditions=(checked.chosen,) if checked.chosen else (),
                 created_at=now,
             )
-            job = self._reuse(tx, job, checked.cache_key)
+            job = job if request.again else self._reuse(tx, job, checked.cache_key)
             rows.add_job(tx, job, checked.resources, checked.cache_key)
             rows.add_event(tx, now, EventKind.JOB_SUBMITTED, job.id, f"{job.spec.task} was submitted.")
             if job.cached:

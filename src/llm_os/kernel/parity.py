@@ -10,17 +10,17 @@ from sqlalchemy import Connection
 
 from llm_os.drivers.device import Unavailable
 from llm_os.drivers.engine import Engine
-from llm_os.errors import LLMOSError, NotFoundError
+from llm_os.errors import LLMOSError
+from llm_os.kernel.calibrations import judged
+from llm_os.kernel.references import reference_of
 from llm_os.kernel.revisions import in_force, revision
 from llm_os.kernel.state import State
-from llm_os.kernel.submission import cache_key, find_model
+from llm_os.kernel.submission import find_model
 from llm_os.spec.attempts import Report
 from llm_os.spec.deployments import Revision
 from llm_os.spec.jobs import Attempt, AttemptState
 from llm_os.spec.parity import Parity
 from llm_os.store import rows
-
-TASK = "evaluation/reference"
 
 
 def reference_for(
@@ -37,7 +37,7 @@ def reference_for(
     if any(attempt.state is AttemptState.READY for attempt in mine):
         return None  # a service that runs is not judged anew because one of its replicas was lost
     digest = _reference(state, tx, served)
-    if digest is None or _known(tx, _key(digest, served, engine)) is not None:
+    if digest is None or _found(state, tx, row, served, _key(digest, served, engine)) is not None:
         return None
     return digest
 
@@ -54,11 +54,10 @@ def keep(state: State, tx: Connection, attempt: Attempt, ready: Report | None) -
         return
     key = _key(digest, served, engine)
     told = ready.values.get("parity") if ready is not None else None
-    if told is None:
-        found = _known(tx, key)
-    else:
+    found = _found(state, tx, row, served, key) if told is None else Parity.model_validate(told)
+    if found is not None and not found.key:
         more = {"key": key, "engine_version": _version(engine), "at": state.clock.now()}
-        found = Parity.model_validate(told).model_copy(update=more)
+        found = found.model_copy(update=more)
     if found is None or found == served.parity:
         return
     judged = served.model_copy(update={"parity": found})
@@ -73,20 +72,13 @@ def keep(state: State, tx: Connection, attempt: Attempt, ready: Report | None) -
 
 def _reference(state: State, tx: Connection, served: Revision) -> str | None:
     """Digest of the reference of the version that a revision serves, if somebody made one."""
-    manifest = find_model(tx, served.version).manifest
-    result = rows.get_result(tx, cache_key(TASK, {}, {"model": manifest}))
-    digest = None if result is None else str(result["artifact"])
-    if digest is not None:
-        try:
-            state.artifacts.facts(digest)
-        except NotFoundError:
-            return None
-    return digest
+    return reference_of(state, tx, find_model(tx, served.version).manifest)
 
 
 def _key(digest: str, served: Revision, engine: Engine) -> str:
     """Equal where a comparison gives the same. Threads are left out: they change the order of sums and no more."""
-    whole = json.dumps([digest, engine.name, _identity(engine, served), dict(served.options)], sort_keys=True)
+    options = {name: value for name, value in served.options.items() if name != "threads"}
+    whole = json.dumps([digest, engine.name, _identity(engine, served), options], sort_keys=True)
     return hashlib.sha256(whole.encode()).hexdigest()
 
 
@@ -101,6 +93,12 @@ def _identity(engine: Engine, served: Revision) -> str:
 def _version(engine: Engine) -> str:
     probe = engine.probe()
     return "" if isinstance(probe, Unavailable) else probe.version
+
+
+def _found(state: State, tx: Connection, row: rows.DeploymentRow, served: Revision, key: str) -> Parity | None:
+    """What came out before: in any deployment, or while engines were measured."""
+    session = row.deployment.session
+    return _known(tx, key) or judged(state, tx, served.version, served.engine, served.options, session)
 
 
 def _known(tx: Connection, key: str) -> Parity | None:

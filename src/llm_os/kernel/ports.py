@@ -134,6 +134,9 @@ class Machine(Protocol):
     def reading(self) -> HostReading:
         """How it feels now: memory left, cores held back."""
 
+    def kind(self) -> str:
+        """What its processor and accelerators are, in words that change with them: figures hold for one kind."""
+
 
 class TaskPlugin(Protocol):
     """The side of `tasks.task.Task` that the kernel calls; it never calls `run`."""

@@ -9,6 +9,7 @@ from sqlalchemy import Connection
 from llm_os.drivers.device import Unavailable
 from llm_os.drivers.engine import Engine
 from llm_os.errors import CapacityError, NotFoundError, UnavailableError, UnsupportedModelError, did_you_mean
+from llm_os.kernel.calibrations import calibration_for, taken
 from llm_os.kernel.state import State
 from llm_os.kernel.submission import validated
 from llm_os.spec.base import Spec
@@ -29,6 +30,7 @@ def planned(
         CapacityError: a replica can never fit.
         Anything that `chosen_engine` raises.
     """
+    spec, because = taken(state, tx, spec, version, session)
     engine, options = chosen_engine(state, spec, version)
     ledger = state.ledger(tx)
     resources = engine.footprint(options, state.artifacts.facts(version.manifest), ledger.granted(session))
@@ -44,7 +46,21 @@ def planned(
         engine=engine.name,
         options=options.model_dump(mode="json"),
         resources=resources,
+        because=because,
     )
+
+
+def chosen_anew(
+    state: State, tx: Connection, row: rows.DeploymentRow, spec: DeploymentSpec, version: ModelVersion
+) -> DeploymentSpec:
+    """The spec for another version: without an engine that nobody had asked for, where measuring tells of a better one.
+
+    Where nothing was measured for the version, it keeps the engine of the version before, if that opens it.
+    """
+    unasked = bool(in_force(row).because) and version.ref != row.deployment.version
+    if not unasked or calibration_for(state, tx, version, row.deployment.session, spec.precision) is None:
+        return spec
+    return spec.model_copy(update={"engine": None, "options": {}, "members": ()})
 
 
 def fitted(state: State, spec: DeploymentSpec, version: ModelVersion, *, keep_options: bool = False) -> DeploymentSpec:

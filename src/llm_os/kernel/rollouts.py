@@ -18,7 +18,7 @@ from llm_os.kernel.deployments import MOST_FAILURES as MOST_DEATHS
 from llm_os.kernel.deployments import Deployments
 from llm_os.kernel.outcomes import End, Outcome
 from llm_os.kernel.replicas import count, surplus
-from llm_os.kernel.revisions import MOST_KEPT, fitted, in_force, next_number, planned, without_foreign_key
+from llm_os.kernel.revisions import MOST_KEPT, chosen_anew, fitted, in_force, next_number, planned, without_foreign_key
 from llm_os.kernel.starts import last_sign
 from llm_os.kernel.state import State
 from llm_os.kernel.submission import find_model, is_alias
@@ -119,7 +119,8 @@ class Rollouts:
             found = find_model(tx, version)
             if found.task != deployment.task:
                 raise InvalidInputError(f"it is {found.task}, and {deployment.spec.name} serves {deployment.task}.")
-            spec = without_foreign_key(fitted(self._state, spec, found), find_model(tx, deployment.version), found)
+            spec = fitted(self._state, chosen_anew(self._state, tx, row, spec, found), found)
+            spec = without_foreign_key(spec, find_model(tx, deployment.version), found)
             target = planned(self._state, tx, spec, found, deployment.session, next_number(deployment))
         except Exception as error:  # a plugin's, too: the alias is there at the next start, which must not end as well
             log.warning("%s cannot follow %s.", deployment.spec.name, spec.model, exc_info=error)
@@ -240,9 +241,11 @@ class Rollouts:
         if rollout.returns:  # what was left behind is nothing to go back to
             history = history[:-2]
         history = (*history, target)[-MOST_KEPT:]
-        spec = deployment.spec.model_copy(
-            update={"model": rollout.asked, "engine": target.engine, "options": target.options}
-        )
+        precision = (
+            deployment.spec.precision if target.because else None
+        )  # of an engine that was named, its options say
+        changed = {"model": rollout.asked, "engine": target.engine, "options": target.options, "precision": precision}
+        spec = deployment.spec.model_copy(update=changed)
         done = rollout.model_copy(
             update={"phase": Phase.DONE, "since": now, "message": f"it replaced {deployment.version}"}
         )

@@ -66,6 +66,9 @@ class Syscalls(Protocol):
     def model(self, ref: str) -> ModelVersion:
         """`card` is its newest version. Raises NotFoundError with "did you mean"."""
 
+    def measured(self, ref: str, session: str | None = None, precision: str | None = None) -> api.Measured:
+        """Which engines could serve a version under a session's grant, and what they were measured to do."""
+
     def aliases(self, card: str | None = None) -> list[api.Alias]: ...
 
     def move_alias(self, card: str, name: str, request: api.MoveAlias) -> api.Alias:

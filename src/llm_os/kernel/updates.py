@@ -6,7 +6,7 @@ from sqlalchemy import Connection
 
 from llm_os.errors import ConflictError, InvalidInputError
 from llm_os.kernel.deployments import Deployments
-from llm_os.kernel.revisions import fitted, in_force, next_number, planned, without_foreign_key
+from llm_os.kernel.revisions import chosen_anew, fitted, in_force, next_number, planned, without_foreign_key
 from llm_os.kernel.rollouts import Rollouts
 from llm_os.kernel.state import State
 from llm_os.kernel.submission import find_model
@@ -41,7 +41,11 @@ class Updates:
             version = find_model(tx, request.model or deployment.version)
             spec = _asked(deployment, request)
             if request.engine is None:  # one that was chosen for the old model is no wish
+                if request.options is None:
+                    spec = chosen_anew(self._state, tx, row, spec, version)
                 spec = fitted(self._state, spec, version, keep_options=request.options is not None)
+            else:  # a precision that was asked for was one of another engine
+                spec = spec.model_copy(update={"precision": None})
             if request.options is None:
                 spec = without_foreign_key(spec, find_model(tx, deployment.version), version)
             if version.task != deployment.task:

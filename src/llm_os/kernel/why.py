@@ -113,7 +113,8 @@ def _serves(state: State, deployment: Deployment) -> str:
     """That it answers, and how its newest update fares or ended, unless that took over."""
     name, rollout = deployment.spec.name, deployment.rollout
     if rollout is None or rollout.phase is Phase.DONE:
-        return f"{name} answers requests."
+        chosen = f" Its engine was chosen: {deployment.because}." if deployment.because else ""
+        return f"{name} answers requests.{chosen}"
     phase = rollout.phase.value.replace("_", " ")
     told = f"is {phase}" if deployment.updating else f"was {phase}"
     update = f"Its update to {rollout.target.version} {told}: {rollout.message}.{_starts(state, deployment)}"

@@ -22,6 +22,7 @@ All under `/v1`, JSON, errors as `{"error": LLMOSError.to_dict()}` with the erro
 | GET /v1/why/{subject} | -> Why |
 | GET /v1/models?card= | -> list[ModelVersion] |
 | GET /v1/models/{ref} | -> ModelVersion |
+| GET /v1/models/{ref}/calibration?session=&precision= | -> Measured: which engines could serve it, and what they did |
 | GET /v1/aliases?card= | -> list[Alias] |
 | PUT /v1/aliases/{card}/{name} | MoveAlias -> Alias |
 | DELETE /v1/aliases/{card}/{name} | -> Alias |
@@ -54,6 +55,7 @@ from pydantic import Field, model_validator
 
 from llm_os.spec.attempts import Report
 from llm_os.spec.base import Json, Name, Record, Ref, Spec
+from llm_os.spec.calibration import Calibration, Candidate
 from llm_os.spec.conditions import Condition
 from llm_os.spec.deployments import Count, Deployment, DeploymentSpec, Scaling, UpdatePolicy
 from llm_os.spec.diagnoses import Diagnosis
@@ -114,6 +116,17 @@ class SubmitJob(Spec):
     session: str | None = None
     background: bool = False
     """True: the job outlives its session."""
+    again: bool = False
+    """True: it runs although an equal one was done; what comes out takes its place."""
+
+
+class Measured(Record):
+    """What could serve a version here, and what is known of that."""
+
+    candidates: tuple[Candidate, ...]
+    """Best known first. Fewer than two: nothing is to be measured."""
+    calibration: Calibration | None = None
+    """None: they were not measured, or something has changed since: the engines, the machine, what is granted."""
 
 
 class ReportPage(Record):

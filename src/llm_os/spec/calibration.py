@@ -11,6 +11,10 @@ from pydantic import Field
 
 from llm_os.spec.base import Json, Record, Spec
 from llm_os.spec.parity import Parity
+from llm_os.spec.resources import ResourceSpec
+
+STREAMS = (1, 8, 32)
+"""Requests that are under way at all times while an engine is measured."""
 
 
 class Member(Spec):
@@ -18,6 +22,19 @@ class Member(Spec):
 
     engine: str
     options: Mapping[str, Json] = Field(default_factory=dict)
+
+
+class Candidate(Spec):
+    """An engine with its options as it could serve a version here, and the program that would."""
+
+    member: Member
+    engine_version: str
+    argv: tuple[str, ...]
+    """With `{attempt}`, `{socket}` and `{threads}` left to whoever starts it."""
+    env: Mapping[str, str] = Field(default_factory=dict)
+    resources: ResourceSpec
+    compared: bool = True
+    """Whether it is compared with the reference before it may serve."""
 
 
 class Speed(Record):
@@ -56,3 +73,13 @@ class Calibration(Record):
     """Places in `trials`: one engine, or several whose replicas stand side by side, the one for few requests first."""
     why: str
     """One sentence with the figures, for the person who asked for nothing."""
+
+    @property
+    def members(self) -> tuple[Member, ...]:
+        """What was taken: one engine, or those that stand side by side."""
+        return tuple(self.trials[place].member for place in self.chosen)
+
+    def trial(self, engine: str, options: Mapping[str, Json]) -> Trial | None:
+        """What an engine with these options did; None: it was not tried so."""
+        mine = Member(engine=engine, options=options)
+        return next((one for one in self.trials if one.member == mine), None)

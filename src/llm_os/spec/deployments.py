@@ -65,8 +65,10 @@ class DeploymentSpec(Spec):
     model: Ref
     """`card@alias` follows the alias: when it moves, the deployment is updated."""
     engine: str | None = None
-    """None: the first engine that can serve this format and task here."""
+    """None: the best one here, as it was measured; the preferred one where none was."""
     options: Mapping[str, Json] = Field(default_factory=dict)
+    precision: str | None = None
+    """Of the weights while they are served (`int8`, `bf16` ...); None: any that says what the reference says."""
     members: tuple[Member, ...] = ()
     """Engines whose replicas stand side by side, the one for few requests first. Empty: `engine` alone."""
     replicas: Count = 1
@@ -204,6 +206,11 @@ class Deployment(Record):
     def parity(self) -> Parity | None:
         """Of the revision in force."""
         return self.history[-1].parity if self.history else None
+
+    @property
+    def because(self) -> str:
+        """Why the engine of the revision in force, where nobody asked for it."""
+        return self.history[-1].because if self.history else ""
 
     @property
     def updating(self) -> bool:

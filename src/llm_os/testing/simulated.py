@@ -126,6 +126,9 @@ class SimulatedMachine:
     def reading(self) -> HostReading:
         return HostReading(memory=MEMORY, memory_available=MEMORY // 2)
 
+    def kind(self) -> str:
+        return "simulated"
+
 
 class SimulatedHost(FakeHost):
     """Acts what attempts ask for; a share of them does something else.

@@ -11,12 +11,13 @@ from typing import Any
 from llm_os import programs
 from llm_os.errors import UnavailableError, UnsupportedModelError
 from llm_os.models.formats import inspect
+from llm_os.models.widen import BELOW_8, in_8_bits
 from llm_os.spec.attempts import AttemptSpec, ServeCall
 from llm_os.workers.backend import Backend
 from llm_os.workers.child import SOCKET, Child
 from llm_os.workers.requests import ChatRequest
 from llm_os.workers.served import QUEUE, ChildBridge
-from llm_os.workers.serving import main
+from llm_os.workers.serving import main, threads_of
 
 log = logging.getLogger("llm_os.worker")
 
@@ -91,7 +92,9 @@ def load(call: ServeCall, spec: AttemptSpec) -> Backend:
         )
     context = min(int(options["context"]), int(str(facts["context_length"])) or int(options["context"]))
     model = folder / str(facts["file"]) if folder.is_dir() else folder
-    argv = command(program.path, model, options, context=context, threads=max(1, spec.threads))
+    if options.get("precision") == "int8":
+        model = in_8_bits(model, Path(spec.cwd), call.model.facts.digest, BELOW_8)
+    argv = command(program.path, model, options, context=context, threads=threads_of(options, spec))
     log.info("%s of %s: %s", program.path, program.where, " ".join(argv[1:]))
     child = Child(WHO, argv, Path(spec.cwd) / "scratch" / "engine")
     return LlamaBackend(

@@ -2,36 +2,27 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import logging
-import os
 import random
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from llm_os.errors import InvalidInputError, UnsupportedModelError
 from llm_os.models.formats import inspect
-from llm_os.models.widen import widen
+from llm_os.models.widen import BELOW_8, UNREAD, WITH_MINIMUM, in_8_bits
 from llm_os.spec.attempts import AttemptSpec, ServeCall
 from llm_os.workers.backend import Backend
 from llm_os.workers.calling import Form
 from llm_os.workers.chatting import QUEUE, ChatBackend
 from llm_os.workers.conversation import Message
 from llm_os.workers.requests import ChatRequest
-from llm_os.workers.serving import main
+from llm_os.workers.serving import main, threads_of
 from llm_os.workers.tools import Tool
 
 log = logging.getLogger("llm_os.worker")
 
-KEPT_FOR = 14 * 24 * 3600.0
-"""Seconds for which weights are kept that no replica has used."""
-HALF_MADE_FOR = 3600.0
-"""Seconds after which a file that nobody has finished is somebody's who was killed."""
-FORM = 2
-"""Of `models.widen`: files of another one are not taken."""
 BLOCK = 32
 """Tokens of a cache block on CPU."""
 
@@ -130,36 +121,6 @@ def calls_only(request: ChatRequest, form: Form) -> Any:
     return grammar.TagsWithSeparator(tags, "\n", at_least_one=True, stop_after_first=not several)
 
 
-def _exact(path: Path, spec: AttemptSpec, digest: str) -> str:
-    """The file, or one whose weights openvino-genai does not round once more.
-
-    In a home that one is kept for the replicas that follow; elsewhere it goes with the attempt.
-    """
-    folder = Path(spec.cwd) / "scratch"
-    if folder.parent.parent.name == "attempts":
-        folder = folder.parent.parent.parent / "widened"
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    kept = folder / f"{digest.replace(':', '-')}-{FORM}.gguf"
-    with contextlib.suppress(FileNotFoundError):
-        os.utime(kept)  # it is used
-        return str(kept)
-    for old in folder.glob("*.gguf*"):
-        with contextlib.suppress(FileNotFoundError):  # another worker cleans, too
-            if time.time() - old.stat().st_mtime > (KEPT_FOR if old.suffix == ".gguf" else HALF_MADE_FOR):
-                old.unlink()
-    beside = folder / f"{kept.name}.{os.getpid()}"
-    try:
-        if not (tensors := widen(path, beside)):
-            return str(path)
-        with beside.open("rb") as file:
-            os.fsync(file.fileno())
-        beside.rename(kept)
-    finally:
-        beside.unlink(missing_ok=True)
-    log.info("%d tensors are served in 8 bits: the engine would round them once more, or cannot read them", tensors)
-    return str(kept)
-
-
 def cannot_open(file: Path, error: Exception) -> UnsupportedModelError:
     """What the engine's own words mean, where they are known to mean something, and what opens the file."""
     said = " ".join(str(error).split())
@@ -206,14 +167,15 @@ def load(call: ServeCall, spec: AttemptSpec) -> Backend:
     scheduler.dynamic_split_fuse = True
     # Pinned threads of two engines would fight for the same cores while others are idle.
     properties = {
-        "INFERENCE_NUM_THREADS": max(1, spec.threads),
+        "INFERENCE_NUM_THREADS": threads_of(options, spec),
         "NUM_STREAMS": "1",
         "PERFORMANCE_HINT": "LATENCY",
         "ENABLE_CPU_PINNING": False,
         "KV_CACHE_PRECISION": "u8",
     }
     file = folder / str(facts["file"]) if folder.is_dir() else folder
-    path = _exact(file, spec, call.model.facts.digest)
+    types = BELOW_8 if options.get("precision") == "int8" else WITH_MINIMUM | UNREAD
+    path = str(in_8_bits(file, Path(spec.cwd), call.model.facts.digest, types))
     try:
         pipeline = openvino_genai.ContinuousBatchingPipeline(path, scheduler, "CPU", properties)
     except RuntimeError as error:

@@ -73,6 +73,7 @@ async def serve(spec: AttemptSpec, call: ServeCall, backend: Backend, reports: R
     os.umask(0o177)  # the socket is born 0600
     try:
         await backend.begin()
+        since = time.monotonic()
         comparing = asyncio.create_task(compare(call, backend, _telling(reports)))
         if not await _before(comparing, stop):
             await backend.end()
@@ -82,7 +83,7 @@ async def serve(spec: AttemptSpec, call: ServeCall, backend: Backend, reports: R
             raise backend.broken or failed
         told: dict[str, Json] = {"endpoint": f"unix:{call.socket}", "engine": call.engine}
         if (parity := comparing.result()) is not None:
-            told["parity"] = parity.model_dump(mode="json")
+            told |= {"parity": parity.model_dump(mode="json"), "compared_for": round(time.monotonic() - since, 3)}
         runner = await listen(face.app(), call.socket)
         reports.write("ready", told)
         waits = {asyncio.create_task(stop.wait()), asyncio.create_task(backend.lost())}
@@ -144,6 +145,12 @@ def run(folder: Path, load: Load) -> int:
         with contextlib.suppress(OSError):  # no room for a report: the exit code and the log are left
             reports.write("error", told.to_dict())
         return EXIT_USER_ERROR if isinstance(told, InvalidInputError) else EXIT_FAILED
+
+
+def threads_of(options: Mapping[str, Any], spec: AttemptSpec) -> int:
+    """Threads that an engine computes with: as many as it was asked for (`threads`), of those that it is granted."""
+    asked = options.get("threads")
+    return max(1, spec.threads if asked is None else min(int(asked), spec.threads))
 
 
 def main(load: Load) -> NoReturn:

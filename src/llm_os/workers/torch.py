@@ -23,7 +23,7 @@ from llm_os.workers.batching import Batcher
 from llm_os.workers.chatting import QUEUE, ChatBackend
 from llm_os.workers.conversation import Message
 from llm_os.workers.requests import ChatRequest
-from llm_os.workers.serving import main
+from llm_os.workers.serving import main, threads_of
 from llm_os.workers.tools import Tool
 
 log = logging.getLogger("llm_os.worker")
@@ -216,8 +216,8 @@ def load(call: ServeCall, spec: AttemptSpec) -> Backend:
     """Read the model. Raises what `load_classifier` and `load_chat` raise."""
     import torch
 
-    torch.set_num_threads(max(1, spec.threads))
     options: dict[str, Any] = dict(call.options)
+    torch.set_num_threads(threads_of(options, spec))
     if (form := inspect(Path(call.model.path))["format"]) != "safetensors":
         raise UnsupportedModelError(
             f"PyTorch serves models in safetensors, not in {form}.",

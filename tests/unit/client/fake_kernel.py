@@ -30,6 +30,7 @@ class FakeKernel:
         self.asked: list[tuple[str, Any]] = []
         self.session = "ses-0000000001"
         self.idle_after = 60.0
+        self.calibrate = False
         self._gpus = tuple(Device(kind="fake", index=i, name=f"Fake {i}", memory=GIB) for i in range(gpus))
 
     @property

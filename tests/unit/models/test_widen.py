@@ -10,7 +10,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llm_os.models.widen import widen
+from llm_os.models.widen import BELOW_8, in_8_bits, widen
 
 Q4_0, Q4_1, Q5_0, Q8_0 = (getattr(gguf.GGMLQuantizationType, name) for name in ("Q4_0", "Q4_1", "Q5_0", "Q8_0"))
 
@@ -95,3 +95,28 @@ def test_its_error_is_far_below_that_of_a_rounded_zero_point(seed: int) -> None:
     rounded = scale * (steps - np.round(-least / scale))
     wide = gguf.quants.dequantize(gguf.quants.quantize(true, Q8_0), Q8_0)
     assert np.square(wide - true).mean() < 0.1 * np.square(rounded - true).mean()
+
+
+def test_all_of_fewer_bits_become_8_where_that_is_asked_for(tmp_path: Path) -> None:
+    source = write(tmp_path / "source.gguf", {"a.weight": (values(1), Q4_1), "b.weight": (values(2), Q4_0)})
+    assert widen(source, tmp_path / "wide.gguf", BELOW_8) == 2
+    assert {tensor.tensor_type for tensor in tensors_of(tmp_path / "wide.gguf").values()} == {Q8_0}
+
+
+def test_a_home_keeps_one_file_for_replicas_and_for_those_that_are_tried(tmp_path: Path) -> None:
+    source = write(tmp_path / "source.gguf", {"a.weight": (values(), Q4_1), "b.weight": (values(2), Q4_0)})
+    attempts = tmp_path / "run" / "attempts"
+    kept = in_8_bits(source, attempts / "att-1", "sha256:abc")
+    assert kept.parent == tmp_path / "run" / "widened"
+    written = kept.stat().st_mtime_ns, kept.stat().st_ino
+    tried = in_8_bits(source, attempts / "att-2" / "scratch" / "trial-0", "sha256:abc")
+    assert (tried, tried.stat().st_ino) == (kept, written[1])
+    every = in_8_bits(source, attempts / "att-3", "sha256:abc", BELOW_8)
+    assert every != kept, "another form"
+    assert in_8_bits(source, tmp_path / "alone", "sha256:abc").parent == tmp_path / "alone" / "scratch"
+
+
+def test_a_file_that_has_nothing_to_widen_is_taken_itself(tmp_path: Path) -> None:
+    source = write(tmp_path / "source.gguf", {"b.weight": (values(), Q4_0)})
+    assert in_8_bits(source, tmp_path / "attempts" / "att-1", "sha256:abc") == source
+    assert not list((tmp_path / "widened").iterdir())

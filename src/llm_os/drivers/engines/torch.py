@@ -24,6 +24,13 @@ VALUES = 24
 """fp32 values that a token needs while it runs, as a multiple of the model's width (measured: below 20)."""
 LONGEST = 512
 """Tokens that an encoder-decoder reads, and that it writes, at most."""
+SMALLER: tuple[Mapping[str, int], ...] = (
+    {},
+    {"cache_tokens": 8192},
+    {"cache_tokens": 4096, "context": 4096},
+    {"cache_tokens": 2048, "context": 2048},
+)
+"""Caches of chats, from the default downwards."""
 COPIES = 2.5
 """The weights in fp32, in bf16 while both are compared, and the file's pages while it is read."""
 
@@ -37,6 +44,8 @@ class TorchOptions(Spec):
     """Chat: most tokens of a prompt with its answer; never more than the model was made for."""
     cache_tokens: int = Field(default=16384, ge=128)
     """Chat: cells of the cache of keys and values, over all answers; at least `context` are."""
+    threads: int | None = Field(default=None, ge=1)
+    """Cores that it computes on, at most; None: all that it is granted."""
 
 
 def _cache_bytes(asked: TorchOptions, meta: Mapping[str, int]) -> int:
@@ -93,6 +102,15 @@ class Torch(Engine):
         work = BATCH_TOKENS * VALUES * 4 * width
         memory = estimate(int(weights * COPIES), kv_bytes=kept, overhead=OVERHEAD + work)
         return ResourceSpec(cpus=0.25, memory=memory)
+
+    def candidates(self, model: ArtifactFacts, granted: Capacity, precision: str | None = None) -> tuple[Spec, ...]:
+        """The faster of fp32 and bf16 it takes by itself at its start; the cache is as large as there is room for."""
+        if precision not in (None, "fp32", "bf16"):
+            return ()
+        kind = "auto" if precision is None else precision
+        ladder = (TorchOptions.model_validate({"dtype": kind, **less}) for less in SMALLER)
+        best = self.first_that_fits(ladder, model, granted.memory)
+        return () if best is None else (best,)
 
     def process(self, options: Spec, model: ArtifactFacts, resources: ResourceSpec) -> ProcessSpec:
         argv = ("{python}", "-m", "llm_os.workers.torch", "{attempt}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from fastapi import APIRouter
 
 from llm_os.kernel.syscalls import Syscalls
+from llm_os.spec import api
 from llm_os.spec.models import ModelVersion
 
 
@@ -18,5 +19,9 @@ def router(syscalls: Syscalls) -> APIRouter:
     @routes.get("/{ref}")
     async def one(ref: str) -> ModelVersion:
         return syscalls.model(ref)
+
+    @routes.get("/{ref}/calibration")
+    async def calibration(ref: str, session: str | None = None, precision: str | None = None) -> api.Measured:
+        return syscalls.measured(ref, session, precision)
 
     return routes

@@ -11,6 +11,7 @@ from llm_os import plugins, programs
 from llm_os._version import __version__
 from llm_os.drivers.device import Available, Unavailable
 from llm_os.drivers.engines.fake import FakeOptions
+from llm_os.drivers.engines.llamacpp import LlamaCppOptions
 from llm_os.drivers.engines.openvino import OVERHEAD, OpenVinoOptions
 from llm_os.drivers.engines.torch import TorchOptions
 from llm_os.errors import NotFoundError
@@ -209,3 +210,68 @@ def test_another_version_of_an_environments_packages_is_another(
     assert first.startswith("vllm 0.30.0, ")
     distribution(site, "torch", "2.13.0")
     assert engine.identity(engine.Options(environment="gpu")).startswith("vllm 0.30.0, torch 2.13.0, ")
+
+
+def smollm(**meta: str) -> ArtifactFacts:
+    known = {"format": "gguf", "task": "text-generation", "precision": "int4", **SMOLLM, **meta}
+    return ArtifactFacts(digest="sha256:" + "0" * 64, kind="model", size=92_000_000, meta=known)
+
+
+def test_llamacpp_is_tried_with_the_file_as_it_is_and_in_8_bits() -> None:
+    engine = plugins.load("engine", "llamacpp")
+    found = [options.model_dump() for options in engine.candidates(smollm(), GRANTED)]
+    assert [options["precision"] for options in found] == ["file", "int8"]
+    assert [o.precision for o in engine.candidates(smollm(precision="mixed"), GRANTED)] == ["file"]
+    assert [o.precision for o in engine.candidates(smollm(), GRANTED, "int8")] == ["int8"]
+    assert [o.precision for o in engine.candidates(smollm(), GRANTED, "int4")] == ["file"]
+    assert engine.candidates(smollm(), GRANTED, "bf16") == ()
+
+
+def test_8_bits_need_more_memory_than_the_files_4() -> None:
+    engine = plugins.load("engine", "llamacpp")
+    narrow, wide = (LlamaCppOptions(precision=kind) for kind in ("file", "int8"))
+    more = engine.footprint(wide, smollm(), GRANTED).memory - engine.footprint(narrow, smollm(), GRANTED).memory
+    assert more == pytest.approx(0.9 * 2 * 92_000_000, rel=0.01)
+
+
+@pytest.mark.parametrize("name", ["llamacpp", "openvino", "torch"])
+@pytest.mark.parametrize("room", [64, 8, 2, 1])
+def test_what_is_tried_fits_into_what_is_granted_and_becomes_smaller_with_it(name: str, room: int) -> None:
+    engine, granted = plugins.load("engine", name), Capacity(cpus=2, memory=room * 2**30)
+    found = engine.candidates(smollm(), granted)
+    assert found or (name, room) == ("torch", 1)
+    for options in found:
+        assert engine.footprint(options, smollm(), granted).memory <= granted.memory
+    larger = engine.candidates(smollm(), Capacity(cpus=2, memory=64 * 2**30))
+    for options, other in zip(found, larger, strict=False):
+        needs, most = (engine.footprint(one, smollm(), granted).memory for one in (options, other))
+        assert needs <= most
+
+
+def test_the_more_memory_the_more_requests_llamacpp_answers_together() -> None:
+    engine = plugins.load("engine", "llamacpp")
+    most = [engine.candidates(smollm(), Capacity(cpus=2, memory=gib * 2**30))[0].parallel for gib in (64, 8, 2)]
+    assert most == sorted(most, reverse=True)
+    assert most[0] == 32
+    assert most[0] > most[-1]
+
+
+@pytest.mark.parametrize("name", ["llamacpp", "openvino"])
+def test_with_many_cores_half_of_the_threads_are_tried_too(name: str) -> None:
+    engine = plugins.load("engine", name)
+    threads = [options.threads for options in engine.candidates(smollm(), Capacity(cpus=8, memory=2**36))]
+    assert threads.count(4) == 1
+    assert {options.threads for options in engine.candidates(smollm(), GRANTED)} == {None}
+
+
+def test_torch_chooses_its_precision_itself_unless_one_is_asked_for() -> None:
+    engine, model = plugins.load("engine", "torch"), smollm(format="safetensors", precision="fp32")
+    kinds = {p: [o.dtype for o in engine.candidates(model, GRANTED, p)] for p in (None, "bf16", "fp32", "int8")}
+    assert kinds == {None: ["auto"], "bf16": ["bf16"], "fp32": ["fp32"], "int8": []}
+
+
+def test_an_engine_that_says_nothing_of_candidates_is_tried_with_its_defaults() -> None:
+    engine = plugins.load("engine", "fake")
+    assert engine.candidates(smollm(), GRANTED) == (FakeOptions(),)
+    assert engine.candidates(smollm(), GRANTED, "int4") == (FakeOptions(),)
+    assert engine.candidates(smollm(), GRANTED, "bf16") == ()

@@ -1,0 +1,234 @@
+"""Which engines could serve a version here, what they were measured to do, and which is taken. Starts and times none.
+
+The candidates come from the registry alone; the task `serving/calibration` starts and times them. What it found is
+looked up by the key of that job, which changes with the model, its reference, the machine and the engines' versions.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from sqlalchemy import Connection
+
+from llm_os import programs
+from llm_os.drivers.device import Unavailable
+from llm_os.drivers.engine import Engine
+from llm_os.errors import InvalidInputError, InvalidOptionError, UnsupportedModelError
+from llm_os.kernel.attempts import PROGRAM
+from llm_os.kernel.references import reference_of
+from llm_os.kernel.state import State
+from llm_os.kernel.submission import cache_key, find_model, resolve, validated
+from llm_os.spec.artifacts import ArtifactFacts
+from llm_os.spec.base import Json
+from llm_os.spec.calibration import Calibration, Candidate, Member
+from llm_os.spec.deployments import DeploymentSpec
+from llm_os.spec.jobs import JobSpec
+from llm_os.spec.models import ModelVersion
+from llm_os.spec.parity import Parity
+from llm_os.spec.resources import Capacity
+from llm_os.store import rows
+
+TASK = "serving/calibration"
+ROOM = 2**30
+"""Memory is counted in whole GiB: some KiB more or less after an update of the system are the same machine."""
+HINT = "Leave the precision out, or take another engine: llm-os doctor shows which are here."
+
+
+def candidates_for(
+    state: State, tx: Connection, digest: str, session: str | None, precision: str | None = None, engine: str = ""
+) -> tuple[Candidate, ...]:
+    """What could serve the model of this digest here and fits into what the session is granted, best known first.
+
+    Args:
+        precision: only what serves in it. engine: only of this one; empty: of all that may be taken unasked.
+    """
+    facts, ledger = state.artifacts.facts(digest), state.ledger(tx)
+    granted, found = ledger.granted(session), []
+    for one in _able(state, facts, engine):
+        for options in one.candidates(facts, granted, precision):
+            candidate = _candidate(state, one, options.model_dump(mode="json"), facts, granted)
+            if ledger.never_fits(candidate.resources, session) is None:
+                found.append(candidate)
+    return tuple(found)
+
+
+def _able(state: State, facts: ArtifactFacts, named: str = "") -> list[Engine]:
+    """Engines that are here and open such a model, the preferred one first."""
+    found = [
+        engine
+        for engine in state.plugins.engines()
+        if (engine.name == named if named else engine.preference >= 0)
+        and facts.meta.get("format") in engine.formats
+        and facts.meta.get("task") in engine.tasks
+        and not isinstance(engine.probe(), Unavailable)
+    ]
+    return sorted(found, key=lambda engine: (engine.preference, engine.name), reverse=True)
+
+
+def _candidate(
+    state: State, engine: Engine, options: dict[str, Json], facts: ArtifactFacts, granted: Capacity
+) -> Candidate:
+    probe, model = engine.probe(), engine.Options.model_validate(options)
+    resources = engine.footprint(model, facts, granted)
+    process = engine.process(model, facts, resources)
+    python = programs.interpreter(process.environment, state.settings)
+    return Candidate(
+        member=Member(engine=engine.name, options=options),
+        engine_version="" if isinstance(probe, Unavailable) else probe.version,
+        argv=tuple(part.replace("{python}", python) for part in process.argv),
+        env={**PROGRAM, **process.env},
+        resources=resources,
+        compared=engine.compared,
+    )
+
+
+def completed(state: State, tx: Connection, spec: JobSpec, session: str | None) -> JobSpec:
+    """A job that measures engines, with what only the kernel knows; any other job as it is.
+
+    Raises:
+        InvalidOptionError: somebody else named the programs to start.
+        InvalidInputError: there are not two candidates.
+        NotFoundError: no such model.
+    """
+    if spec.task != TASK or "model" not in spec.inputs:
+        return spec
+    if foreign := sorted(set(spec.options) - {"precision"}):
+        raise InvalidOptionError(f"{TASK}: '{foreign[0]}' is not yours to give.", hint="Only `precision` is.")
+    digest, _ = resolve(tx, spec.inputs["model"])
+    precision = spec.options.get("precision")
+    whole, found = _job(state, tx, digest, session, None if precision is None else str(precision))
+    if len(found) < 2:
+        raise InvalidInputError(_too_few(state, digest, found, precision), hint=HINT if precision else "Deploy it.")
+    return spec.model_copy(update={"options": whole.options, "inputs": {**spec.inputs, **whole.inputs}})
+
+
+def _job(
+    state: State, tx: Connection, digest: str, session: str | None, precision: str | None
+) -> tuple[JobSpec, tuple[Candidate, ...]]:
+    """The job that measures the engines for a model, and its candidates."""
+    found = candidates_for(state, tx, digest, session, precision)
+    granted, reference = state.ledger(tx).granted(session), reference_of(state, tx, digest)
+    memory = granted.memory // ROOM * ROOM
+    versions = sorted({f"{one.member.engine} {one.engine_version}" for one in found})
+    kind = json.dumps([state.machine.kind(), granted.cpus, memory, versions])
+    options: dict[str, Json] = {
+        "candidates": [one.model_dump(mode="json") for one in found],
+        "fingerprint": hashlib.sha256(kind.encode()).hexdigest(),
+        "threads": max(1, int(granted.cpus)),
+        "room": memory,
+        "precision": precision,
+    }
+    inputs = {"model": digest, **({"reference": reference} if reference is not None else {})}
+    return JobSpec(task=TASK, options=options, inputs=inputs), found
+
+
+def calibration_for(
+    state: State, tx: Connection, version: ModelVersion, session: str | None = None, precision: str | None = None
+) -> Calibration | None:
+    """What engines were measured to do with a version under this session's grant; None: it was never measured here.
+
+    Takes some milliseconds: engines are probed for their versions.
+    """
+    job, found = _job(state, tx, version.manifest, session, precision)
+    if len(found) < 2:
+        return None
+    task: Any = state.plugins.task(TASK)
+    options = validated(task.Options, dict(job.options), TASK).model_dump(mode="json")
+    result = rows.get_result(tx, cache_key(TASK, options, job.inputs))
+    if result is None or "calibration" not in result:
+        return None
+    return Calibration.model_validate(result["calibration"]).model_copy(update={"version": version.ref})
+
+
+def judged(
+    state: State, tx: Connection, version: str, engine: str, options: Mapping[str, Json], session: str | None
+) -> Parity | None:
+    """How far an engine with these options agreed with the reference of a version while it was measured."""
+    found = calibration_for(state, tx, find_model(tx, version), session)
+    trial = found.trial(engine, options) if found is not None else None
+    return None if trial is None or trial.error is not None else trial.parity
+
+
+def taken(
+    state: State,
+    tx: Connection,
+    spec: DeploymentSpec,
+    version: ModelVersion,
+    session: str | None,
+    *,
+    alone: bool = False,
+) -> tuple[DeploymentSpec, str]:
+    """The spec with what is taken where nobody said, by what was measured; and why, in a sentence.
+
+    An engine that was named stays, and so do options. Where nothing was measured the spec stays as it is: the preferred
+    engine is taken then. Two engines side by side become `members`; `engine` is then the one for many requests.
+
+    Args:
+        alone: one engine and no more, the one for few requests: an on-demand replica.
+
+    Raises:
+        UnsupportedModelError: nothing here serves it in the precision that was asked for.
+    """
+    if spec.members or (spec.precision is None and (spec.engine is not None or spec.options)):
+        return spec, ""
+    if spec.engine is not None or spec.options:
+        found = candidates_for(state, tx, version.manifest, session, spec.precision, spec.engine or "")
+        if not found:
+            raise UnsupportedModelError(_too_few(state, version.manifest, found, spec.precision), hint=HINT)
+        member = found[0].member
+        options = {**member.options, **spec.options}
+        # The options say it now; the wish would bind whatever engine comes later.
+        return spec.model_copy(update={"engine": member.engine, "options": options, "precision": None}), ""
+    calibration = calibration_for(state, tx, version, session, spec.precision)
+    if calibration is None:
+        return _unmeasured(state, tx, spec, version, session)
+    members = calibration.members
+    if alone:
+        members = members[:1]
+    elif spec.scaling is not None or not _fit(state, tx, members, version, session):
+        members = members[-1:]
+    one = members[-1]
+    both = members if len(members) > 1 else ()
+    return spec.model_copy(update={"engine": one.engine, "options": one.options, "members": both}), calibration.why
+
+
+def _fit(state: State, tx: Connection, members: tuple[Member, ...], version: ModelVersion, session: str | None) -> bool:
+    """Whether all of them can stand side by side beside what runs now."""
+    engines = {engine.name: engine for engine in state.plugins.engines()}
+    facts, ledger = state.artifacts.facts(version.manifest), state.ledger(tx)
+    granted, needed = ledger.granted(session), 0
+    for member in members:
+        engine = engines[member.engine]
+        needed += engine.footprint(engine.Options.model_validate(dict(member.options)), facts, granted).memory
+    return len(members) == 1 or needed <= ledger.free(session).memory
+
+
+def _unmeasured(
+    state: State, tx: Connection, spec: DeploymentSpec, version: ModelVersion, session: str | None
+) -> tuple[DeploymentSpec, str]:
+    """The first candidate of a precision that was asked for; else the spec as it is, and why the preferred one."""
+    if spec.precision is not None:
+        found = candidates_for(state, tx, version.manifest, session, spec.precision)
+        if not found:
+            raise UnsupportedModelError(_too_few(state, version.manifest, found, spec.precision), hint=HINT)
+        member = found[0].member
+        told = f"{member.engine} serves it in {spec.precision}; nothing was measured on this machine"
+        return spec.model_copy(update={"engine": member.engine, "options": member.options}), told
+    able = [engine.name for engine in _able(state, state.artifacts.facts(version.manifest))]
+    if len(able) == 1:
+        return spec, f"{able[0]} is the only engine here that serves {version.task} from {version.format}"
+    if not able:
+        return spec, ""
+    others = ", ".join(able[1:])
+    return spec, f"{able[0]} is preferred to {others}; nothing was measured on this machine"
+
+
+def _too_few(state: State, digest: str, found: tuple[Candidate, ...], precision: Json) -> str:
+    facts = state.artifacts.facts(digest)
+    what = f"{facts.meta.get('task')} from {facts.meta.get('format')}" + (f" in {precision}" if precision else "")
+    if not found:
+        return f"No engine here serves {what}."
+    return f"Nothing is to be measured: {found[0].member.engine} is the only one here that serves {what}."

@@ -1,0 +1,1 @@
+"""Tasks that try out how a model is served best."""

@@ -1,0 +1,319 @@
+"""What is tried, what is known of it, and what is taken: a real database, with engines and a machine of a test."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, ClassVar
+
+import pytest
+from sqlalchemy import Connection
+
+from llm_os.drivers.device import Available, Probe, Unavailable
+from llm_os.drivers.engine import Engine
+from llm_os.errors import InvalidInputError, InvalidOptionError, NotFoundError, UnsupportedModelError
+from llm_os.kernel import references
+from llm_os.kernel.calibrations import TASK, calibration_for, candidates_for, completed, judged, taken
+from llm_os.kernel.revisions import chosen_anew, planned
+from llm_os.kernel.submission import cache_key
+from llm_os.memory.ledger import Ledger
+from llm_os.settings import Settings
+from llm_os.spec.artifacts import ArtifactFacts
+from llm_os.spec.base import Spec
+from llm_os.spec.calibration import Calibration, Member, Speed, Trial
+from llm_os.spec.deployments import Deployment, DeploymentSpec, DeploymentState, Revision, Scaling
+from llm_os.spec.jobs import JobSpec
+from llm_os.spec.models import ModelVersion
+from llm_os.spec.parity import Parity, Share
+from llm_os.spec.processes import ProcessSpec
+from llm_os.spec.resources import Capacity, Caps, Holding, ResourceSpec
+from llm_os.store import rows
+from llm_os.store.database import Database
+from llm_os.tasks.serving.calibration import PLUGIN
+
+GIB = 2**30
+DIGEST = "sha256:" + "a" * 64
+SAID = "sha256:" + "b" * 64
+
+
+class Sized(Spec):
+    memory: int = GIB
+    precision: str = "file"
+
+
+class Toy(Engine):
+    """An engine whose whole character are its arguments."""
+
+    formats: ClassVar[tuple[str, ...]] = ("gguf",)
+    tasks: ClassVar[tuple[str, ...]] = ("text-generation",)
+    Options = Sized
+
+    def __init__(self, name: str, preference: int, *options: Sized, here: bool = True, version: str = "1") -> None:
+        self.name, self.preference = name, preference  # type: ignore[misc]
+        self._options, self._here, self.version = options or (Sized(),), here, version
+
+    def probe(self) -> Probe:
+        return Available(version=self.version) if self._here else Unavailable("it is not installed")
+
+    def footprint(self, options: Spec, model: ArtifactFacts, granted: Capacity) -> ResourceSpec:
+        return ResourceSpec(cpus=0.5, memory=options.model_dump()["memory"])
+
+    def process(self, options: Spec, model: ArtifactFacts, resources: ResourceSpec) -> ProcessSpec:
+        return ProcessSpec(argv=("{python}", self.name, "{attempt}"), env={"A": "{threads}"}, resources=resources)
+
+    def candidates(self, model: ArtifactFacts, granted: Capacity, precision: str | None = None) -> tuple[Spec, ...]:
+        return tuple(one for one in self._options if precision in (None, one.precision))
+
+
+class Place:
+    """What of a kernel's state is looked at."""
+
+    def __init__(self, folder: Path) -> None:
+        self.settings = Settings(home=folder)
+        self.database = Database(f"sqlite:///{folder / 'state.db'}")
+        self.engines: Sequence[Engine] = (Toy("quick", 1), Toy("steady", 2))
+        self.plugins: Any = SimpleNamespace(engines=lambda: self.engines, task=self._task)
+        self.memory = 8 * GIB + 12345
+        self.held: list[Holding] = []
+        self.caps: dict[str, Caps] = {}
+        self.machine = SimpleNamespace(kind=lambda: self.kind)
+        self.kind = "a processor"
+        self.artifacts = SimpleNamespace(facts=self._facts)
+
+    @staticmethod
+    def _task(name: str) -> Any:
+        assert name == TASK
+        return PLUGIN
+
+    @staticmethod
+    def _facts(digest: str) -> ArtifactFacts:
+        if digest not in {DIGEST, SAID}:
+            raise NotFoundError("It is gone.")
+        meta = {"format": "gguf", "task": "text-generation", "precision": "int4"}
+        return ArtifactFacts(digest=digest, kind="model", size=1, meta=meta)
+
+    def ledger(self, tx: Connection) -> Ledger:
+        return Ledger(Capacity(cpus=2, memory=self.memory), self.held, self.caps)
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Any:
+    place = Place(tmp_path)
+    with place.database.transaction() as tx:
+        rows.add_model(tx, VERSION)
+        rows.add_model(tx, VERSION.model_copy(update={"number": 2}))
+    return place
+
+
+@pytest.fixture
+def tx(place: Any) -> Iterator[Connection]:
+    with place.database.transaction() as tx:
+        yield tx
+
+
+VERSION = ModelVersion(
+    card="chat", number=1, manifest=DIGEST, format="gguf", precision="int4", task="text-generation", size=1,
+    created_at=0,
+)  # fmt: skip
+
+
+def spec(**more: Any) -> DeploymentSpec:
+    return DeploymentSpec(name="chat", model="chat@1", **more)
+
+
+def speeds(*rates: float) -> tuple[Speed, ...]:
+    return tuple(Speed(streams=n, per_second=rate, first=0.1) for n, rate in zip((1, 8, 32), rates, strict=True))
+
+
+def measured(
+    place: Any, tx: Connection, *chosen: int, parity: Parity | None = None, precision: str | None = None
+) -> None:
+    """As if the job had run and come to this."""
+    options = {} if precision is None else {"precision": precision}
+    job = completed(place, tx, JobSpec(task=TASK, inputs={"model": "chat@1"}, options=options), None)
+    whole = PLUGIN.Options.model_validate(dict(job.options))
+    trials = tuple(
+        Trial(member=one.member, speeds=speeds(10, 20, 30), parity=parity)
+        for one in whole.candidates  # type: ignore[attr-defined]
+    )
+    found = Calibration(version=DIGEST, fingerprint="f", trials=trials, chosen=chosen, why="because of figures")
+    key = cache_key(TASK, whole.model_dump(mode="json"), dict(job.inputs))
+    rows.put_result(tx, key, "job-1", {"artifact": SAID, "calibration": found.model_dump(mode="json")})
+
+
+def names(place: Any, tx: Connection, **more: Any) -> list[str]:
+    return [one.member.engine for one in candidates_for(place, tx, DIGEST, more.pop("session", None), **more)]
+
+
+def test_every_engine_that_is_here_and_opens_it_is_tried_the_preferred_one_first(place: Any, tx: Connection) -> None:
+    other = Toy("other", 9)
+    other.formats = ("safetensors",)  # type: ignore[misc]
+    place.engines = (Toy("named", -1), Toy("quick", 1), Toy("away", 5, here=False), Toy("steady", 2), other)
+    assert names(place, tx) == ["steady", "quick"]
+    assert names(place, tx, engine="named") == ["named"]
+
+
+def test_what_can_never_fit_is_not_tried(place: Any, tx: Connection) -> None:
+    place.engines = (Toy("quick", 1, Sized(memory=9 * GIB), Sized(memory=2 * GIB)),)
+    place.caps = {"ses-1": Caps(memory=GIB)}
+    assert [one.resources.memory for one in candidates_for(place, tx, DIGEST, None)] == [2 * GIB]
+    assert names(place, tx, session="ses-1") == []
+
+
+def test_a_candidate_says_which_program_is_to_be_started_and_leaves_what_only_its_place_tells(
+    place: Any, tx: Connection
+) -> None:
+    (first, _) = candidates_for(place, tx, DIGEST, None)
+    assert first.argv[0].endswith("python")
+    assert first.argv[1:] == ("steady", "{attempt}")
+    assert first.env["A"] == "{threads}"
+
+
+def test_programs_are_named_by_the_kernel_alone(place: Any, tx: Connection) -> None:
+    job = JobSpec(task=TASK, inputs={"model": "chat@1"}, options={"candidates": []})
+    with pytest.raises(InvalidOptionError, match="'candidates' is not yours"):
+        completed(place, tx, job, None)
+    other = JobSpec(task="evaluation/reference", inputs={"model": "chat@1"})
+    assert completed(place, tx, other, None) is other
+
+
+def test_one_candidate_is_not_measured_and_named(place: Any, tx: Connection) -> None:
+    place.engines = (Toy("quick", 1),)
+    with pytest.raises(InvalidInputError, match="quick is the only one here that serves text-generation from gguf"):
+        completed(place, tx, JobSpec(task=TASK, inputs={"model": "chat@1"}), None)
+    assert calibration_for(place, tx, VERSION) is None
+    told = taken(place, tx, spec(), VERSION, None)
+    assert told == (spec(), "quick is the only engine here that serves text-generation from gguf")
+
+
+def test_where_nothing_was_measured_the_preferred_one_stays_and_it_is_said(place: Any, tx: Connection) -> None:
+    found, why = taken(place, tx, spec(), VERSION, None)
+    assert found == spec()
+    assert why == "steady is preferred to quick; nothing was measured on this machine"
+    revision = planned(place, tx, spec(), VERSION, None)
+    assert (revision.engine, revision.because) == ("steady", why)
+
+
+def test_what_was_measured_best_is_taken(place: Any, tx: Connection) -> None:
+    measured(place, tx, 1)
+    found, why = taken(place, tx, spec(), VERSION, None)
+    assert (found.engine, found.options, found.members) == ("quick", {"memory": GIB, "precision": "file"}, ())
+    assert why == "because of figures"
+    known = calibration_for(place, tx, VERSION)
+    assert known is not None
+    assert known.version == "chat@1"
+
+
+def test_what_somebody_named_stays(place: Any, tx: Connection) -> None:
+    measured(place, tx, 1)
+    for asked in (spec(engine="steady"), spec(options={"memory": 5}), spec(members=(Member(engine="steady"),))):
+        assert taken(place, tx, asked, VERSION, None) == (asked, "")
+
+
+def test_two_side_by_side_become_members_where_there_is_room_for_both(place: Any, tx: Connection) -> None:
+    measured(place, tx, 1, 0)
+    both, _ = taken(place, tx, spec(), VERSION, None)
+    assert [member.engine for member in both.members] == ["quick", "steady"]
+    assert both.engine == "steady", "the one for many requests"
+    place.held = [Holding(attempt="att-1", owner="other", kind="replica", cpus=0.5, memory=7 * GIB)]
+    single, _ = taken(place, tx, spec(), VERSION, None)
+    assert (single.engine, single.members) == ("steady", ())
+
+
+def test_an_on_demand_replica_and_one_that_may_sleep_are_of_one_engine(place: Any, tx: Connection) -> None:
+    measured(place, tx, 1, 0)
+    private, _ = taken(place, tx, spec(), VERSION, None, alone=True)
+    assert (private.engine, private.members) == ("quick", ())
+    scaled, _ = taken(place, tx, spec(scaling=Scaling(least=0)), VERSION, None)
+    assert (scaled.engine, scaled.members) == ("steady", ())
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda place: setattr(place, "kind", "another processor"),
+        lambda place: setattr(place, "memory", 5 * GIB),
+        lambda place: setattr(place, "engines", (Toy("quick", 1, version="2"), Toy("steady", 2))),
+        lambda place: setattr(place, "engines", (*place.engines, Toy("new", 0))),
+    ],
+)
+def test_figures_hold_for_this_machine_and_these_versions(place: Any, tx: Connection, change: Any) -> None:
+    measured(place, tx, 1)
+    place.memory += 4096  # an update of the system
+    assert calibration_for(place, tx, VERSION) is not None
+    change(place)
+    assert calibration_for(place, tx, VERSION) is None
+
+
+def test_figures_hold_for_what_a_session_is_granted(place: Any, tx: Connection) -> None:
+    measured(place, tx, 1)
+    place.caps = {"ses-1": Caps(cpus=1)}
+    assert calibration_for(place, tx, VERSION, "ses-1") is None
+    assert calibration_for(place, tx, VERSION, "ses-2") is not None
+
+
+def test_a_reference_that_comes_later_asks_for_new_figures(place: Any, tx: Connection) -> None:
+    measured(place, tx, 1)
+    rows.put_result(tx, cache_key(references.TASK, {}, {"model": DIGEST}), "job-2", {"artifact": SAID})
+    assert calibration_for(place, tx, VERSION) is None
+    job = completed(place, tx, JobSpec(task=TASK, inputs={"model": "chat@1"}), None)
+    assert job.inputs == {"model": DIGEST, "reference": SAID}
+
+
+def test_a_precision_narrows_the_candidates(place: Any, tx: Connection) -> None:
+    place.engines = (Toy("quick", 1, Sized(), Sized(precision="int8")), Toy("steady", 2, Sized(precision="int8")))
+    assert names(place, tx, precision="int8") == ["steady", "quick"]
+    first, why = taken(place, tx, spec(precision="int8"), VERSION, None)
+    assert (first.engine, first.options["precision"]) == ("steady", "int8")
+    assert why == "steady serves it in int8; nothing was measured on this machine"
+    measured(place, tx, 1, precision="int8")
+    best, why = taken(place, tx, spec(precision="int8"), VERSION, None)
+    assert (best.engine, best.options["precision"], why) == ("quick", "int8", "because of figures")
+    assert calibration_for(place, tx, VERSION) is None, "of all precisions nothing is known"
+
+
+def test_a_precision_with_a_named_engine_becomes_its_options(place: Any, tx: Connection) -> None:
+    place.engines = (Toy("named", -1, Sized(), Sized(precision="int8")), Toy("steady", 2))
+    found, why = taken(place, tx, spec(engine="named", precision="int8", options={"memory": 5}), VERSION, None)
+    assert (found.engine, found.options, why) == ("named", {"memory": 5, "precision": "int8"}, "")
+    assert found.precision is None, "it would bind whatever engine comes later"
+    with pytest.raises(UnsupportedModelError, match="No engine here serves text-generation from gguf in int8"):
+        taken(place, tx, spec(engine="steady", precision="int8"), VERSION, None)
+    with pytest.raises(UnsupportedModelError, match="in int3"):
+        taken(place, tx, spec(precision="int3"), VERSION, None)
+
+
+def revision(engine: str, because: str = "", **options: Any) -> Revision:
+    return Revision(
+        number=1, version="chat@1", task="text-generation", engine=engine, because=because,
+        options=Sized(**options).model_dump(), resources=ResourceSpec(memory=GIB),
+    )  # fmt: skip
+
+
+def test_what_was_compared_while_it_was_measured_need_not_be_compared_again(place: Any, tx: Connection) -> None:
+    share = Share(count=10, agreed=10, low=0.7, high=1.0)
+    agreed = Parity(everywhere=share, sure=share)
+    measured(place, tx, 0, parity=agreed)
+    assert judged(place, tx, "chat@2", "quick", Sized().model_dump(), None) == agreed, "of the same content"
+    assert judged(place, tx, "chat@1", "quick", Sized(memory=5).model_dump(), None) is None, "other options"
+
+
+def row(because: str) -> rows.DeploymentRow:
+    asked = spec(engine="steady", options=Sized().model_dump())
+    deployment = Deployment(
+        id="dep-1", spec=asked, version="chat@1", task="text-generation", engine="steady", session=None,
+        state=DeploymentState.READY, history=(revision("steady", because),), created_at=0,
+    )  # fmt: skip
+    return rows.DeploymentRow(deployment, 1, False, None, 0, ResourceSpec(memory=GIB))
+
+
+def test_an_engine_that_nobody_asked_for_is_chosen_anew_for_another_version(place: Any, tx: Connection) -> None:
+    second = VERSION.model_copy(update={"number": 2})
+    asked = row("figures").deployment.spec
+    assert chosen_anew(place, tx, row("figures"), asked, second) is asked, "nothing was measured"
+    measured(place, tx, 1)
+    assert chosen_anew(place, tx, row(""), asked, second) is asked, "somebody asked for it"
+    assert chosen_anew(place, tx, row("figures"), asked, VERSION) is asked, "it is the same version"
+    anew = chosen_anew(place, tx, row("figures"), asked, second)
+    assert planned(place, tx, anew, second, None).engine == "quick"
