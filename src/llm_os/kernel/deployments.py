@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from sqlalchemy import Connection
 
 from llm_os.errors import ConflictError, NotFoundError, UnavailableError, did_you_mean, from_dict
+from llm_os.kernel.adapters import resolved
 from llm_os.kernel.attempts import ask_to_stop
 from llm_os.kernel.keys import mint_key
 from llm_os.kernel.outcomes import End, Outcome
@@ -51,7 +52,7 @@ class Deployments:
             check_session(tx, request.session)
             version = find_model(tx, request.spec.model)
             engine, options = chosen_engine(self._state, request.spec, version)
-            spec = request.spec.model_copy(update={"engine": engine.name, "options": options.model_dump(mode="json")})
+            spec = resolved(tx, request.spec).model_copy(update={"engine": engine.name, "options": options.model_dump(mode="json")})
             found = self._reusable(tx, spec, version, request) if request.private else None
             deployment = found or self._new(tx, spec, version, request)
             entry = KeyEntry(
@@ -98,6 +99,7 @@ class Deployments:
         for row in rows.all_deployments(tx, include_ended=False):
             same = row.deployment.version == version.ref and row.deployment.session == request.session
             alike = row.deployment.spec.options == spec.options and row.deployment.engine == spec.engine
+            alike = alike and row.deployment.spec.adapters == spec.adapters
             if row.private and same and alike and row.deployment.state is not DeploymentState.STOPPING:
                 self._reused_at[row.deployment.id] = self._state.clock.now()
                 return row.deployment
@@ -238,6 +240,8 @@ def _replica(row: rows.DeploymentRow, attempt: Attempt) -> Replica:
         engine=served.engine,
         version=served.version,
         revision=attempt.revision,
+        adapters=attempt.adapters,
+        adapters_failed=attempt.adapters_failed,
     )
 
 

@@ -9,6 +9,7 @@ from sqlalchemy import Connection
 from llm_os.drivers.device import Unavailable
 from llm_os.drivers.engine import Engine
 from llm_os.errors import CapacityError, NotFoundError, UnavailableError, UnsupportedModelError, did_you_mean
+from llm_os.kernel.adapters import check_all
 from llm_os.kernel.state import State
 from llm_os.kernel.submission import validated
 from llm_os.spec.base import Spec
@@ -27,9 +28,10 @@ def planned(
 
     Raises:
         CapacityError: a replica can never fit.
-        Anything that `chosen_engine` raises.
+        Anything that `chosen_engine` raises, and `adapters.check_all`.
     """
     engine, options = chosen_engine(state, spec, version)
+    check_all(tx, spec, version, engine, options)
     ledger = state.ledger(tx)
     resources = engine.footprint(options, state.artifacts.facts(version.manifest), ledger.granted(session))
     never = ledger.never_fits(resources, session)

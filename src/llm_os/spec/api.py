@@ -189,6 +189,15 @@ class UpdateDeployment(Spec):
     """None: as the deployment says."""
 
 
+class AddAdapter(Spec):
+    version: Ref
+    """`card@number` of an adapter of the deployment's base, or `card` for its newest."""
+    name: Name | None = None
+    """What requests call it behind the deployment's name and a colon; None: its card."""
+    replace: bool = False
+    """Take the place of the one that has this name."""
+
+
 class ScaleDeployment(Spec):
     """Either a fixed number of replicas, or between which numbers they shall follow what is asked."""
 

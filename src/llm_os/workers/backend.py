@@ -8,8 +8,9 @@ from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from llm_os.errors import LLMOSError
+from llm_os.errors import LLMOSError, UnsupportedModelError
 from llm_os.models.tagging import Span
+from llm_os.spec.attempts import AdapterInput
 from llm_os.workers.requests import ChatRequest, wrong
 from llm_os.workers.tools import ToolCall
 
@@ -137,6 +138,15 @@ class Backend(ABC):
     def chat(self, request: ChatRequest) -> AsyncGenerator[Piece, None]:
         """Pieces of an answer; closing the iterator stops the work. Raises LLMOSError before the first piece."""
         raise wrong("model", "This model classifies, it does not generate text.", "POST /classify.")
+
+    async def take_adapter(self, adapter: AdapterInput) -> None:
+        """Hold it under its name, in the place of one that has it. Requests that run go on. Raises LLMOSError."""
+        raise UnsupportedModelError(
+            "This engine holds no adapters beside its model.", hint="Serve the adapter merged: llm-os update."
+        )
+
+    async def drop_adapter(self, name: str) -> None:
+        """Hold it no more; answers that have begun with it end with it. Nothing where there is none."""
 
     async def tokenize(self, request: ChatRequest) -> Tokenized:
         """Token ids of its messages or prompt. Raises InvalidOptionError when the engine does not tell them."""

@@ -157,11 +157,15 @@ class Face:
 
     async def _chat(self, request: web.Request) -> web.StreamResponse:
         asked = chat_request(await request.read(), self._call.engine, self._backend.follows)
-        return await self._generate(request, (asked,), Chat(self._call.deployment))
+        return await self._generate(request, (asked,), Chat(self._named(asked)))
+
+    def _named(self, asked: ChatRequest) -> str:
+        """What the answer says of its model."""
+        return f"{self._call.deployment}:{asked.adapter}" if asked.adapter else self._call.deployment
 
     async def _complete(self, request: web.Request) -> web.StreamResponse:
         asked = completion_request(await request.read(), self._call.engine, self._backend.follows)
-        return await self._generate(request, asked, Completion(self._call.deployment))
+        return await self._generate(request, asked, Completion(self._named(asked[0])))
 
     async def _generate(self, request: web.Request, asked: Sequence[ChatRequest], shape: Shape) -> web.StreamResponse:
         choices = [one for each in asked for one in choices_of(each)]
