@@ -10,6 +10,7 @@ from typing import Any, Literal, overload
 
 from pydantic import BaseModel
 
+from llm_os.client.adapters import DeploymentAdapters, fused
 from llm_os.client.checks import checked
 from llm_os.client.connection import Connection
 from llm_os.client.gateway import Gateway, as_messages
@@ -155,7 +156,8 @@ class Deployment:
         """Serve another version, engine or options under the same name, without a request that fails.
 
         Args:
-            model: `card@number`, or `card@alias` to follow it; None: the same.
+            model: `card@number`, or `card@alias` to follow it; None: the same. An adapter is served
+                merged into its base.
             wait: until it has taken over, was taken back, or is tried until it is promoted; else return at once.
             policy: what differs from the deployment's `UpdatePolicy`: `canary`, `bake` and so on.
             options: of the engine.
@@ -165,6 +167,7 @@ class Deployment:
             ConflictError: another update is under way.
         """
         whole = checked(UpdatePolicy, {**self._policy(), **policy}, "An update") if policy is not None else None
+        model = fused(self._connection, model)
         request = api.UpdateDeployment(model=model, engine=engine, options=options or None, policy=whole)
         path = f"/v1/deployments/{self.name}"
         ensure_for_update(
@@ -172,6 +175,11 @@ class Deployment:
         )
         record = self._change("update", request)
         return self._followed(record) if wait else _rollout(record)
+
+    @property
+    def adapters(self) -> DeploymentAdapters:
+        """Adapters beside its model, by name; `add` and `remove` change them while it serves."""
+        return DeploymentAdapters(self._connection.transport, self.name)
 
     def promote(self) -> None:
         """Let the version that is being tried take over."""

@@ -52,7 +52,9 @@ class Deployments:
             check_session(tx, request.session)
             version = find_model(tx, request.spec.model)
             engine, options = chosen_engine(self._state, request.spec, version)
-            spec = resolved(tx, request.spec).model_copy(update={"engine": engine.name, "options": options.model_dump(mode="json")})
+            spec = resolved(tx, request.spec).model_copy(
+                update={"engine": engine.name, "options": options.model_dump(mode="json")}
+            )
             found = self._reusable(tx, spec, version, request) if request.private else None
             deployment = found or self._new(tx, spec, version, request)
             entry = KeyEntry(

@@ -101,6 +101,9 @@ def chosen_engine(state: State, spec: DeploymentSpec, version: ModelVersion) -> 
             f"No engine here serves {version.ref} ({task}, {version.format}).",
             hint="; ".join(reasons) or "An encoder without a head must be trained first: model.train(data).",
         )
+    if spec.adapters:  # one that can hold them goes before a quicker one that cannot
+        room = [e for e in ready if e.adapter_room(validated(e.Options, {}, f"engine {e.name}"), task) is not None]
+        ready = room or ready
     chosen = max(ready, key=lambda engine: (engine.preference, engine.name))
     return chosen, validated(chosen.Options, dict(spec.options), f"engine {chosen.name}")
 

@@ -3,7 +3,8 @@
 It is the shape of a continuous-batching pipeline (`add_request`, `step`, `has_non_finished_requests`), so the worker
 that drives openvino-genai drives it too. Each step reads a part of one new prompt and gives every running answer one
 token; answers come and go between steps (iteration-level scheduling: Yu et al., Orca, OSDI '22, section 4.1). Each
-answer has a cache of its own, and may have an adapter of its own, which it keeps though nobody else can ask for it any more.
+answer has a cache of its own, and may have an adapter of its own, with which it ends though nobody can ask for it any
+more.
 """
 
 from __future__ import annotations

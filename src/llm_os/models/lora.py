@@ -1,9 +1,9 @@
 """Several low-rank adapters over one base in one batch: each row gets its own, or none; knows no HTTP and no training.
 
-Beside the product of a linear layer each row gets that of its adapter's two thin matrices (Hu et al. 2021, section 4.1).
-The matrices of all adapters of a batch stand side by side, so a step costs two products a layer, however many adapters
-there are; what a row has nothing to do with is zero for it (the idea of batching over adapters: Chen et al., Punica,
-2023). The base's weights are in memory once, and a row without an adapter gets what the base says, to the bit of its batch.
+Beside the product of a linear layer each row gets that of its adapter's two thin matrices (Hu et al. 2021, section
+4.1). The matrices of all adapters of a batch stand side by side, so a step costs two products a layer, however many
+adapters there are; what a row has nothing to do with is zero for it (batches over adapters: Chen et al., Punica, 2023).
+The base's weights are in memory once, and a row without an adapter gets what the base says in such a batch, to the bit.
 """
 
 from __future__ import annotations

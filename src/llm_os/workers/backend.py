@@ -6,7 +6,7 @@ import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from llm_os.errors import LLMOSError, UnsupportedModelError
 from llm_os.models.tagging import Span
@@ -99,6 +99,7 @@ class Backend(ABC):
 
     Attributes:
         broken: why it can serve no more; set with `lost`, which wakes the server to end the process.
+        adapters: that it holds, by name.
         follows: parameters of OpenAI's that it follows and not every engine does (`requests.FOLLOWED_BY`).
     """
 
@@ -106,6 +107,7 @@ class Backend(ABC):
 
     def __init__(self) -> None:
         self.broken: LLMOSError | None = None
+        self.adapters: dict[str, Any] = {}
         self._lost = asyncio.Event()
 
     def lose(self, error: LLMOSError) -> None:
@@ -146,7 +148,8 @@ class Backend(ABC):
         )
 
     async def drop_adapter(self, name: str) -> None:
-        """Hold it no more; answers that have begun with it end with it. Nothing where there is none."""
+        """Hold it no more; answers that have begun with it end with it. Raises nothing, also where there is none."""
+        self.adapters.pop(name, None)
 
     async def tokenize(self, request: ChatRequest) -> Tokenized:
         """Token ids of its messages or prompt. Raises InvalidOptionError when the engine does not tell them."""

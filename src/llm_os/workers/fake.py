@@ -16,7 +16,6 @@ from llm_os.spec.attempts import AdapterInput, AttemptSpec, ServeCall
 from llm_os.spec.parity import FILE, Reference
 from llm_os.workers.backend import Backend, Classified, Piece, Tokenized
 from llm_os.workers.calling import HERMES, heard
-from llm_os.workers.refusals import no_adapter
 from llm_os.workers.requests import ChatRequest, wrong
 from llm_os.workers.serving import main
 
@@ -84,17 +83,13 @@ class FakeBackend(Backend):
         self._labels = tuple(str(name) for name in named) if isinstance(named, list) and named else LABELS
         self._known_answers = _answers(call, float(options.get("disagrees", 0)))
         self._adapters_fail = bool(options.get("adapters_fail", False))
-        self._adapters: dict[str, str] = {}
         self._requests = 0
         self._known: dict[int, str] = {}
 
     async def take_adapter(self, adapter: AdapterInput) -> None:
         if self._adapters_fail:
             raise UnavailableError("The fake engine was told to take no adapter.", hint="Set adapters_fail=false.")
-        self._adapters[adapter.name] = adapter.version
-
-    async def drop_adapter(self, name: str) -> None:
-        self._adapters.pop(name, None)
+        self.adapters[adapter.name] = adapter.version
 
     async def begin(self) -> None:
         await asyncio.sleep(self._ready_after)
@@ -114,7 +109,7 @@ class FakeBackend(Backend):
     def _said(self, request: ChatRequest) -> str:
         """The reply; in its place a call of the first tool where it must, or was told to and has no result yet."""
         if request.adapter:
-            return f"{request.adapter} {self._adapters[request.adapter]} {self._reply}"
+            return f"{request.adapter} {self.adapters[request.adapter]} {self._reply}"
         answered = bool(request.messages) and request.messages[-1]["role"] == "tool"
         if not request.tools or not (request.must_call or (self._arguments is not None and not answered)):
             return self._reply
@@ -123,8 +118,6 @@ class FakeBackend(Backend):
 
     async def _pieces(self, request: ChatRequest) -> AsyncGenerator[Piece, None]:
         await self._think()
-        if request.adapter and request.adapter not in self._adapters:
-            raise no_adapter(request.adapter, self._adapters)
         if isinstance(request.prompt, tuple) and (known := self._known_answers.get(request.prompt)) is not None:
             yield known
             return

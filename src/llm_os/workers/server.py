@@ -18,6 +18,7 @@ from llm_os.spec.attempts import TELL_READ, ServeCall
 from llm_os.workers.backend import Backend, Piece, TokenScore
 from llm_os.workers.choices import choices_of, merged
 from llm_os.workers.ranking import Rerank, Score
+from llm_os.workers.refusals import no_adapter
 from llm_os.workers.requests import (
     ChatRequest,
     chat_request,
@@ -160,7 +161,9 @@ class Face:
         return await self._generate(request, (asked,), Chat(self._named(asked)))
 
     def _named(self, asked: ChatRequest) -> str:
-        """What the answer says of its model."""
+        """What the answer says of its model. Raises NotFoundError for an adapter that is not held here."""
+        if asked.adapter and asked.adapter not in self._backend.adapters:
+            raise no_adapter(asked.adapter, self._backend.adapters)
         return f"{self._call.deployment}:{asked.adapter}" if asked.adapter else self._call.deployment
 
     async def _complete(self, request: web.Request) -> web.StreamResponse:

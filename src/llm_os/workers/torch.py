@@ -153,23 +153,17 @@ class TorchChat(ChatBackend):
         )
         self._chat = chat
         self._pipeline = pipeline
-        self._adapters: dict[str, Adapter] = {}
 
     async def take_adapter(self, adapter: AdapterInput) -> None:
         """Read beside the steps, on another thread; from the next request on it is there."""
         read = await asyncio.to_thread(self._pipeline.adapters.read, Path(adapter.path), adapter.version)
         await self.drop_adapter(adapter.name)
-        self._adapters[adapter.name] = read
+        self.adapters[adapter.name] = read
         log.info("the adapter %s is %s, of rank %d", adapter.name, adapter.version, read.rank)
 
     async def drop_adapter(self, name: str) -> None:
-        if (gone := self._adapters.pop(name, None)) is not None:
+        if (gone := self.adapters.pop(name, None)) is not None:
             self._pipeline.adapters.forget(gone)
-
-    def _adapter(self, name: str) -> Adapter | None:
-        if name and name not in self._adapters:
-            raise no_adapter(name, self._adapters)
-        return self._adapters.get(name)
 
     def chat_template(self) -> str:
         return str(self._chat.tokenizer.get_chat_template(tools=[{}]))  # some models have one of their own for tools
@@ -186,7 +180,9 @@ class TorchChat(ChatBackend):
 
     def sampling(self, request: ChatRequest, most: int) -> Sampling:
         seed = random.getrandbits(63) if request.seed is None else request.seed
-        adapter = self._adapter(request.adapter)
+        if request.adapter and request.adapter not in self.adapters:  # it went while the prompt was put together
+            raise no_adapter(request.adapter, self.adapters)
+        adapter: Adapter | None = self.adapters.get(request.adapter)
         return Sampling(most, request.temperature, request.top_p, seed, request.logprobs, adapter)
 
     def decode(self, ids: Sequence[int]) -> str:

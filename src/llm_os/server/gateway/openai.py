@@ -157,4 +157,7 @@ def adapter_objects(route: Route) -> list[dict[str, Any]]:
 
 def model_list(routes: list[Route]) -> dict[str, Any]:
     """`GET /v1/models`."""
-    return {"object": "list", "data": [one for route in routes for one in (model_object(route), *adapter_objects(route))]}
+    return {
+        "object": "list",
+        "data": [one for route in routes for one in (model_object(route), *adapter_objects(route))],
+    }

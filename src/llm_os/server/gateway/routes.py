@@ -239,7 +239,7 @@ def adapted(route: Route, name: str) -> Route:
 
 
 def views(route: Route) -> list[Route]:
-    """What requests can mean by a deployment: its model alone, or one of its adapters, whether it is there yet or not."""
+    """What requests can mean by a deployment: its model alone, or one of its adapters, be it there yet or not."""
     bare = route.model_copy(update={"endpoints": ()})
     return [alone(bare), *(adapted(bare, one.name) for one in route.adapters)]
 
