@@ -108,15 +108,26 @@ class Deployment:
         prompt_or_messages: Prompt,
         max_tokens: int = 256,
         stream: Literal[False] = False,
+        *,
+        adapter: str | None = None,
     ) -> str: ...
 
     @overload
-    def chat(self, prompt_or_messages: Prompt, max_tokens: int = 256, *, stream: Literal[True]) -> Iterator[str]: ...
+    def chat(
+        self, prompt_or_messages: Prompt, max_tokens: int = 256, *, stream: Literal[True], adapter: str | None = None
+    ) -> Iterator[str]: ...
 
-    def chat(self, prompt_or_messages: Prompt, max_tokens: int = 256, stream: bool = False) -> str | Iterator[str]:
-        """One answer; with `stream=True` its pieces as they come."""
+    def chat(
+        self, prompt_or_messages: Prompt, max_tokens: int = 256, stream: bool = False, *, adapter: str | None = None
+    ) -> str | Iterator[str]:
+        """One answer; with `stream=True` its pieces as they come.
+
+        Args:
+            adapter: name of one of `adapters`, which answers instead of the model alone.
+        """
+        gateway = Gateway(self.url, self.key, f"{self.name}:{adapter}") if adapter else self._gateway
         with self._explained():
-            found = answer(self._gateway, prompt_or_messages, max_tokens, stream=stream)
+            found = answer(gateway, prompt_or_messages, max_tokens, stream=stream)
         return found if isinstance(found, str) else self._pieces(found)
 
     def _pieces(self, found: Iterator[str]) -> Iterator[str]:

@@ -193,7 +193,7 @@ async def adapters_are_hot(served: Served) -> None:
     """Several beside one model, asked together, taken in and let go while it serves."""
 
     async def said(name: str) -> str:
-        status, body = await served.post(CHAT, chat_body(model=name, max_tokens=12))
+        status, body = await served.post(CHAT, chat_body(model=name, max_tokens=6))
         assert (status, body["model"]) == (200, name), body
         return str(body["choices"][0]["message"]["content"])
 
