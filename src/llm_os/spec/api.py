@@ -36,6 +36,8 @@ All under `/v1`, JSON, errors as `{"error": LLMOSError.to_dict()}` with the erro
 | POST /v1/deployments/{name}/promote | -> Deployment |
 | POST /v1/deployments/{name}/rollback | -> Deployment |
 | POST /v1/deployments/{name}/scale | ScaleDeployment -> Deployment |
+| POST /v1/deployments/{name}/adapters | AddAdapter -> Deployment |
+| DELETE /v1/deployments/{name}/adapters/{adapter} | -> Deployment |
 | GET /v1/deployments/{name}/logs?offset= | -> LogPage |
 | POST /v1/keys | CreateKey -> CreatedKey |
 | GET /v1/keys | -> list[KeyInfo] |
