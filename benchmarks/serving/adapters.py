@@ -98,7 +98,7 @@ async def measure(folder: Path, asked: argparse.Namespace) -> dict[str, Any]:
     home = Home(folder)
     await home.start()
     try:
-        key = await laid_out(home, folder, floats(folder), asked)
+        key = await laid_out(home, folder, asked.model or floats(folder), asked)
         url = (await home.get("/v1/status"))["gateway"].removesuffix("/v1")
         names = [f"chat:a{number}" for number in range(asked.adapters)]
         kinds = {"model": ["chat"], "one": names[:1], "mixed": names, "mixed with model": ["chat", *names]}
@@ -143,6 +143,7 @@ def told(rates: dict[str, list[float]], waits: dict[str, list[float]], asked: ar
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--model", type=Path, help="folder with a model in safetensors; none: smollm2 is fetched")
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--streams", type=int, default=8)
     parser.add_argument("--tokens", type=int, default=48)

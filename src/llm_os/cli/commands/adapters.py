@@ -15,9 +15,15 @@ from llm_os.spec import api
 from llm_os.spec.deployments import Deployment
 
 
-@click.group(epilog="Example: llm-os adapters add chat mood@1")
-def adapters() -> None:
-    """Serve adapters (LoRA) beside the model of a deployment, without a restart."""
+@click.group(invoke_without_command=True, epilog="Example: llm-os adapters add chat mood@1")
+@as_json_option
+@click.pass_context
+def adapters(ctx: click.Context, as_json: bool) -> int:
+    """List the adapters (LoRA) of all deployments; add and remove some, without a restart."""
+    if ctx.invoked_subcommand is None:
+        records = looking().call("GET", "/v1/deployments", list[Deployment])
+        _show([one for record in records for one in adapters_of(record)], "No adapters are served.", as_json=as_json)
+    return 0
 
 
 @adapters.command("add", epilog="Example: llm-os adapters add chat mood@2 --as mood --replace")
@@ -48,11 +54,7 @@ def add_one(
 def list_all(deployment: str, as_json: bool) -> int:
     """List the adapters of a deployment, and how many replicas hold each."""
     found = adapters_of(looking().call("GET", place("deployments", deployment, "deployment"), Deployment))
-    if as_json:
-        print_json([_told(one) for one in found])
-        return 0
-    rows = [(one.model, one.version, f"{one.replicas} of {one.ready}", one.failed or "") for one in found]
-    print_table(("MODEL", "VERSION", "REPLICAS", "WHY NOT"), rows, f"{deployment} serves its model alone.")
+    _show(found, f"{deployment} serves its model alone.", as_json=as_json)
     return 0
 
 
@@ -68,6 +70,14 @@ def remove_one(deployment: str, name: str, as_json: bool) -> int:
     else:
         print(f"{deployment}:{name} is served no more.")
     return 0
+
+
+def _show(found: list[ServedAdapter], none: str, *, as_json: bool) -> None:
+    if as_json:
+        print_json([_told(one) for one in found])
+        return
+    rows = [(one.model, one.version, f"{one.replicas} of {one.ready}", one.failed or "") for one in found]
+    print_table(("MODEL", "VERSION", "REPLICAS", "WHY NOT"), rows, none)
 
 
 def _told(found: ServedAdapter) -> dict[str, object]:
