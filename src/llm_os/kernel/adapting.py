@@ -7,6 +7,7 @@ replica that has let it go already.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 
 from sqlalchemy import Connection
@@ -24,6 +25,10 @@ from llm_os.spec.deployments import Deployment, DeploymentState
 from llm_os.spec.events import EventKind
 from llm_os.spec.jobs import Attempt, AttemptState
 from llm_os.store import rows
+
+log = logging.getLogger(__name__)
+
+_TOLD = frozenset({AttemptState.RUNNING, AttemptState.READY})
 
 
 class Adapting:
@@ -109,26 +114,26 @@ class Adapting:
     def tell(self, live: Sequence[Attempt]) -> None:
         """Tell every replica what it shall hold, if that is news. Repeated as long as it cannot be written."""
         for attempt in live:
-            if attempt.owner_kind != "replica" or attempt.state not in {AttemptState.RUNNING, AttemptState.READY}:
+            if attempt.owner_kind != "replica" or attempt.state not in _TOLD:
                 continue
             watch = self._state.watch(attempt.id)
             with self._state.database.reading() as tx:
-                row = rows.find_deployment(tx, attempt.owner)
-                if row is None:
+                row, now = rows.find_deployment(tx, attempt.owner), rows.get_attempt(tx, attempt.id)
+                if row is None or now is None or now.attempt.state not in _TOLD:  # asked to stop a moment ago
                     continue
-                if not row.deployment.spec.adapters and not attempt.adapters and watch.adapters is None:
-                    continue  # it never had any
+                carried = tuple(sorted(row.deployment.spec.adapters.items()))
+                if carried == watch.carried or (not carried and not attempt.adapters and watch.carried is None):
+                    continue
                 try:
                     wanted = held_by(self._state, tx, row.deployment, revision(row, attempt.revision))
-                except LLMOSError:  # an artifact is gone: what it holds stays, and the next one fails with that word
+                except LLMOSError as error:  # an artifact is gone: what it holds stays
+                    log.warning("%s cannot be told of its adapters: %s", attempt.id, error)
                     continue
-            if watch.adapters == wanted:
-                continue
             try:
                 self._state.files.write_control(attempt.id, Control(adapters=wanted))
             except DiskFullError:
                 continue
-            watch.adapters = wanted
+            watch.carried = carried
 
     def heard(self, tx: Connection, attempt: Attempt) -> Attempt:
         """The attempt as its replica told last: what it holds, and what it could not take."""

@@ -16,7 +16,7 @@ from llm_os.kernel.outcomes import Outcome
 from llm_os.kernel.ports import Artifacts, Clock, Files, Machine, Plugins, Random
 from llm_os.memory.ledger import Ledger
 from llm_os.settings import Settings
-from llm_os.spec.attempts import AdapterInput, Report
+from llm_os.spec.attempts import Report
 from llm_os.spec.placement import Refusal
 from llm_os.spec.resources import Capacity, Caps, Holding
 from llm_os.store import rows
@@ -34,8 +34,8 @@ class Watch:
     reports: list[Report] = field(default_factory=list)
     resident: int | None = None
     inspected_at: float = 0.0
-    adapters: tuple[AdapterInput, ...] | None = None
-    """What a replica was told to hold; None: nothing since the kernel started."""
+    carried: tuple[tuple[str, str], ...] | None = None
+    """Adapters of its deployment, by name, when a replica was told last; None: not since the kernel started."""
     failed_start: Outcome | None = None
     """Why the launcher could not start it; lost with a restart, when its sealed folder tells as much."""
 
