@@ -62,6 +62,11 @@ async def added(home: Home, session: aiohttp.ClientSession, url: str, version: s
     took = time.perf_counter() - begun
     await home.call("DELETE", f"{PATH}/adapters/new")
     await asyncio.gather(*running)
+
+    async def gone() -> bool:
+        return all("new" not in replica["adapters"] for replica in (await home.get(PATH))["replicas"])
+
+    await home.until(gone)
     return took
 
 

@@ -8,7 +8,7 @@ replica that has let it go already.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from sqlalchemy import Connection
 
@@ -32,9 +32,12 @@ _TOLD = frozenset({AttemptState.RUNNING, AttemptState.READY})
 
 
 class Adapting:
-    def __init__(self, state: State, deployments: Deployments) -> None:
+    """Args: publish: writes the routing table, so that a caller who was answered finds what it asked for."""
+
+    def __init__(self, state: State, deployments: Deployments, publish: Callable[[], None]) -> None:
         self._state = state
         self._deployments = deployments
+        self._publish = publish
 
     def add(self, name: str, request: AddAdapter) -> Deployment:
         """Carry an adapter. Returns at once; `replicas` of the deployment tells who holds it.
@@ -63,6 +66,7 @@ class Adapting:
             message = f"{name}:{called} is {version.ref}{was}."
             self._write(tx, row, known | {called: version.ref}, EventKind.ADAPTER_ADDED, message, called)
             found = self._deployments.get(tx, name).deployment
+        self._publish()
         self._state.pulse.beat()
         return found
 
@@ -76,6 +80,7 @@ class Adapting:
             message = f"{name}:{adapter} ({known.pop(adapter)}) is served no more."
             self._write(tx, row, known, EventKind.ADAPTER_REMOVED, message, adapter)
             found = self._deployments.get(tx, name).deployment
+        self._publish()
         self._state.pulse.beat()
         return found
 

@@ -121,7 +121,7 @@ class Kernel(Calls):
         keys = Keys(state, self._published.told)
         rollouts, scales = Rollouts(state, deployments), Scales(state, deployments)
         sessions, aliases = Sessions(state, jobs, deployments), Aliases(state)
-        adapting = Adapting(state, deployments)
+        adapting = Adapting(state, deployments, self._published.write)
         updates = Updates(state, deployments, rollouts)
         parts = Parts(jobs, deployments, updates, scales, sessions, keys, aliases, adapting)
         super().__init__(state, parts, ephemeral=ephemeral)
