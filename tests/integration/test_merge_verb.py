@@ -60,6 +60,8 @@ def test_an_adapter_is_merged_under_its_own_name_and_stays(run: Run, tmp_path: P
     again = cli("merge", "feeling")
     assert again.returncode != 0
     assert again.stderr == "Error: feeling@1 is no adapter.\n  Use it as it is.\n"
+    config = tmp_path / "adapter" / "adapter_config.json"  # one that was saved here names its base, others do not
+    config.write_text(json.dumps({**json.loads(config.read_text()), "base_model_name_or_path": "somebody/else"}))
     foreign = cli("merge", str(tmp_path / "adapter"))
     assert "Give base=model (--base MODEL)." in foreign.stderr
     based = told("merge", str(tmp_path / "adapter"), "--base", "transformer")

@@ -36,6 +36,7 @@ class Echo(Engine):
             "tools_and_their_results_are_read",
             "a_wrong_tool_is_refused_by_name",
             "a_tool_is_called_where_it_must_be",
+            "adapters_are_hot",
         ),
         "it has no model",
     )

@@ -35,6 +35,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "calibrate": ("calibrate", "Measure the engines that could serve a model here."),
     "chat": ("chat", "Chat with a deployment."),
     "update": ("rollouts", "Serve another version under the same name, without a failed request."),
+    "adapters": ("adapters", "Serve adapters beside the model of a deployment, without a restart."),
     "promote": ("rollouts", "Let a version that is being tried take over."),
     "rollback": ("rollouts", "Take an update back, or go to the version before."),
     "scale": ("rollouts", "Change how many replicas a deployment has."),

@@ -11,6 +11,7 @@ from typing import Any, Literal, overload
 
 from pydantic import BaseModel
 
+from llm_os.client.adapters import DeploymentAdapters, fused
 from llm_os.client.calibrations import calibrate_for_update
 from llm_os.client.checks import checked
 from llm_os.client.connection import Connection
@@ -111,15 +112,26 @@ class Deployment:
         prompt_or_messages: Prompt,
         max_tokens: int = 256,
         stream: Literal[False] = False,
+        *,
+        adapter: str | None = None,
     ) -> str: ...
 
     @overload
-    def chat(self, prompt_or_messages: Prompt, max_tokens: int = 256, *, stream: Literal[True]) -> Iterator[str]: ...
+    def chat(
+        self, prompt_or_messages: Prompt, max_tokens: int = 256, *, stream: Literal[True], adapter: str | None = None
+    ) -> Iterator[str]: ...
 
-    def chat(self, prompt_or_messages: Prompt, max_tokens: int = 256, stream: bool = False) -> str | Iterator[str]:
-        """One answer; with `stream=True` its pieces as they come."""
+    def chat(
+        self, prompt_or_messages: Prompt, max_tokens: int = 256, stream: bool = False, *, adapter: str | None = None
+    ) -> str | Iterator[str]:
+        """One answer; with `stream=True` its pieces as they come.
+
+        Args:
+            adapter: name of one of `adapters`, which answers instead of the model alone.
+        """
+        gateway = Gateway(self.url, self.key, f"{self.name}:{adapter}") if adapter else self._gateway
         with self._explained():
-            found = answer(self._gateway, prompt_or_messages, max_tokens, stream=stream)
+            found = answer(gateway, prompt_or_messages, max_tokens, stream=stream)
         return found if isinstance(found, str) else self._pieces(found)
 
     def _pieces(self, found: Iterator[str]) -> Iterator[str]:
@@ -170,7 +182,8 @@ class Deployment:
         """Serve another version, engine or options under the same name, without a request that fails.
 
         Args:
-            model: `card@number`, or `card@alias` to follow it; None: the same.
+            model: `card@number`, or `card@alias` to follow it; None: the same. An adapter is served
+                merged into its base.
             wait: until it has taken over, was taken back, or is tried until it is promoted; else return at once.
             policy: what differs from the deployment's `UpdatePolicy`: `canary`, `bake` and so on.
             options: of the engine.
@@ -180,6 +193,7 @@ class Deployment:
             ConflictError: another update is under way.
         """
         whole = checked(UpdatePolicy, {**self._policy(), **policy}, "An update") if policy is not None else None
+        model = fused(self._connection, model)
         request = api.UpdateDeployment(model=model, engine=engine, options=options or None, policy=whole)
         path = f"/v1/deployments/{self.name}"
         known = self._connection.transport.call("GET", path, DeploymentRecord)
@@ -190,6 +204,11 @@ class Deployment:
             return _rollout(record)
         with interrupted(update_goes_on(self.name)):
             return self._followed(record)
+
+    @property
+    def adapters(self) -> DeploymentAdapters:
+        """Adapters beside its model, by name; `add` and `remove` change them while it serves."""
+        return DeploymentAdapters(self._connection.transport, self.name)
 
     def promote(self) -> None:
         """Let the version that is being tried take over."""

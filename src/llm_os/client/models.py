@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, overload
 
+from llm_os.client.adapters import merged
 from llm_os.client.aliases import move_alias
 from llm_os.client.calibrations import ensure_calibration
 from llm_os.client.cards import Card, card
@@ -23,7 +24,7 @@ from llm_os.client.jobs import Job, run, submit
 from llm_os.client.quality import Description
 from llm_os.client.references import ensure_reference, is_compared
 from llm_os.client.results import TrainingResult, training_result
-from llm_os.errors import EmptyDataError, InvalidInputError, InvalidOptionError, NotFoundError, UnsupportedModelError
+from llm_os.errors import EmptyDataError, InvalidInputError, InvalidOptionError, UnsupportedModelError
 from llm_os.spec import api
 from llm_os.spec.base import Json, slug
 from llm_os.spec.deployments import DeploymentSpec
@@ -287,17 +288,19 @@ class Model:
             check: compare the engine with PyTorch first, unless it is PyTorch; the first time takes a minute or more.
             calibrate: where neither an engine nor options of it are given, try all that could serve this version here
                 first and take the best one; a minute, once. None: as the setting `calibrate` says.
-            options: `engine`, `precision`, `replicas`, `scaling`, `update` and `labels` as in `spec.deployments`, and
-                options of the engine.
+            options: `engine`, `precision`, `replicas`, `scaling`, `update`, `labels` and `adapters` (name -> version)
+                as in `spec.deployments`, and options of the engine.
 
         Raises:
             ParityError: the engine does not say what this version says in PyTorch; shows where.
             ConflictError, CapacityError, UnsupportedModelError, ...: why it cannot be served.
         """
-        names = ("engine", "precision", "replicas", "scaling", "update", "labels")
+        names = ("engine", "precision", "replicas", "scaling", "update", "labels", "adapters")
         own: dict[str, Any] = {key: options.pop(key) for key in names if key in options}
         name = _checked_name(name, "a deployment") or slug(self._record.card)
         whole = self._whole()
+        if isinstance(own.get("adapters"), Mapping):
+            own["adapters"] = {key: getattr(one, "version", one) for key, one in own["adapters"].items()}
         model = f"{whole.card}@{follow}" if follow else whole.ref
         given = {"name": name, "model": model, "options": options, "check": check}
         spec = checked(DeploymentSpec, {**given, **own}, "A deployment")
@@ -338,18 +341,8 @@ class Model:
         """This version as whole weights: an adapter is merged, at the first time; the rest stays."""
         if self._record.format != "adapter":
             return self._record
-        digest = base._record.manifest if base is not None else self._record.meta.get("base")
-        if not isinstance(digest, str):
-            raise NotFoundError(
-                f"It is not recorded on what {self.version} was trained.", hint="Give base=model (--base MODEL)."
-            )
-        spec = JobSpec(
-            task="adapters/merge",
-            inputs={"model": self._record.manifest, "base": digest},
-            name=card or slug(f"{self._record.card}-merged"),
-        )
-        job = run(self._connection, spec, f"Merging {self.version}")
-        return self._connection.transport.call("GET", f"/v1/models/{job.result['version']}", ModelVersion)
+        digest = base._record.manifest if base is not None else None
+        return merged(self._connection, self._record, card or f"{self._record.card}-merged", digest)
 
     def save(self, path: str | Path) -> Path:
         """Copy the files of this version into a new folder. Raises ConflictError if it holds anything."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import ClassVar
 
 from llm_os.drivers.device import Available, Probe
@@ -11,6 +12,20 @@ from llm_os.spec.artifacts import ArtifactFacts
 from llm_os.spec.base import Spec
 from llm_os.spec.processes import ProcessSpec
 from llm_os.spec.resources import Capacity, ResourceSpec
+
+
+@dataclass(frozen=True, slots=True)
+class AdapterRoom:
+    """Adapters that one replica holds beside its model, loaded and unloaded while it serves.
+
+    Attributes:
+        count: how many at most, and rank: of each.
+        options: names of the engine's options that say so, for messages.
+    """
+
+    count: int
+    rank: int
+    options: tuple[str, str] = ("max_adapters", "max_adapter_rank")
 
 
 class Engine(ABC):
@@ -60,6 +75,10 @@ class Engine(ABC):
 
         It is asked before anything starts: an engine that is not named is not taken, one that is named is refused.
         """
+        return None
+
+    def adapter_room(self, options: Spec, task: str) -> AdapterRoom | None:
+        """Room for adapters in a replica of this task. None: it holds none beside its model. Pure."""
         return None
 
     @abstractmethod

@@ -11,7 +11,7 @@ from llm_os import programs
 from llm_os.drivers.engine import Engine
 from llm_os.errors import NotFoundError
 from llm_os.kernel.state import State
-from llm_os.spec.attempts import AttemptSpec, Control, Input, ServeCall, TaskCall
+from llm_os.spec.attempts import AdapterInput, AttemptSpec, Control, Input, ServeCall, TaskCall
 from llm_os.spec.base import new_id
 from llm_os.spec.conditions import Reason
 from llm_os.spec.deployments import Deployment, Revision
@@ -120,6 +120,13 @@ def serve_spec(
         reference=_input(state, reference) if reference is not None else None,
     )
     return _spec(state, attempt, process, {"socket": socket}).model_copy(update={"serve": call})
+
+
+def with_adapters(spec: AttemptSpec, adapters: tuple[AdapterInput, ...]) -> AttemptSpec:
+    """The spec of a replica that holds these from its start."""
+    if spec.serve is None or not adapters:
+        return spec
+    return spec.model_copy(update={"serve": spec.serve.model_copy(update={"adapters": adapters})})
 
 
 def gateway_spec(state: State, attempt: Attempt, argv: tuple[str, ...], port: int) -> AttemptSpec:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from sqlalchemy import Connection
 
 from llm_os._version import __version__
+from llm_os.kernel.adapting import Adapting
 from llm_os.kernel.alerts import Alerts
 from llm_os.kernel.aliases import Aliases
 from llm_os.kernel.attempts import GATEWAY
@@ -53,6 +54,7 @@ class Parts:
     sessions: Sessions
     keys: Keys
     aliases: Aliases
+    adapting: Adapting
 
 
 class Calls:
@@ -67,6 +69,7 @@ class Calls:
         self._sessions = parts.sessions
         self._keys = parts.keys
         self._aliases = parts.aliases
+        self._adapters = parts.adapting
         self.ephemeral = ephemeral
         self.keep = False
         self.stopping_since = 0.0
@@ -267,6 +270,12 @@ class Calls:
 
     def roll_back_deployment(self, name: str) -> Deployment:
         return self._updates.roll_back(name)
+
+    def add_adapter(self, name: str, request: api.AddAdapter) -> Deployment:
+        return self._adapters.add(name, request)
+
+    def remove_adapter(self, name: str, adapter: str) -> Deployment:
+        return self._adapters.remove(name, adapter)
 
     def scale_deployment(self, name: str, request: api.ScaleDeployment) -> Deployment:
         return self._scales.scale(name, request)

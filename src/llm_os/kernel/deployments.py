@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from sqlalchemy import Connection
 
 from llm_os.errors import ConflictError, NotFoundError, UnavailableError, did_you_mean, from_dict
+from llm_os.kernel.adapters import resolved
 from llm_os.kernel.attempts import ask_to_stop
 from llm_os.kernel.calibrations import taken
 from llm_os.kernel.keys import mint_key
@@ -53,7 +54,9 @@ class Deployments:
             version = find_model(tx, request.spec.model)
             asked, because = taken(self._state, tx, request.spec, version, request.session, alone=request.private)
             engine, options = chosen_engine(self._state, asked, version)
-            spec = asked.model_copy(update={"engine": engine.name, "options": options.model_dump(mode="json")})
+            spec = resolved(tx, asked).model_copy(
+                update={"engine": engine.name, "options": options.model_dump(mode="json")}
+            )
             found = self._reusable(tx, spec, version, request) if request.private else None
             deployment = found or self._planned(tx, spec, version, request, because)
             if request.only_check:
@@ -107,6 +110,7 @@ class Deployments:
             same = row.deployment.version == version.ref and row.deployment.session == request.session
             alike = row.deployment.spec.options == spec.options and row.deployment.engine == spec.engine
             alike = alike or any_of_them  # what was chosen for it may have become another since it was started
+            alike = alike and row.deployment.spec.adapters == spec.adapters
             if row.private and same and alike and row.deployment.state is not DeploymentState.STOPPING:
                 self._reused_at[row.deployment.id] = self._state.clock.now()
                 return row.deployment
@@ -247,6 +251,8 @@ def _replica(row: rows.DeploymentRow, attempt: Attempt) -> Replica:
         engine=served.engine,
         version=served.version,
         revision=attempt.revision,
+        adapters=attempt.adapters,
+        adapters_failed=attempt.adapters_failed,
     )
 
 

@@ -14,6 +14,8 @@ from sqlalchemy.exc import OperationalError
 
 from llm_os.drivers.launcher import Launcher
 from llm_os.errors import DiskFullError, StaleError
+from llm_os.kernel.adapters import held_by
+from llm_os.kernel.adapting import Adapting
 from llm_os.kernel.aliases import Aliases
 from llm_os.kernel.attempts import (
     GATEWAY,
@@ -24,6 +26,7 @@ from llm_os.kernel.attempts import (
     new_attempt,
     serve_spec,
     task_spec,
+    with_adapters,
 )
 from llm_os.kernel.calls import Calls, Parts
 from llm_os.kernel.deployments import Deployments
@@ -118,11 +121,14 @@ class Kernel(Calls):
         keys = Keys(state, self._published.told)
         rollouts, scales = Rollouts(state, deployments), Scales(state, deployments)
         sessions, aliases = Sessions(state, jobs, deployments), Aliases(state)
-        parts = Parts(jobs, deployments, Updates(state, deployments, rollouts), scales, sessions, keys, aliases)
+        adapting = Adapting(state, deployments, self._published.write)
+        updates = Updates(state, deployments, rollouts)
+        parts = Parts(jobs, deployments, updates, scales, sessions, keys, aliases, adapting)
         super().__init__(state, parts, ephemeral=ephemeral)
         self._rollouts = rollouts
         self._planner = Planner(state, jobs, deployments)
-        self._observer = Observer(state, jobs, deployments, rollouts)
+        self._adapting = adapting
+        self._observer = Observer(state, jobs, deployments, rollouts, adapting)
         self._effects = Effects(state)
         self._spares, self._standby = Spares(state), Standby(state)
         launcher.bell = self._rung
@@ -226,6 +232,7 @@ class Kernel(Calls):
         self._act(live, ingest)
         self._clean({attempt.id for attempt in live})
         self._published.write()
+        self._adapting.tell(live)  # after the table: nobody is sent to a replica for what it is told to let go
         now = self._state.clock.now()
         moments = [self._sessions.expires_at(session) for session in sessions] + [
             self._planner.wake_at or now + IDLE,
@@ -301,7 +308,8 @@ class Kernel(Calls):
                 version = self._model(tx, served.version)
                 engine = next(e for e in state.plugins.engines() if e.name == served.engine)
                 reference = reference_for(state, tx, row, served, engine)
-                return serve_spec(state, attempt, row.deployment, served, version.manifest, engine, reference)
+                spec = serve_spec(state, attempt, row.deployment, served, version.manifest, engine, reference)
+                return with_adapters(spec, held_by(state, tx, row.deployment, served))
             port = rows.get_meta(tx, "gateway_port")
         return gateway_spec(state, attempt, self._gateway or (), port or state.settings.gateway_port)
 

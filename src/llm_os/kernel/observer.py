@@ -5,6 +5,7 @@ from __future__ import annotations
 from sqlalchemy import Connection
 
 from llm_os.errors import InternalError, InvalidInputError
+from llm_os.kernel.adapting import Adapting
 from llm_os.kernel.attempts import GATEWAY, ask_to_stop
 from llm_os.kernel.deployments import Deployments
 from llm_os.kernel.effects import Dead, Ingested, Result, Seen, Started, StartFailed
@@ -27,8 +28,11 @@ STEADY = 5.0
 
 
 class Observer:
-    def __init__(self, state: State, jobs: Jobs, deployments: Deployments, rollouts: Rollouts) -> None:
+    def __init__(
+        self, state: State, jobs: Jobs, deployments: Deployments, rollouts: Rollouts, adapting: Adapting
+    ) -> None:
         self._state = state
+        self._adapting = adapting
         self._jobs = jobs
         self._deployments = deployments
         self._rollouts = rollouts
@@ -104,6 +108,8 @@ class Observer:
                 return "ingest"
             self._ended(tx, attempt, self._outcome(attempt), None)
             return None
+        if attempt.owner_kind == "replica":
+            attempt = self._adapting.heard(tx, attempt)
         ready = watch.newest("ready")
         if ready is not None and attempt.state is AttemptState.RUNNING and attempt.owner_kind != "job":
             self._ready(tx, attempt, {name: str(value) for name, value in ready.values.items()})

@@ -9,6 +9,7 @@ from sqlalchemy import Connection
 from llm_os.drivers.device import Unavailable
 from llm_os.drivers.engine import Engine
 from llm_os.errors import CapacityError, NotFoundError, UnavailableError, UnsupportedModelError, did_you_mean
+from llm_os.kernel.adapters import check_all
 from llm_os.kernel.calibrations import calibration_for, taken
 from llm_os.kernel.state import State
 from llm_os.kernel.submission import validated
@@ -28,10 +29,11 @@ def planned(
 
     Raises:
         CapacityError: a replica can never fit.
-        Anything that `chosen_engine` raises.
+        Anything that `chosen_engine` raises, and `adapters.check_all`.
     """
     spec, because = taken(state, tx, spec, version, session)
     engine, options = chosen_engine(state, spec, version)
+    check_all(tx, spec, version, engine, options)
     ledger = state.ledger(tx)
     resources = engine.footprint(options, state.artifacts.facts(version.manifest), ledger.granted(session))
     never = ledger.never_fits(resources, session)
@@ -124,6 +126,9 @@ def chosen_engine(state: State, spec: DeploymentSpec, version: ModelVersion) -> 
             f"No engine here serves {version.ref} ({task}, {version.format}).",
             hint="; ".join(reasons) or "An encoder without a head must be trained first: model.train(data).",
         )
+    if spec.adapters:  # one that can hold them goes before a quicker one that cannot
+        room = [e for e in ready if e.adapter_room(validated(e.Options, {}, f"engine {e.name}"), task) is not None]
+        ready = room or ready
     chosen = max(ready, key=lambda engine: (engine.preference, engine.name))
     return chosen, validated(chosen.Options, dict(spec.options), f"engine {chosen.name}")
 

@@ -8,6 +8,7 @@ from collections.abc import Collection, Sequence
 from sqlalchemy import Connection
 
 from llm_os.errors import LLMOSError
+from llm_os.kernel.adapters import told_of
 from llm_os.kernel.revisions import revision
 from llm_os.kernel.state import State
 from llm_os.spec.deployments import Deployment, DeploymentState, Phase
@@ -79,7 +80,13 @@ def routing_table(
 def _route(row: rows.DeploymentRow, attempts: Sequence[Attempt], sharing: Collection[str]) -> Route:
     deployment = row.deployment
     endpoints = [
-        Endpoint(attempt=a.id, url=a.endpoint, revision=a.revision, version=revision(row, a.revision).version)
+        Endpoint(
+            attempt=a.id,
+            url=a.endpoint,
+            revision=a.revision,
+            version=revision(row, a.revision).version,
+            adapters=a.adapters,
+        )
         for a in attempts
         if a.state is AttemptState.READY and a.endpoint
     ]
@@ -94,6 +101,7 @@ def _route(row: rows.DeploymentRow, attempts: Sequence[Attempt], sharing: Collec
         revision=deployment.revision,
         canary=_canary(deployment),
         shares_prefixes=deployment.engine in sharing,
+        adapters=told_of(deployment),
         created_at=deployment.created_at,
     )
 

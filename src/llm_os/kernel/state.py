@@ -34,6 +34,8 @@ class Watch:
     reports: list[Report] = field(default_factory=list)
     resident: int | None = None
     inspected_at: float = 0.0
+    carried: tuple[tuple[str, str], ...] | None = None
+    """Adapters of its deployment, by name, when a replica was told last; None: not since the kernel started."""
     failed_start: Outcome | None = None
     """Why the launcher could not start it; lost with a restart, when its sealed folder tells as much."""
 

@@ -103,6 +103,12 @@ class Syscalls(Protocol):
     def roll_back_deployment(self, name: str) -> Deployment:
         """Take an update back, or go to the version before."""
 
+    def add_adapter(self, name: str, request: api.AddAdapter) -> Deployment:
+        """Carry an adapter beside the model. Returns at once; the deployment's replicas tell who holds it."""
+
+    def remove_adapter(self, name: str, adapter: str) -> Deployment:
+        """Carry it no more."""
+
     def scale_deployment(self, name: str, request: api.ScaleDeployment) -> Deployment: ...
 
     async def deployment_logs(self, name: str, offset: int) -> api.LogPage: ...

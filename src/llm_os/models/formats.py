@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import struct
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,6 +17,8 @@ PICKLED = {".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".joblib", ".model
 PRECISIONS = {"F32": "fp32", "F16": "fp16", "BF16": "bf16", "F64": "fp64", "I8": "int8", "U8": "int8"}
 FLOATS = {"F64", "F32", "F16", "BF16", "I8", "U8"}
 ADAPTER = "adapter_model.safetensors"
+_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
+"""How an adapter that was trained here names its base."""
 ADAPTER_TASKS = {
     "CAUSAL_LM": "text-generation",
     "SEQ_CLS": "text-classification",
@@ -128,6 +131,9 @@ def _adapter(folder: Path) -> dict[str, Json]:
     """Facts of an adapter in peft's form: it runs only together with its base."""
     config = _json(folder, "adapter_config.json")
     count, dtypes = read_safetensors(folder / ADAPTER)
+    base = config.get("base_model_name_or_path")
+    known: dict[str, Json] = {"base": base} if isinstance(base, str) and _DIGEST.fullmatch(base) else {}
+    method = "dora" if config.get("use_dora") else str(config.get("peft_type", "unknown")).lower()
     return {
         "format": "adapter",
         "precision": PRECISIONS.get(sorted(dtypes)[0], "fp32") if len(dtypes) == 1 else "mixed",
@@ -139,6 +145,8 @@ def _adapter(folder: Path) -> dict[str, Json]:
         "hidden_size": 0,
         "layers": 0,
         "chat_template": _chat_template(folder),
+        "adapter": {"method": method, "rank": config.get("r", 0), "alpha": config.get("lora_alpha", 0)},
+        **known,
     }
 
 

@@ -2,7 +2,9 @@
 
 It is the shape of a continuous-batching pipeline (`add_request`, `step`, `has_non_finished_requests`), so the worker
 that drives openvino-genai drives it too. Each step reads a part of one new prompt and gives every running answer one
-token; answers come and go between steps (iteration-level scheduling: Yu et al., Orca, OSDI '22, section 4.1).
+token; answers come and go between steps (iteration-level scheduling: Yu et al., Orca, OSDI '22, section 4.1). Each
+answer has a cache of its own, and may have an adapter of its own, with which it ends though nobody can ask for it any
+more.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ from enum import Enum
 from typing import Any
 
 from llm_os.models.cache import Grid
+from llm_os.models.lora import Adapter, Adapters
 
 COLD = 1e-4
 """A lower temperature takes the likeliest token: logits divided by it are no numbers any more."""
@@ -46,6 +49,7 @@ class Sampling:
         temperature: 0 takes the likeliest token. top_p: share of the probability that is drawn from.
         seed: of the draw; the same seed gives the same answer whoever else is served.
         logprobs: likeliest tokens that are told for every place, with the token's own probability; None: none is told.
+        adapter: that the answer is given with, from its first token to its last; None: the model alone.
     """
 
     max_tokens: int
@@ -53,6 +57,7 @@ class Sampling:
     top_p: float = 1.0
     seed: int = 0
     logprobs: int | None = None
+    adapter: Adapter | None = None
 
 
 Told = tuple[float, tuple[tuple[int, float], ...]]
@@ -126,6 +131,7 @@ class Generation:
         self._waiting: deque[Request] = deque()
         self._running: list[Request] = []
         self._grid = Grid()
+        self.adapters = Adapters(model)
 
     def add_request(self, number: int, prompt: Sequence[int], config: Sampling) -> Request:
         """Take a prompt of at least one token in; it is begun when there is room."""
@@ -187,9 +193,10 @@ class Generation:
         if request.cache is None:
             request.cache = DynamicCache()
         part = request.tokens[request.read_tokens : request.read_tokens + PREFILL]
-        out = self._model(
-            input_ids=torch.tensor([part]), past_key_values=request.cache, use_cache=True, logits_to_keep=1
-        )
+        with self.adapters.rows([request.sampling.adapter]):
+            out = self._model(
+                input_ids=torch.tensor([part]), past_key_values=request.cache, use_cache=True, logits_to_keep=1
+            )
         request.read_tokens += len(part)
         if request.read_tokens < len(request.tokens):
             return
@@ -204,7 +211,8 @@ class Generation:
 
         last = torch.tensor([[request.tokens[-1]] for request in running])
         lengths = [len(request.tokens) - 1 for request in running]
-        with self._grid.rows(len(running), lengths) as (cache, mask, positions):
+        given = self.adapters.rows([request.sampling.adapter for request in running])
+        with self._grid.rows(len(running), lengths) as (cache, mask, positions), given:
             out = self._model(
                 input_ids=last, position_ids=positions, attention_mask=mask, past_key_values=cache, use_cache=True
             )

@@ -37,6 +37,8 @@ All under `/v1`, JSON, errors as `{"error": LLMOSError.to_dict()}` with the erro
 | POST /v1/deployments/{name}/promote | -> Deployment |
 | POST /v1/deployments/{name}/rollback | -> Deployment |
 | POST /v1/deployments/{name}/scale | ScaleDeployment -> Deployment |
+| POST /v1/deployments/{name}/adapters | AddAdapter -> Deployment |
+| DELETE /v1/deployments/{name}/adapters/{adapter} | -> Deployment |
 | GET /v1/deployments/{name}/logs?offset= | -> LogPage |
 | POST /v1/keys | CreateKey -> CreatedKey |
 | GET /v1/keys | -> list[KeyInfo] |
@@ -204,6 +206,15 @@ class UpdateDeployment(Spec):
     """None: as the deployment says."""
     only_check: bool = False
     """Refuse what would be refused, and change nothing."""
+
+
+class AddAdapter(Spec):
+    version: Ref
+    """`card@number` of an adapter of the deployment's base, or `card` for its newest."""
+    name: Name | None = None
+    """What requests call it behind the deployment's name and a colon; None: its card."""
+    replace: bool = False
+    """Take the place of the one that has this name."""
 
 
 class ScaleDeployment(Spec):

@@ -34,6 +34,17 @@ class TaskCall(Record):
     """Folder of the job (not of the attempt): outlives attempts."""
 
 
+class AdapterInput(Record):
+    """An adapter that a replica shall hold beside its model."""
+
+    name: str
+    """What requests call it."""
+    version: str
+    """`card@number`."""
+    path: str
+    """Read-only folder in peft's form."""
+
+
 class ServeCall(Record):
     """What an engine worker serves."""
 
@@ -47,6 +58,8 @@ class ServeCall(Record):
     """Unix socket to listen on."""
     reference: Input | None = None
     """What the model says in PyTorch: the engine is compared with it before it serves. None: it is not."""
+    adapters: tuple[AdapterInput, ...] = ()
+    """At its start; later ones come by `control.json`."""
 
 
 class AttemptSpec(Record):
@@ -71,7 +84,7 @@ class Report(Record):
 
     seq: int
     at: float
-    kind: Literal["progress", "message", "checkpoint", "ready", "result", "error"]
+    kind: Literal["progress", "message", "checkpoint", "ready", "adapters", "result", "error"]
     values: Mapping[str, Json] = Field(default_factory=dict)
 
 
@@ -80,6 +93,8 @@ class Control(Record):
     reason: str = ""
     grace: float | None = None
     """Seconds that its requests get to end; None: as its StopPolicy says."""
+    adapters: tuple[AdapterInput, ...] | None = None
+    """All that a replica shall hold from now on; None: what it has."""
 
 
 class Exit(Record):

@@ -81,6 +81,8 @@ class DeploymentSpec(Spec):
     """None: always `replicas`."""
     check: bool = True
     """Compare the engine with the reference before it serves, where the version has one."""
+    adapters: Mapping[Name, Ref] = Field(default_factory=dict)
+    """Adapters that every replica holds beside the model: requests for `NAME:ADAPTER` are answered with them."""
     labels: Mapping[Name, str] = Field(default_factory=dict)
     """Words of its owner's, for lists and rules."""
 
@@ -174,6 +176,11 @@ class Replica(Record):
         if self.progress.get("stage") != COMPARING or not isinstance(step, int) or not isinstance(total, int):
             return ""
         return f"compared {step:,} of {total:,} places with PyTorch"
+
+    adapters: Mapping[str, str] = Field(default_factory=dict)
+    """That it holds, by name: `card@number`."""
+    adapters_failed: Mapping[str, str] = Field(default_factory=dict)
+    """That it could not take, by name: why."""
 
 
 class Deployment(Record):

@@ -88,6 +88,10 @@ class Attempt(Record):
     revision: int = 1
     """Of a replica: the revision of its deployment that it serves."""
     endpoint: str | None = None
+    adapters: Mapping[str, str] = Field(default_factory=dict)
+    """Of a replica: adapters that it has told to hold, by name: `card@number`."""
+    adapters_failed: Mapping[str, str] = Field(default_factory=dict)
+    """Those that it could not take, by name: why."""
     reason: str | None = None
     exit_code: int | None = None
     created_at: float

@@ -23,6 +23,8 @@ class Endpoint(Record):
     """That it runs with; empty: the route's."""
     speeds: tuple[Speed, ...] = ()
     """What its engine was measured to do, fewest streams first; empty: nobody knows."""
+    adapters: Mapping[str, str] = Field(default_factory=dict)
+    """Adapters that it holds, by name: `card@number`."""
 
 
 class Canary(Record):
@@ -35,6 +37,16 @@ class Canary(Record):
     """All of whose requests go there."""
     shadow: bool = False
     """It gets copies only, and its answers are thrown away."""
+
+
+class RouteAdapter(Record):
+    """An adapter that requests may name: `DEPLOYMENT:NAME`."""
+
+    name: str
+    version: str
+    """`card@number` that the replicas shall hold."""
+    failed: str = ""
+    """Why one could not take it."""
 
 
 class Route(Record):
@@ -51,6 +63,7 @@ class Route(Record):
     canary: Canary | None = None
     shares_prefixes: bool = False
     """What a replica has read of one prompt, it need not read again in another that begins alike."""
+    adapters: tuple[RouteAdapter, ...] = ()
     created_at: float
 
 

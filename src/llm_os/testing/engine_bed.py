@@ -21,7 +21,7 @@ from llm_os import programs
 from llm_os.drivers.engine import Engine
 from llm_os.models.formats import inspect
 from llm_os.spec.artifacts import ArtifactFacts
-from llm_os.spec.attempts import AttemptSpec, Input, Report, ServeCall
+from llm_os.spec.attempts import AdapterInput, AttemptSpec, Control, Input, Report, ServeCall
 from llm_os.spec.base import Json
 from llm_os.spec.resources import Capacity
 
@@ -69,6 +69,24 @@ class Served:
                 if line.startswith(b"data: "):
                     text = line[6:].strip().decode()
                     yield text if text == "[DONE]" else json.loads(text)
+
+    async def hold(self, adapters: Mapping[str, Path], number: int = 1) -> Any:
+        """Have it hold these adapters (name -> folder), as the kernel would; what it tells of them then.
+
+        Args:
+            number: of their versions: `NAME@1`.
+        """
+        before = len(self.reports())
+        held = tuple(
+            AdapterInput(name=name, version=f"{name}@{number}", path=str(path)) for name, path in adapters.items()
+        )
+        beside = self.folder / ".control.json"
+        beside.write_text(Control(adapters=held).model_dump_json())
+        beside.replace(self.folder / "control.json")
+        async with asyncio.timeout(PATIENCE):
+            while len(self.reports()) == before:  # noqa: ASYNC110 - another process writes it
+                await asyncio.sleep(0.02)
+        return dict(self.reports()[-1].values)
 
     def peak_memory(self) -> int:
         """Most resident bytes so far, of the worker and of the programs it started, each at its own worst moment."""

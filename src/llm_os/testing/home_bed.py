@@ -86,6 +86,9 @@ class Home:
     async def put(self, path: str, body: Any) -> Any:
         return self._checked(await self._client.put(path, json=body))
 
+    async def call(self, method: str, path: str) -> Any:
+        return self._checked(await self._client.request(method, path))
+
     async def refused(self, path: str, body: Any = None, method: str = "POST") -> Any:
         """The error that the kernel answers."""
         answer = await self._client.request(method, path, json=body)
@@ -125,7 +128,11 @@ class Home:
         """Register a toy model under `card`, by the job that users' models come in by."""
         folder = self.folder / f"{card}-{number}"
         write_toy_model(folder, architecture, number)
-        spec = {"task": "sources/fetch", "options": {"source": str(folder)}, "name": card}
+        await self.fetch(str(folder), card)
+
+    async def fetch(self, source: str, card: str) -> None:
+        """Register what is there under `card`."""
+        spec = {"task": "sources/fetch", "options": {"source": source}, "name": card}
         job = await self.post("/v1/jobs", {"spec": spec, "background": True})
 
         async def ended() -> bool:

@@ -64,6 +64,7 @@ class Server:
     headers: dict[str, str] = field(default_factory=dict)
     left: int = 0
     words: list[str] = field(default_factory=list)
+    adapters: dict[str, str] = field(default_factory=dict)
 
     def app(self) -> web.Application:
         """Its routes, below `/v1` and beside it."""
@@ -74,7 +75,27 @@ class Server:
         app.router.add_post("/detokenize", self._detokenize)
         app.router.add_post("/v1/chat/completions", self._generate)
         app.router.add_post("/v1/completions", self._generate)
+        app.router.add_post("/v1/load_lora_adapter", self._load)
+        app.router.add_post("/v1/unload_lora_adapter", self._unload)
         return app
+
+    async def _load(self, request: web.Request) -> web.Response:
+        """As vLLM: by its name and folder, where it was started for that; the answer is a text."""
+        body = await request.json()
+        if "--enable-lora" not in sys.argv or not os.environ.get("VLLM_ALLOW_RUNTIME_LORA_UPDATING"):
+            return _error(404, {"message": "Not Found"})
+        if not (Path(body["lora_path"]) / "adapter_config.json").exists():
+            return _error(404, {"message": f"No adapter found for {body['lora_path']}", "type": "NotFoundError"})
+        if body["lora_name"] in self.adapters:
+            return _error(400, {"message": "already loaded", "type": "InvalidUserInput"})
+        self.adapters[body["lora_name"]] = body["lora_path"]
+        return web.Response(text=f"Success: LoRA adapter '{body['lora_name']}' added successfully.")
+
+    async def _unload(self, request: web.Request) -> web.Response:
+        name = (await request.json())["lora_name"]
+        if self.adapters.pop(name, None) is None:
+            return _error(404, {"message": f"The lora adapter '{name}' cannot be found.", "type": "NotFoundError"})
+        return web.Response(text=f"Success: LoRA adapter '{name}' removed successfully.")
 
     async def _health(self, request: web.Request) -> web.Response:
         return web.json_response({"status": "ok"}, status=503 if self.faults.silent else 200)
@@ -149,6 +170,8 @@ class Server:
             await self._call(response, body, prompt)
             return
         words = self.answer.split()
+        if (folder := self.adapters.get(str(body.get("model")))) is not None:
+            words = [Path(folder).name, *words]
         wanted = body.get("max_tokens") or body.get("max_completion_tokens") or len(words)
         if wanted > 1000:
             words = ["sea"] * wanted

@@ -6,10 +6,11 @@ import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
-from llm_os.errors import LLMOSError
+from llm_os.errors import LLMOSError, UnsupportedModelError
 from llm_os.models.tagging import Span
+from llm_os.spec.attempts import AdapterInput
 from llm_os.workers.requests import ChatRequest, wrong
 from llm_os.workers.tools import ToolCall
 
@@ -98,6 +99,7 @@ class Backend(ABC):
 
     Attributes:
         broken: why it can serve no more; set with `lost`, which wakes the server to end the process.
+        adapters: that it holds, by name.
         follows: parameters of OpenAI's that it follows and not every engine does (`requests.FOLLOWED_BY`).
         reads_anew: prompts that come together are each read, though what was read before is used again: of several
             answers to one prompt the first one reads, and the others begin at its first token.
@@ -108,6 +110,7 @@ class Backend(ABC):
 
     def __init__(self) -> None:
         self.broken: LLMOSError | None = None
+        self.adapters: dict[str, Any] = {}
         self._lost = asyncio.Event()
 
     def lose(self, error: LLMOSError) -> None:
@@ -140,6 +143,16 @@ class Backend(ABC):
     def chat(self, request: ChatRequest) -> AsyncGenerator[Piece, None]:
         """Pieces of an answer; closing the iterator stops the work. Raises LLMOSError before the first piece."""
         raise wrong("model", "This model classifies, it does not generate text.", "POST /classify.")
+
+    async def take_adapter(self, adapter: AdapterInput) -> None:
+        """Hold it under its name, in the place of one that has it. Requests that run go on. Raises LLMOSError."""
+        raise UnsupportedModelError(
+            "This engine holds no adapters beside its model.", hint="Serve the adapter merged: llm-os update."
+        )
+
+    async def drop_adapter(self, name: str) -> None:
+        """Hold it no more; answers that have begun with it end with it. Raises nothing, also where there is none."""
+        self.adapters.pop(name, None)
 
     async def tokenize(self, request: ChatRequest) -> Tokenized:
         """Token ids of its messages or prompt. Raises InvalidOptionError when the engine does not tell them."""

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from llm_os.errors import InternalError, UnavailableError
-from llm_os.spec.attempts import AttemptSpec, ServeCall
+from llm_os.spec.attempts import AdapterInput, AttemptSpec, ServeCall
 from llm_os.spec.parity import FILE, Reference
 from llm_os.workers.backend import Backend, Classified, Piece, Tokenized
 from llm_os.workers.calling import HERMES, heard
@@ -82,8 +82,14 @@ class FakeBackend(Backend):
         named = call.model.facts.meta.get("labels")
         self._labels = tuple(str(name) for name in named) if isinstance(named, list) and named else LABELS
         self._known_answers = _answers(call, float(options.get("disagrees", 0)))
+        self._adapters_fail = bool(options.get("adapters_fail", False))
         self._requests = 0
         self._known: dict[int, str] = {}
+
+    async def take_adapter(self, adapter: AdapterInput) -> None:
+        if self._adapters_fail:
+            raise UnavailableError("The fake engine was told to take no adapter.", hint="Set adapters_fail=false.")
+        self.adapters[adapter.name] = adapter.version
 
     async def begin(self) -> None:
         await asyncio.sleep(self._ready_after)
@@ -102,6 +108,8 @@ class FakeBackend(Backend):
 
     def _said(self, request: ChatRequest) -> str:
         """The reply; in its place a call of the first tool where it must, or was told to and has no result yet."""
+        if request.adapter:
+            return f"{request.adapter} {self.adapters[request.adapter]} {self._reply}"
         answered = bool(request.messages) and request.messages[-1]["role"] == "tool"
         if not request.tools or not (request.must_call or (self._arguments is not None and not answered)):
             return self._reply

@@ -88,6 +88,7 @@ class ChatRequest:
         tools: what the model may call; none with `tool_choice` none, one with a named one.
         must_call: the answer is a call, and its arguments keep their schema.
         parallel_calls: the answer may be more than one call.
+        adapter: name of the adapter that answers; empty: the model alone.
     """
 
     messages: tuple[Message, ...] = ()
@@ -107,6 +108,13 @@ class ChatRequest:
     tools: tuple[Tool, ...] = ()
     must_call: bool = False
     parallel_calls: bool = True
+    adapter: str = ""
+
+
+def adapter_of(value: Mapping[str, Any]) -> str:
+    """What a request names behind the model's name and a colon; empty: the model alone."""
+    model = value.get("model")
+    return model.partition(":")[2] if isinstance(model, str) else ""
 
 
 def error_body(error: LLMOSError) -> dict[str, Any]:
@@ -223,6 +231,7 @@ def _sampling(value: Mapping[str, Any]) -> ChatRequest:
     temperature = _number(value, "temperature", 1.0, lambda x: 0 <= x <= 2, "between 0 and 2")
     limit = "max_completion_tokens" if value.get("max_completion_tokens") is not None else "max_tokens"
     return ChatRequest(
+        adapter=adapter_of(value),
         stream=_boolean(value, "stream"),
         usage=_boolean(options, "include_usage"),
         max_tokens=_integer(value, limit, least=1),
@@ -359,6 +368,8 @@ def _packed(vector: Sequence[float]) -> str:
 
 
 def _texts(value: Mapping[str, Any], engine: str) -> list[str]:
+    if named := adapter_of(value):
+        raise wrong("model", f"There is no adapter '{named}' here.", "Adapters stand beside models that chat.")
     for name in value:
         if name not in UNUSED and name != "input":
             raise wrong(name, f"The engine {engine} does not follow '{name}'.", "Send 'input' only.")

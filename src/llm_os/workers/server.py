@@ -18,6 +18,7 @@ from llm_os.spec.attempts import TELL_READ, ServeCall
 from llm_os.workers.backend import Backend, Piece, TokenScore
 from llm_os.workers.choices import choices_of, merged, primed
 from llm_os.workers.ranking import Rerank, Score
+from llm_os.workers.refusals import no_adapter
 from llm_os.workers.requests import (
     ChatRequest,
     chat_request,
@@ -157,11 +158,17 @@ class Face:
 
     async def _chat(self, request: web.Request) -> web.StreamResponse:
         asked = chat_request(await request.read(), self._call.engine, self._backend.follows)
-        return await self._generate(request, (asked,), Chat(self._call.deployment))
+        return await self._generate(request, (asked,), Chat(self._named(asked)))
+
+    def _named(self, asked: ChatRequest) -> str:
+        """What the answer says of its model. Raises NotFoundError for an adapter that is not held here."""
+        if asked.adapter and asked.adapter not in self._backend.adapters:
+            raise no_adapter(asked.adapter, self._backend.adapters)
+        return f"{self._call.deployment}:{asked.adapter}" if asked.adapter else self._call.deployment
 
     async def _complete(self, request: web.Request) -> web.StreamResponse:
         asked = completion_request(await request.read(), self._call.engine, self._backend.follows)
-        return await self._generate(request, asked, Completion(self._call.deployment))
+        return await self._generate(request, asked, Completion(self._named(asked[0])))
 
     async def _generate(self, request: web.Request, asked: Sequence[ChatRequest], shape: Shape) -> web.StreamResponse:
         choices = [one for each in asked for one in choices_of(each)]

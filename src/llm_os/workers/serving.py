@@ -22,6 +22,7 @@ from llm_os.errors import CapacityError, InternalError, InvalidInputError, LLMOS
 from llm_os.spec.attempts import EXIT_FAILED, EXIT_STOPPED, EXIT_USER_ERROR, AttemptSpec, Control, Report, ServeCall
 from llm_os.spec.base import Json
 from llm_os.spec.deployments import COMPARING
+from llm_os.workers.adapters import Keeper
 from llm_os.workers.backend import Backend
 from llm_os.workers.comparison import compare
 from llm_os.workers.server import Face, drain, listen
@@ -84,11 +85,14 @@ async def serve(spec: AttemptSpec, call: ServeCall, backend: Backend, reports: R
         told: dict[str, Json] = {"endpoint": f"unix:{call.socket}", "engine": call.engine}
         if (parity := comparing.result()) is not None:
             told |= {"parity": parity.model_dump(mode="json"), "compared_for": round(time.monotonic() - since, 3)}
+        keeper = Keeper(call, backend, Path(spec.cwd), reports.write)
+        told |= await keeper.begin()
         runner = await listen(face.app(), call.socket)
         reports.write("ready", told)
+        keeping = asyncio.create_task(keeper.run())
         waits = {asyncio.create_task(stop.wait()), asyncio.create_task(backend.lost())}
         await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-        for wait in waits:
+        for wait in (*waits, keeping):
             wait.cancel()
         broken = backend.broken
         await drain(runner, face, 0.0 if broken else max(0.5, _grace(spec) - MARGIN))

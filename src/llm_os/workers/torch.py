@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import copy
 import logging
 import random
@@ -16,12 +17,14 @@ from llm_os.errors import UnsupportedModelError
 from llm_os.models.formats import inspect
 from llm_os.models.generate import Generation, Sampling
 from llm_os.models.load import ChatModel, Classifier, load_chat, load_classifier
-from llm_os.spec.attempts import AttemptSpec, ServeCall
+from llm_os.models.lora import Adapter
+from llm_os.spec.attempts import AdapterInput, AttemptSpec, ServeCall
 from llm_os.workers import reading
 from llm_os.workers.backend import Backend, Classified
 from llm_os.workers.batching import Batcher
 from llm_os.workers.chatting import QUEUE, ChatBackend
 from llm_os.workers.conversation import Message
+from llm_os.workers.refusals import no_adapter
 from llm_os.workers.requests import ChatRequest
 from llm_os.workers.serving import main, threads_of
 from llm_os.workers.tools import Tool
@@ -149,6 +152,18 @@ class TorchChat(ChatBackend):
             pipeline, context=chat.context, most=most, vocabulary=chat.model.get_input_embeddings().num_embeddings
         )
         self._chat = chat
+        self._pipeline = pipeline
+
+    async def take_adapter(self, adapter: AdapterInput) -> None:
+        """Read beside the steps, on another thread; from the next request on it is there."""
+        read = await asyncio.to_thread(self._pipeline.adapters.read, Path(adapter.path), adapter.version)
+        await self.drop_adapter(adapter.name)
+        self.adapters[adapter.name] = read
+        log.info("the adapter %s is %s, of rank %d", adapter.name, adapter.version, read.rank)
+
+    async def drop_adapter(self, name: str) -> None:
+        if (gone := self.adapters.pop(name, None)) is not None:
+            self._pipeline.adapters.forget(gone)
 
     def chat_template(self) -> str:
         return str(self._chat.tokenizer.get_chat_template(tools=[{}]))  # some models have one of their own for tools
@@ -165,7 +180,10 @@ class TorchChat(ChatBackend):
 
     def sampling(self, request: ChatRequest, most: int) -> Sampling:
         seed = random.getrandbits(63) if request.seed is None else request.seed
-        return Sampling(most, request.temperature, request.top_p, seed, request.logprobs)
+        if request.adapter and request.adapter not in self.adapters:  # it went while the prompt was put together
+            raise no_adapter(request.adapter, self.adapters)
+        adapter: Adapter | None = self.adapters.get(request.adapter)
+        return Sampling(most, request.temperature, request.top_p, seed, request.logprobs, adapter)
 
     def decode(self, ids: Sequence[int]) -> str:
         return self._chat.text(ids)

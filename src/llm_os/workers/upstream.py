@@ -95,6 +95,11 @@ class Upstream:
         async with self._answer(path, body) as answer:
             return _parsed(await answer.read(), self.who)
 
+    async def tell(self, path: str, body: Mapping[str, Any]) -> None:
+        """Post what is answered by its status alone. Raises LLMOSError."""
+        async with self._answer(path, body) as answer:
+            await answer.read()
+
     async def events(self, path: str, body: Mapping[str, Any]) -> AsyncGenerator[dict[str, Any], None]:
         """The events of a stream up to `[DONE]`. Closing it breaks the connection, which ends the server's work.
 

@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from llm_os import programs
-from llm_os.errors import UnavailableError, UnsupportedModelError
+from llm_os.errors import LLMOSError, UnavailableError, UnsupportedModelError
 from llm_os.models.formats import inspect
 from llm_os.programs import Program
-from llm_os.spec.attempts import AttemptSpec, ServeCall
+from llm_os.spec.attempts import AdapterInput, AttemptSpec, ServeCall
 from llm_os.workers.backend import Backend
 from llm_os.workers.child import SOCKET, Child
+from llm_os.workers.refusals import no_adapter
 from llm_os.workers.requests import ChatRequest
 from llm_os.workers.served import ChildBridge
 from llm_os.workers.serving import main
@@ -33,6 +34,9 @@ ENVIRONMENT = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "VLLM_NO_USAG
 class VllmBackend(ChildBridge):
     """Speaks to a `vllm serve`."""
 
+    _taken = 0
+    """Adapters so far: a name is never used twice there, so nothing that was kept for one is taken for another."""
+
     async def template(self, messages: Sequence[Mapping[str, str]]) -> list[int]:
         given = [dict(message) for message in messages]
         return await self._tokens({"messages": given, "add_generation_prompt": True})
@@ -47,8 +51,32 @@ class VllmBackend(ChildBridge):
     async def decode(self, ids: Sequence[int]) -> str:
         return str((await self.upstream.post("/detokenize", {"model": MODEL, "tokens": list(ids)}))["prompt"])
 
+    async def take_adapter(self, adapter: AdapterInput) -> None:
+        """Under a name of its own there, so that one that is replaced goes on until nobody is sent to it any more."""
+        self._taken += 1
+        name = f"adapter-{self._taken}"
+        await self.upstream.tell("/v1/load_lora_adapter", {"lora_name": name, "lora_path": adapter.path})
+        before = self.adapters.get(adapter.name)
+        self.adapters[adapter.name] = name
+        await self._let_go(before)
+
+    async def drop_adapter(self, name: str) -> None:
+        await self._let_go(self.adapters.pop(name, None))
+
+    async def _let_go(self, name: str | None) -> None:
+        if name is None:
+            return
+        try:
+            await self.upstream.tell("/v1/unload_lora_adapter", {"lora_name": name})
+        except LLMOSError as error:  # nobody is sent to it any more: it only takes room there
+            log.warning("%s stays in vLLM: %s", name, error)
+
     def asked(self, request: ChatRequest, path: str) -> dict[str, Any]:
         body = super().asked(request, path)
+        if request.adapter:
+            if request.adapter not in self.adapters:  # it went while the prompt was put together
+                raise no_adapter(request.adapter, self.adapters)
+            body["model"] = self.adapters[request.adapter]
         body["stream_options"] = {"include_usage": True, "continuous_usage_stats": True}
         return body
 
@@ -59,6 +87,10 @@ def command(model: Path, options: Mapping[str, Any], *, context: int) -> list[st
     argv += ["--generation-config", "vllm"]  # else a file of the model would change what a request does not name
     argv += ["--dtype", str(options["dtype"]), "--max-model-len", str(context)]
     argv += ["--max-num-seqs", str(options["max_batch"]), "--disable-uvicorn-access-log"]
+    if options.get("max_adapters"):
+        argv += ["--enable-lora", "--max-loras", str(options["max_adapters"])]
+        argv += ["--max-cpu-loras", str(2 * options["max_adapters"])]  # room for those that take another's place
+        argv += ["--max-lora-rank", str(options["max_adapter_rank"])]
     if options["gpus"]:
         argv += ["--tensor-parallel-size", str(options["gpus"])]
         argv += ["--gpu-memory-utilization", str(options["gpu_memory_utilization"])]
@@ -78,15 +110,16 @@ def start(program: Program) -> list[str]:
 
 
 def environment(options: Mapping[str, Any], threads: int) -> dict[str, str]:
-    """Of the CPU build: how much it keeps, and the cores that it was granted, whichever they are.
+    """Its settings; of the CPU build how much it keeps too, and the cores that it was granted, whichever they are.
 
     Left alone it binds itself to the cores it sees, less one, whoever else works there.
     """
+    loras = {"VLLM_ALLOW_RUNTIME_LORA_UPDATING": "1"} if options.get("max_adapters") else {}
     if options["gpus"]:
-        return dict(ENVIRONMENT)
+        return {**ENVIRONMENT, **loras}
     gib = max(1, int(options["cache_memory"]) // 2**30)
     cpu = {"VLLM_CPU_KVCACHE_SPACE": str(gib), "VLLM_CPU_OMP_THREADS_BIND": "nobind", "OMP_NUM_THREADS": str(threads)}
-    return {**ENVIRONMENT, **cpu}
+    return {**ENVIRONMENT, **loras, **cpu}
 
 
 def load(call: ServeCall, spec: AttemptSpec) -> Backend:

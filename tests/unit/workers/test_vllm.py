@@ -11,6 +11,7 @@ import pytest
 from llm_os import plugins
 from llm_os.programs import Program
 from llm_os.testing import openai_server
+from llm_os.testing.conformance.abilities import adapters_are_hot
 from llm_os.testing.engine_bed import started
 from llm_os.testing.home_bed import write_toy_model
 from llm_os.workers.vllm import command, environment, start
@@ -73,3 +74,41 @@ async def test_it_starts_the_program_of_the_named_environment_and_answers(
         argv = json.loads((served.folder / "scratch" / "engine" / "argv.json").read_text())
     assert argv[1:3] == ["serve", str(model)]
     assert argv[argv.index("--max-model-len") + 1] == "512"
+
+
+async def test_adapters_are_loaded_into_the_running_program_and_asked_by_names_that_are_never_used_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LLM_OS_HOME", str(tmp_path))
+    openai_server.program(tmp_path / "environments" / "gpu" / "bin" / "vllm")
+    model = tmp_path / "model"
+    write_toy_model(model, "ToyForCausalLM")
+    (model / "chat_template.jinja").write_text("{{ messages }}")
+    folders = [tmp_path / name for name in ("sunny", "rainy", "none")]
+    for folder in folders:
+        folder.mkdir()
+    for folder in folders[:2]:
+        (folder / "adapter_config.json").write_text("{}")
+    options = {"environment": "gpu", "gpus": 0, "max_adapters": 2, "max_adapter_rank": 32}
+    async with started(plugins.load("engine", "vllm"), model, **options) as served:
+
+        async def said(name: str) -> tuple[int, str]:
+            ask = {"model": name, "messages": [{"role": "user", "content": "Where?"}], "max_tokens": 3}
+            status, body = await served.post("/v1/chat/completions", ask)
+            return status, body["choices"][0]["message"]["content"] if status == 200 else body["error"]["message"]
+
+        assert await said("served:mood") == (404, "There is no adapter 'mood' here.")
+        assert await served.hold({"mood": folders[0]}) == {"adapters": {"mood": "mood@1"}, "failed": {}}
+        assert await said("served:mood") == (200, "sunny The capital")
+        assert await said("served") == (200, "The capital of")
+        told = await served.hold({"mood": folders[1], "broken": folders[2]}, number=2)
+        assert told["adapters"] == {"mood": "mood@2"}
+        assert "No adapter found for" in told["failed"]["broken"]
+        assert await said("served:mood") == (200, "rainy The capital")
+        assert (await served.hold({}))["adapters"] == {}
+        assert await said("served:mood") == (404, "There is no adapter 'mood' here.")
+        await adapters_are_hot(served)
+        argv = json.loads((served.folder / "scratch" / "engine" / "argv.json").read_text())
+    words = dict(pairwise(argv))
+    assert (words["--max-loras"], words["--max-cpu-loras"], words["--max-lora-rank"]) == ("2", "4", "32")
+    assert "--enable-lora" in argv

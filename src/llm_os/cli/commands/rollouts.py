@@ -9,6 +9,7 @@ import click
 from llm_os.cli.link import looking
 from llm_os.cli.options import further, scaling_of
 from llm_os.cli.render import as_json_option, print_json
+from llm_os.client.adapters import fused
 from llm_os.client.calibrations import calibrate_for_update
 from llm_os.client.checks import checked
 from llm_os.client.deployments import Starting, interrupted, rollout_steps, update_goes_on
@@ -46,10 +47,14 @@ def _percent(_: click.Context, __: click.Parameter, value: str | None) -> float 
 @click.option("--no-wait", is_flag=True, help="Return at once.")
 @as_json_option
 def update(name: str, model: str | None, engine: str | None, given: tuple[str, ...], as_json: bool, **how: Any) -> int:
-    """Serve MODEL under the name of a deployment. The old version serves until the new one is warm and does well."""
+    """Serve MODEL under the name of a deployment. The old version serves until the new one is warm and does well.
+
+    An adapter is served merged into its base.
+    """
     if how["until_promoted"] and how["bake"] is not None:
         raise InvalidInputError("--bake and --until-promoted exclude each other.", hint="Leave one out.")
     transport, path = looking(), place("deployments", name, "deployment")
+    model = fused(connect(), model) if model is not None else None
     known = transport.call("GET", path, Deployment)
     policy = known.spec.update.model_dump()
     asked = {"canary": how["canary"], "tenants": how["tenants"] or None, "bake": how["bake"]}

@@ -23,6 +23,7 @@ OWN: dict[str, str | None] = {
     "precision": "--precision",
     "name": "--name",
     "replicas": "--replicas",
+    "adapters": "--adapter",
     **dict.fromkeys(("scaling", "labels", "update", "follow", "keep", "check", "calibrate")),
 }
 """Words of a deployment's own, which are no options of engines, and their flags."""
@@ -79,6 +80,7 @@ def run(model: str, prompt: str | None, max_tokens: int, as_json: bool) -> int:
 @click.option("--least", type=click.IntRange(0, 64), help="Replicas at least; 0 lets it sleep when nobody asks.")
 @click.option("--most", type=click.IntRange(1, 64), help="Replicas at most, when many ask.")
 @click.option("--label", "labels", multiple=True, metavar="NAME=VALUE", help="A word of yours, for lists and rules.")
+@click.option("--adapter", "adapters", multiple=True, metavar="NAME=VERSION", help="An adapter beside the model.")
 @click.option("--no-check", is_flag=True, help="Do not compare the engine with PyTorch before it serves.")
 @click.option("--no-calibrate", is_flag=True, help="Do not try the engines that could serve it; take what is known.")
 @as_json_option
@@ -95,6 +97,8 @@ def deploy(model: str, name: str | None, as_json: bool, **given: Any) -> int:
         own["scaling"] = scaling_of(given["least"], given["most"])
     if given["labels"]:
         own["labels"] = labelled(given["labels"])
+    if given["adapters"]:
+        own["adapters"] = {key: str(value) for key, value in further(given["adapters"]).items()}
     alias = model.partition("@")[2]
     follow = alias if alias and not alias.isdigit() and not model.startswith("sha256:") else None
     own = {key: value for key, value in own.items() if value is not None}

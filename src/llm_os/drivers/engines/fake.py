@@ -9,7 +9,7 @@ from typing import ClassVar
 from pydantic import Field
 
 from llm_os.drivers.device import Available, Probe, Unavailable
-from llm_os.drivers.engine import Engine
+from llm_os.drivers.engine import AdapterRoom, Engine
 from llm_os.memory.serving import estimate
 from llm_os.settings import Settings
 from llm_os.spec.artifacts import ArtifactFacts
@@ -45,6 +45,10 @@ class FakeOptions(Spec):
     """Share of the reference's places where it says something else; elsewhere it says what the reference says."""
     memory: Bytes | None = None
     """Bytes it claims to need; None: little."""
+    max_adapters: int = Field(default=2, ge=0)
+    """Adapters that a replica holds; their name and version are said before the reply."""
+    adapters_fail: bool = False
+    """It takes none of them."""
 
 
 class Fake(Engine):
@@ -63,6 +67,9 @@ class Fake(Engine):
         if not Settings().testing:
             return Unavailable("The fake engine serves no model, it is for tests.", hint="Set LLM_OS_TESTING=1.")
         return Available(version=f"{sys.version_info.major}.{sys.version_info.minor}", detail="for tests only")
+
+    def adapter_room(self, options: Spec, task: str) -> AdapterRoom | None:
+        return AdapterRoom(FakeOptions.model_validate(options.model_dump()).max_adapters, 16)
 
     def footprint(self, options: Spec, model: ArtifactFacts, granted: Capacity) -> ResourceSpec:
         asked = options.memory if isinstance(options, FakeOptions) else None

@@ -60,7 +60,8 @@ class LlamaCpp(Engine):
     Options = LlamaCppOptions
     preference = 15
     gaps: ClassVar[Mapping[str, str]] = {
-        "a_tool_is_called_where_it_must_be": "tools are told in words, and its grammar is not asked for a call"
+        "a_tool_is_called_where_it_must_be": "tools are told in words, and its grammar is not asked for a call",
+        "adapters_are_hot": "its server takes adapters at its start only, in GGUF; update to a merged one",
     }
 
     def probe(self) -> Probe:

@@ -63,7 +63,8 @@ class OpenVino(Engine):
     preference = 20
     shares_prefixes = True
     gaps: ClassVar[Mapping[str, str]] = {
-        "the_likeliest_tokens_are_told": "openvino-genai tells the probability of the token that was taken, no others"
+        "the_likeliest_tokens_are_told": "openvino-genai tells the probability of the token that was taken, no others",
+        "adapters_are_hot": "its step interface takes only adapters that are in the weights: update to a merged one",
     }
 
     def probe(self) -> Probe:

@@ -45,6 +45,7 @@ class Remote(Engine):
     Options = RemoteOptions
     compared = False  # its weights are not here
     gaps: ClassVar[Mapping[str, str]] = {
+        "adapters_are_hot": "what stands beside a model is its server's affair",
         "tokens_are_told_and_turned_back": "OpenAI's API has no way to ask for a model's tokens",
         "tools_and_their_results_are_read": "the same: what tools take of a prompt cannot be counted",
         "a_wrong_prompt_or_token_is_refused_by_name": "it knows no tokens, so it cannot say which are wrong",

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from llm_os import programs
 from llm_os.drivers.device import Available, Probe, Unavailable
-from llm_os.drivers.engine import Engine
+from llm_os.drivers.engine import AdapterRoom, Engine
 from llm_os.memory.serving import estimate, kv_bytes_per_token
 from llm_os.spec.artifacts import ArtifactFacts
 from llm_os.spec.base import Spec
@@ -33,6 +33,8 @@ SMALLER: tuple[Mapping[str, int], ...] = (
 """Caches of chats, from the default downwards."""
 COPIES = 2.5
 """The weights in fp32, in bf16 while both are compared, and the file's pages while it is read."""
+ADAPTER_WIDTHS = 24
+"""Widths of the model that a rank of an adapter of all linear layers takes in each of them (7 layers, 4 x inside)."""
 
 
 class TorchOptions(Spec):
@@ -46,12 +48,22 @@ class TorchOptions(Spec):
     """Chat: cells of the cache of keys and values, over all answers; at least `context` are."""
     threads: int | None = Field(default=None, ge=1)
     """Cores that it computes on, at most; None: all that it is granted."""
+    max_adapters: int = Field(default=4, ge=0, le=256)
+    """Chat: adapters (LoRA) that a replica holds beside the model; room is set aside for them."""
+    max_adapter_rank: int = Field(default=16, ge=1, le=512)
+    """Chat: the largest rank of such an adapter."""
 
 
 def _cache_bytes(asked: TorchOptions, meta: Mapping[str, int]) -> int:
     """Keys and values in fp32, which they are when bf16 is no gain here."""
     context = min(asked.context, meta.get("context_length") or asked.context)
     return max(asked.cache_tokens, context) * _token_bytes(meta)
+
+
+def _adapter_bytes(asked: TorchOptions, meta: Mapping[str, int]) -> int:
+    """All adapters in fp32, once more side by side for a mixed batch, and one that takes another's place."""
+    one = ADAPTER_WIDTHS * asked.max_adapter_rank * meta.get("hidden_size", 0) * meta.get("layers", 0) * 4
+    return one * (2 * asked.max_adapters + 1) if asked.max_adapters else 0
 
 
 def _token_bytes(meta: Mapping[str, int]) -> int:
@@ -89,6 +101,10 @@ class Torch(Engine):
             return Unavailable(found, hint="pip install 'llm-os[train]'")
         return Available(version=f"{found['torch']}, transformers {found['transformers']}")
 
+    def adapter_room(self, options: Spec, task: str) -> AdapterRoom | None:
+        asked = TorchOptions.model_validate(options.model_dump())
+        return AdapterRoom(asked.max_adapters, asked.max_adapter_rank) if task == "text-generation" else None
+
     def footprint(self, options: Spec, model: ArtifactFacts, granted: Capacity) -> ResourceSpec:
         asked = TorchOptions.model_validate(options.model_dump())
         meta = {name: int(value) for name, value in model.meta.items() if isinstance(value, int | float)}
@@ -96,7 +112,7 @@ class Torch(Engine):
         width = meta.get("hidden_size", 0)
         kept = 0
         if model.meta.get("task") == "text-generation":
-            kept = _cache_bytes(asked, meta)
+            kept = _cache_bytes(asked, meta) + _adapter_bytes(asked, meta)
         elif model.meta.get("task") == "text2text-generation":
             kept = 2 * asked.max_batch * LONGEST * _token_bytes(meta)  # of what was read, and of what is written
         work = BATCH_TOKENS * VALUES * 4 * width

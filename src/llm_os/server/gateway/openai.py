@@ -141,6 +141,23 @@ def model_object(route: Route) -> dict[str, Any]:
     }
 
 
+def adapter_objects(route: Route) -> list[dict[str, Any]]:
+    """A deployment's adapters as further items, each with its model as `parent`."""
+    return [
+        {
+            **model_object(route),
+            "id": f"{route.deployment}:{one.name}",
+            "version": one.version,
+            "parent": route.deployment,
+            "ready": any(endpoint.adapters.get(one.name) == one.version for endpoint in route.endpoints),
+        }
+        for one in route.adapters
+    ]
+
+
 def model_list(routes: list[Route]) -> dict[str, Any]:
     """`GET /v1/models`."""
-    return {"object": "list", "data": [model_object(route) for route in routes]}
+    return {
+        "object": "list",
+        "data": [one for route in routes for one in (model_object(route), *adapter_objects(route))],
+    }

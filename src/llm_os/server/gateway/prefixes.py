@@ -20,9 +20,13 @@ LONGEST = 2**18
 """Characters of a prompt that are looked at."""
 
 
-def blocks(text: str) -> tuple[int, ...]:
-    """Names of the whole blocks of a prompt."""
-    state, names = hashlib.blake2b(digest_size=8), []
+def blocks(text: str, reader: str = "") -> tuple[int, ...]:
+    """Names of the whole blocks of a prompt.
+
+    Args:
+        reader: who reads it, if it is another one than the model itself: an adapter's keys and values are its own.
+    """
+    state, names = hashlib.blake2b(digest_size=8, key=hashlib.blake2b(reader.encode()).digest() if reader else b""), []
     for begin in range(0, min(len(text), LONGEST) - BLOCK + 1, BLOCK):
         state.update(text[begin : begin + BLOCK].encode("utf-8", "surrogatepass"))
         names.append(int.from_bytes(state.digest(), "big"))

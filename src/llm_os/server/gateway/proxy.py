@@ -105,7 +105,7 @@ class Proxy:
             tried = self._tries(whole, path, call, exchange) if tried is None else tried
             route = lane(whole, tried=tried)
             if names is None and path in READING and (len(route.endpoints) > 1 or route.shares_prefixes):
-                names = blocks(prompt_of(call.value))
+                names = blocks(prompt_of(call.value), route.version if route.adapters else "")
             endpoint, choice = self._upstreams.choose(route, names or (), exchange.prompt_tokens, retries.avoid)
             exchange.version, exchange.revision = endpoint.version or route.version, endpoint.revision
             self._fares.asked(route.deployment, endpoint.revision)

@@ -113,11 +113,11 @@ class Recording:
     """An answer on its way to a caller, which is kept once it is complete.
 
     Args:
-        revision: of the deployment, that must have given it.
+        revision, version: of the deployment, that must have given it.
     """
 
-    def __init__(self, cache: ResponseCache, name: Name, revision: int) -> None:
-        self._cache, self._name, self._revision = cache, name, revision
+    def __init__(self, cache: ResponseCache, name: Name, revision: int, version: str) -> None:
+        self._cache, self._name, self._giver = cache, name, (revision, version)
         self._parts: list[bytes] | None = []
         self._size = 0
 
@@ -129,9 +129,9 @@ class Recording:
         if self._parts is not None:
             self._parts.append(part)
 
-    def keep(self, content_type: str, revision: int) -> None:
-        """It came to its end, from this revision."""
-        if self._parts is None or revision != self._revision:
+    def keep(self, content_type: str, revision: int, version: str) -> None:
+        """It came to its end, from this revision, and this version: another adapter may have answered than is meant."""
+        if self._parts is None or (revision, version) != self._giver:
             return
         body = b"".join(self._parts)
         if complete(body, content_type):

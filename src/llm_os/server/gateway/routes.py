@@ -139,6 +139,8 @@ class Routes:
         while True:
             try:
                 route = find()
+            except UnavailableError:  # an adapter that no replica could take: it says so itself
+                raise
             except LLMOSError as gone:
                 raise UnavailableError(
                     f"The deployment '{name}' ended before it answered.", hint=f"'llm-os why {name}' says why."
@@ -165,6 +167,8 @@ def visible(table: RoutingTable, entry: KeyEntry) -> list[Route]:
 def find(table: RoutingTable, entry: KeyEntry, model: str, task: str) -> Route:
     """The route that a request means: a deployment's name, or a version (`card@n`) that is served.
 
+    Either may be followed by `:ADAPTER`, which `pinned` looks at.
+
     One with a ready replica goes before one without.
 
     Raises:
@@ -172,6 +176,7 @@ def find(table: RoutingTable, entry: KeyEntry, model: str, task: str) -> Route:
         NotFoundError: nothing of that name is served; the names the key may see are in the hint.
         InvalidInputError: it is served, but at another endpoint.
     """
+    model = model.partition(":")[0]
     named = [r for r in table.routes if r.deployment == model and keys.may_use(entry, model)]
     named = named or [route for route in visible(table, entry) if model in versions(route)]
     if not named:
@@ -188,16 +193,60 @@ def versions(route: Route) -> set[str]:
 
 
 def pinned(route: Route, model: str) -> Route:
-    """The route for a request that named a version: that one answers it, whatever else is tried."""
-    if model == route.deployment:
-        return route
-    mine = tuple(one for one in route.endpoints if (one.version or route.version) == model)
-    return route.model_copy(update={"endpoints": mine, "canary": None})
+    """The route for a request that named a version, or an adapter: that one answers it, whatever else is tried.
+
+    Raises NotFoundError, UnavailableError: see `adapted`.
+    """
+    model, colon, adapter = model.partition(":")
+    if model != route.deployment:
+        mine = tuple(one for one in route.endpoints if (one.version or route.version) == model)
+        route = route.model_copy(update={"endpoints": mine, "canary": None})
+    return adapted(route, adapter) if colon else alone(route)
+
+
+def alone(route: Route) -> Route:
+    """The route for requests that the model answers by itself: adapters beside it are nothing to them."""
+    return route.model_copy(update={"adapters": ()}) if route.adapters else route
+
+
+def adapted(route: Route, name: str) -> Route:
+    """The route for requests that an adapter answers: its version, and the replicas that hold it.
+
+    Replicas that hold the version that shall be there go before those that hold the one before it.
+
+    Raises:
+        NotFoundError: the deployment has no such adapter.
+        UnavailableError: no replica could take it.
+    """
+    found = next((one for one in route.adapters if one.name == name), None)
+    if found is None:
+        known = [f"{route.deployment}:{one.name}" for one in route.adapters]
+        raise NotFoundError(
+            f"'{route.deployment}' has no adapter '{name}'.",
+            hint=did_you_mean(f"{route.deployment}:{name}", [*known, route.deployment]),
+            details={"param": "model"},
+        )
+    holding = [one for one in route.endpoints if one.adapters.get(name) == found.version]
+    holding = holding or [one for one in route.endpoints if name in one.adapters]
+    if not holding and found.failed and route.endpoints:
+        raise UnavailableError(
+            f"The adapter '{name}' ({found.version}) could not be taken in: {found.failed}",
+            hint=f"Replace or remove it: llm-os adapters remove {route.deployment} {name}",
+            details={"param": "model"},
+        )
+    mine = tuple(one.model_copy(update={"version": one.adapters[name]}) for one in holding)
+    return route.model_copy(update={"version": found.version, "adapters": (found,), "endpoints": mine})
+
+
+def views(route: Route) -> list[Route]:
+    """What requests can mean by a deployment: its model alone, or one of its adapters, be it there yet or not."""
+    bare = route.model_copy(update={"endpoints": ()})
+    return [alone(bare), *(adapted(bare, one.name) for one in route.adapters)]
 
 
 def missing(entry: KeyEntry, model: str, names: list[str]) -> LLMOSError:
     # A key with a list gets the same answer for every other name: it does not learn what else is served.
-    if entry.deployments is not None and model not in entry.deployments:
+    if entry.deployments is not None and model.partition(":")[0] not in entry.deployments:
         return PermissionDeniedError(
             f"This key may not use '{model}'.",
             hint="It may use: " + (", ".join(sorted(entry.deployments)) or "nothing") + ".",

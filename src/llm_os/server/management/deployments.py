@@ -53,6 +53,14 @@ def router(syscalls: Syscalls) -> APIRouter:
     async def scale(name: str, request: api.ScaleDeployment) -> Deployment:
         return syscalls.scale_deployment(name, request)
 
+    @routes.post("/{name}/adapters")
+    async def add_adapter(name: str, request: api.AddAdapter) -> Deployment:
+        return syscalls.add_adapter(name, request)
+
+    @routes.delete("/{name}/adapters/{adapter}")
+    async def remove_adapter(name: str, adapter: str) -> Deployment:
+        return syscalls.remove_adapter(name, adapter)
+
     @routes.get("/{name}/logs")
     async def logs(name: str, offset: Offset = 0) -> api.LogPage:
         return await syscalls.deployment_logs(name, offset)

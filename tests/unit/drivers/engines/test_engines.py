@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -53,6 +54,41 @@ def test_torch_counts_parameters_in_fp32_whatever_the_file_holds() -> None:
     full = engine.footprint(TorchOptions(), facts(4 * 10**8, parameters=10**8), GRANTED).memory
     assert half == full
     assert half > 4 * 10**8
+
+
+def test_torch_sets_room_aside_for_adapters_of_chat_models_only() -> None:
+    engine = plugins.load("engine", "torch")
+    chat = ArtifactFacts(digest="sha256:" + "0" * 64, kind="model", size=1, meta={**SMOLLM, "task": "text-generation"})
+    needs = [engine.footprint(TorchOptions(max_adapters=n), chat, GRANTED).memory for n in (0, 1, 2)]
+    one = 24 * 16 * 576 * 30 * 4
+    assert [more - needs[0] for more in needs] == [0, 3 * one, 5 * one], "itself, in a batch, and one that replaces it"
+    thin = engine.footprint(TorchOptions(max_adapters=2, max_adapter_rank=8), chat, GRANTED).memory
+    assert 2 * (thin - needs[0]) == needs[2] - needs[0]
+    # All linear layers of SmolLM2: seven a layer, with 9 heads, 3 of keys and values, and 1536 inside.
+    really = 16 * 30 * (2 * (576 + 576) + 2 * (576 + 192) + 3 * (576 + 1536)) * 4
+    assert really < one < 1.5 * really
+    room = engine.adapter_room(TorchOptions(max_adapters=3, max_adapter_rank=8), "text-generation")
+    assert room is not None
+    assert (room.count, room.rank) == (3, 8)
+    assert {*room.options} <= {*TorchOptions.model_fields}
+    assert engine.adapter_room(TorchOptions(), "text-classification") is None
+
+
+def test_engines_that_hold_adapters_say_so_by_options_that_they_have() -> None:
+    found = {}
+    for name in plugins.names("engine"):
+        engine = plugins.load("engine", name)
+        if "text-generation" not in engine.tasks:
+            continue
+        room = engine.adapter_room(engine.Options.model_construct(**_defaults(engine)), "text-generation")
+        found[name] = room is not None
+        assert found[name] is ("adapters_are_hot" not in engine.gaps)
+        assert room is None or {*room.options} <= {*engine.Options.model_fields, "max_adapter_rank"}
+    assert (found["torch"], found["vllm"], found["openvino"], found["llamacpp"]) == (True, True, False, False)
+
+
+def _defaults(engine: Any) -> dict[str, Any]:
+    return {name: field.default for name, field in engine.Options.model_fields.items() if not field.is_required()}
 
 
 def test_an_encoder_decoder_needs_room_for_what_it_read_and_writes() -> None:

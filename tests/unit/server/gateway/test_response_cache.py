@@ -145,14 +145,15 @@ def test_a_recording_is_kept_whole_from_the_version_that_was_asked_or_not_at_all
     body = a_stream(said(), said(finish="stop"))
     cache = ResponseCache(LARGEST * (len(body) + 10))
 
-    def heard(parts: list[bytes], version: str = "m@1") -> Stored | None:
+    def heard(parts: list[bytes], version: str = "m@1", revision: int = 1) -> Stored | None:
         cache.forget((), ())
-        recording = Recording(cache, named(), "m@1")
+        recording = Recording(cache, named(), 1, "m@1")
         for part in parts:
             recording.hear(part)
-        recording.keep(EVENTS, version)
+        recording.keep(EVENTS, revision, version)
         return cache.get(named())
 
     assert heard([body[:7], body[7:]]) == Stored(body, EVENTS)
     assert heard([body], "m@2") is None
+    assert heard([body], revision=2) is None
     assert heard([b": a comment that makes it long\n\n", body]) is None

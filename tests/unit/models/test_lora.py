@@ -1,0 +1,146 @@
+"""Adapters beside each other in one batch say what each says alone, merged, and the base says what it always said."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+from tiny_chat import tiny_gpt2, tiny_llama, tiny_tokenizer
+from tiny_lora import tiny_adapter
+
+from llm_os.errors import BrokenWeightsError, ModelError, UnsupportedModelError
+from llm_os.models.generate import Generation, Sampling, generate
+from llm_os.models.lora import Adapter, Adapters
+
+PROMPTS = ([5, 9, 33, 7], [120, 8, 44, 71, 90, 13], [77] * 11, [3, 4, 5])
+
+
+def together(model: Any, wanted: list[Adapter | None], most: int = 12) -> list[list[int]]:
+    """Answers to PROMPTS in one batch, each with its adapter."""
+    work = Generation(model, ends=[], budget=4096, most=8)
+    requests = [
+        work.add_request(number, prompt, Sampling(most, adapter=adapter))
+        for number, (prompt, adapter) in enumerate(zip(PROMPTS, wanted, strict=True))
+    ]
+    while work.has_non_finished_requests():
+        work.step()
+    return [request.tokens[request.size :] for request in requests]
+
+
+def merged(make: Any, folder: Path) -> Any:
+    from peft import PeftModel
+
+    return PeftModel.from_pretrained(make(tiny_tokenizer()), str(folder)).merge_and_unload()
+
+
+@pytest.mark.parametrize("make", [tiny_llama, tiny_gpt2])
+def test_a_mixed_batch_answers_as_each_adapter_does_merged(make: Any, tmp_path: Path) -> None:
+    one, two = (tiny_adapter(make, tmp_path / name, seed) for name, seed in (("one", 1), ("two", 2)))
+    model = make(tiny_tokenizer())
+    read = Adapters(model).read
+    a, b = read(one, "one@1"), read(two, "two@1")
+    said = together(model, [a, b, None, a])
+    expected = [merged(make, one), merged(make, two), make(tiny_tokenizer()), merged(make, one)]
+    alone = [generate(each, [prompt], Sampling(12), ends=[])[0] for each, prompt in zip(expected, PROMPTS, strict=True)]
+    assert said == alone
+    base = generate(make(tiny_tokenizer()), PROMPTS, Sampling(12), ends=[])
+    assert said[0] != base[0]
+    assert said[1] != base[1]
+
+
+def test_a_row_without_an_adapter_is_that_of_the_base_to_the_bit(tmp_path: Path) -> None:
+    import torch
+
+    model = tiny_llama(tiny_tokenizer())
+    ids = torch.tensor([[5, 9, 33], [5, 9, 33], [7, 8, 9]])
+    with torch.inference_mode():
+        before = model(input_ids=ids, use_cache=False).logits
+        adapters = Adapters(model)
+        first = adapters.read(tiny_adapter(tiny_llama, tmp_path / "one", 1), "one@1")
+        second = adapters.read(tiny_adapter(tiny_llama, tmp_path / "two", 2, rank=3, targets=["q_proj"]), "two@1")
+        with adapters.rows([first, None, second]):
+            mixed = model(input_ids=ids, use_cache=False).logits
+        after = model(input_ids=ids, use_cache=False).logits
+    assert torch.equal(mixed[1], before[1])
+    assert not torch.allclose(mixed[0], before[0])
+    assert not torch.allclose(mixed[2], before[2])
+    assert torch.equal(after, before), "outside nothing has changed"
+
+
+def test_an_answer_ends_with_the_adapter_that_it_began_with(tmp_path: Path) -> None:
+    model = tiny_llama(tiny_tokenizer())
+    free = together(model, [None, None, None, None])
+    work = Generation(model, ends=[], budget=4096, most=8)
+    adapter = work.adapters.read(tiny_adapter(tiny_llama, tmp_path / "one", 1), "one@1")
+    other = work.adapters.read(tiny_adapter(tiny_llama, tmp_path / "two", 2), "two@1")
+    request = work.add_request(0, PROMPTS[0], Sampling(12, adapter=adapter))
+    beside = work.add_request(1, PROMPTS[1], Sampling(12, adapter=other))
+    for _ in range(5):
+        work.step()
+    work.adapters.forget(adapter)
+    while work.has_non_finished_requests():
+        work.step()
+    assert request.tokens[request.size :] == together(model, [adapter, None, None, None])[0] != free[0]
+    assert beside.tokens[beside.size :] == together(model, [None, other, None, None])[1]
+
+
+def test_what_cannot_stand_beside_others_is_refused_with_the_way_out(tmp_path: Path) -> None:
+    model = tiny_llama(tiny_tokenizer())
+    read = Adapters(model).read
+    dora = tiny_adapter(tiny_llama, tmp_path / "dora", 1, use_dora=True)
+    with pytest.raises(UnsupportedModelError, match="cannot stand beside others") as refused:
+        read(dora, "dora@1")
+    assert "llm-os merge" in refused.value.hint
+
+    def untied(tokenizer: Any) -> Any:
+        return tiny_llama(tokenizer, tie_word_embeddings=False)
+
+    embedding = tiny_adapter(untied, tmp_path / "embedding", 1, targets=["embed_tokens"])
+    with pytest.raises(UnsupportedModelError, match="embed_tokens"):
+        read(embedding, "embedding@1")
+    with pytest.raises(ModelError, match="has no linear layer 'transformer"):
+        read(tiny_adapter(tiny_gpt2, tmp_path / "other", 1), "other@1")
+
+    def wider(tokenizer: Any) -> Any:
+        return tiny_llama(tokenizer, hidden_size=48, intermediate_size=96)
+
+    with pytest.raises(ModelError, match="48, and the base 32 x 32"):
+        read(tiny_adapter(wider, tmp_path / "wide", 1, targets=["q_proj"]), "wide@1")
+
+
+def test_broken_weights_are_refused(tmp_path: Path) -> None:
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    read = Adapters(tiny_llama(tiny_tokenizer())).read
+    folder = tiny_adapter(tiny_llama, tmp_path / "one", 1)
+    tensors = load_file(folder / "adapter_model.safetensors")
+    name = next(iter(tensors))
+    save_file({**tensors, name: torch.full_like(tensors[name], float("nan"))}, folder / "adapter_model.safetensors")
+    with pytest.raises(BrokenWeightsError, match="no numbers"):
+        read(folder, "one@1")
+    save_file({key: value for key, value in tensors.items() if key != name}, folder / "adapter_model.safetensors")
+    with pytest.raises(BrokenWeightsError, match="lacks matrices"):
+        read(folder, "one@1")
+    (folder / "adapter_model.safetensors").write_bytes(b"none")
+    with pytest.raises(BrokenWeightsError, match="broken"):
+        read(folder, "one@1")
+
+
+def test_the_scale_is_that_of_the_training(tmp_path: Path) -> None:
+    import torch
+
+    model = tiny_llama(tiny_tokenizer())
+    folder = tiny_adapter(tiny_llama, tmp_path / "one", 1, rank=4, targets=["q_proj"])
+    plain = Adapters(model).read(folder, "one@1")
+    config = json.loads((folder / "adapter_config.json").read_text())
+    (folder / "adapter_config.json").write_text(json.dumps({**config, "use_rslora": True}))
+    rooted = Adapters(model).read(folder, "one@1")
+    for module, (_, up) in plain.pairs.items():
+        torch.testing.assert_close(rooted.pairs[module][1], 2 * up)
+    assert plain.rank == 4
