@@ -35,7 +35,7 @@ from llm_os.kernel.observer import Observer
 from llm_os.kernel.parity import reference_for
 from llm_os.kernel.planner import Planner
 from llm_os.kernel.ports import Artifacts, Clock, Files, Machine, Plugins, Random
-from llm_os.kernel.revisions import revision
+from llm_os.kernel.revisions import member, revision
 from llm_os.kernel.rollouts import Rollouts
 from llm_os.kernel.routing import Published
 from llm_os.kernel.scaling import Scales
@@ -288,8 +288,9 @@ class Kernel(Calls):
                 row = self._deployments.get(tx, attempt.owner)
                 served = revision(row, attempt.revision)
                 version = self._model(tx, served.version)
-                engine = next(e for e in state.plugins.engines() if e.name == served.engine)
-                reference = reference_for(state, tx, row, served, engine)
+                name = member(row, attempt).engine
+                engine = next(e for e in state.plugins.engines() if e.name == name)
+                reference = reference_for(state, tx, row, attempt, engine)
                 return serve_spec(state, attempt, row.deployment, served, version.manifest, engine, reference)
             port = rows.get_meta(tx, "gateway_port")
         return gateway_spec(state, attempt, self._gateway or (), port or state.settings.gateway_port)

@@ -23,6 +23,12 @@ class Endpoint(Record):
     """That it runs with; empty: the route's."""
     speeds: tuple[Speed, ...] = ()
     """What its engine was measured to do, fewest streams first; empty: nobody knows."""
+    lacks: tuple[str, ...] = ()
+    """What its engine cannot, as the conformance suite names it (`drivers.engine.Engine.gaps`)."""
+    cache_tokens: int | None = None
+    """Tokens that its cache holds; None: as the route says."""
+    shares_prefixes: bool | None = None
+    """None: as the route says."""
 
 
 class Canary(Record):

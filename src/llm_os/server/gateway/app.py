@@ -28,7 +28,7 @@ from llm_os.server.gateway.admission import Admission, Asker
 from llm_os.server.gateway.exchange import Exchange, identified
 from llm_os.server.gateway.metrics import CONTENT_TYPE
 from llm_os.server.gateway.openai import Call
-from llm_os.server.gateway.proxy import EngineAnswerError, Proxy, retell
+from llm_os.server.gateway.proxy import READING, EngineAnswerError, Proxy, retell
 from llm_os.server.gateway.quotas import Quotas
 from llm_os.server.gateway.response_cache import Recording, ResponseCache, Stored, deterministic, name_of
 from llm_os.server.gateway.tracing import Tracing
@@ -180,6 +180,8 @@ class Gateway:
             return await self._retell(request, entry, stored, translation)
         estimate = accounting.estimates.guess(route.deployment, size, call.most, call.answers)
         exchange.prompt_tokens, exchange.answers = accounting.estimates.prompt(route.deployment, size), call.answers
+        if path in READING:
+            exchange.answer_tokens = accounting.estimates.answer(route.deployment, call.most, call.answers)
         asker = Asker(entry.tenant, entry.quota.share, priority, estimate, exchange.deadline, call.answers)
         use, tokens, left = parts.quotas.admit(entry, estimate), 0.0, False
         try:

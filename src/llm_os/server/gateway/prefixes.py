@@ -51,6 +51,8 @@ class Prefixes:
 
     def __init__(self, capacity: int) -> None:
         self.capacity = capacity
+        self.sizes: dict[str, int] = {}
+        """Blocks that single replicas hold, where it is another number."""
         self._bits: dict[str, int] = {}
         self._names: dict[int, str] = {}
         self._held: dict[str, OrderedDict[int, None]] = {}
@@ -89,7 +91,8 @@ class Prefixes:
             else:
                 held[name] = None
                 where[name] = where.get(name, 0) | bit
-        while len(held) > self.capacity:
+        size = self.sizes.get(replica, self.capacity)
+        while len(held) > size:
             self._drop(held.popitem(last=False)[0], bit)
 
     def forget(self, replicas: Iterable[str]) -> None:
@@ -97,6 +100,7 @@ class Prefixes:
         for replica in replicas:
             bit = self._bits.pop(replica, 0)
             self._names.pop(bit, None)
+            self.sizes.pop(replica, None)
             for name in self._held.pop(replica, ()):
                 self._drop(name, bit)
 
