@@ -13,6 +13,7 @@ from pydantic import BaseModel
 from llm_os.client.checks import checked
 from llm_os.client.connection import Connection
 from llm_os.client.gateway import Gateway, as_messages
+from llm_os.client.members import changed, named
 from llm_os.client.references import ensure_for_update
 from llm_os.client.transport import Transport
 from llm_os.errors import (
@@ -143,11 +144,18 @@ class Deployment:
         """How far its engine agrees with PyTorch; None: they were not compared."""
         return self._connection.transport.call("GET", f"/v1/deployments/{self.name}", DeploymentRecord).parity
 
+    @property
+    def parities(self) -> Mapping[str, Parity | None]:
+        """The same by engine, where several stand side by side."""
+        record = self._connection.transport.call("GET", f"/v1/deployments/{self.name}", DeploymentRecord)
+        members = record.history[-1].members if record.history else ()
+        return {member.engine: member.parity for member in members}
+
     def update(
         self,
         model: str | None = None,
         *,
-        engine: str | None = None,
+        engine: str | Sequence[str] | None = None,
         wait: bool = True,
         policy: Mapping[str, Any] | None = None,
         **options: Any,
@@ -156,6 +164,7 @@ class Deployment:
 
         Args:
             model: `card@number`, or `card@alias` to follow it; None: the same.
+            engine: one, or several whose replicas stand side by side; None: the same.
             wait: until it has taken over, was taken back, or is tried until it is promoted; else return at once.
             policy: what differs from the deployment's `UpdatePolicy`: `canary`, `bake` and so on.
             options: of the engine.
@@ -165,11 +174,11 @@ class Deployment:
             ConflictError: another update is under way.
         """
         whole = checked(UpdatePolicy, {**self._policy(), **policy}, "An update") if policy is not None else None
-        request = api.UpdateDeployment(model=model, engine=engine, options=options or None, policy=whole)
         path = f"/v1/deployments/{self.name}"
-        ensure_for_update(
-            self._connection, self._connection.transport.call("GET", path, DeploymentRecord), model, engine
-        )
+        record = self._connection.transport.call("GET", path, DeploymentRecord)
+        engines = changed(engine, options, record.engines)
+        request = checked(api.UpdateDeployment, {"model": model, "policy": whole, **engines}, "An update")
+        ensure_for_update(self._connection, record, model, *named(engines))
         record = self._change("update", request)
         return self._followed(record) if wait else _rollout(record)
 

@@ -18,8 +18,9 @@ from llm_os.client.deployments import Deployment, Prediction, Prompt, answer, de
 from llm_os.client.evaluations import Comparison, Evaluation, comparison, evaluation, method_for
 from llm_os.client.gateway import Gateway
 from llm_os.client.jobs import Job, run, submit
+from llm_os.client.members import named, wished
 from llm_os.client.quality import Description
-from llm_os.client.references import ensure_reference
+from llm_os.client.references import compared, ensure_reference
 from llm_os.client.results import TrainingResult, training_result
 from llm_os.errors import EmptyDataError, InvalidInputError, InvalidOptionError, NotFoundError, UnsupportedModelError
 from llm_os.spec import api
@@ -283,7 +284,8 @@ class Model:
             follow: an alias of this model (`production`): when it moves, the deployment is updated.
             check: compare the engine with PyTorch first, unless it is PyTorch; the first time takes a minute or more.
             options: `engine`, `replicas`, `scaling`, `update` and `labels` as in `spec.deployments`, and options of
-                the engine.
+                the engine. `engine=["llamacpp", "openvino"]` serves with both, the one for few requests first; an
+                option is then for both, and `llamacpp={"parallel": 8}` for one of them.
 
         Raises:
             ParityError: the engine does not say what this version says in PyTorch; shows where.
@@ -294,10 +296,11 @@ class Model:
         name = _checked_name(name, "a deployment") or slug(self._record.card)
         whole = self._whole()
         model = f"{whole.card}@{follow}" if follow else whole.ref
-        given = {"name": name, "model": model, "options": options, "check": check}
+        engines = wished(own.pop("engine", None), options)
+        given = {"name": name, "model": model, "check": check, **engines}
         spec = checked(DeploymentSpec, {**given, **own}, "A deployment")
         if check:
-            ensure_reference(self._connection, whole, spec.engine)
+            ensure_reference(self._connection, whole, compared(whole, named(engines)))
         return deploy(self._connection, spec, keep=keep)
 
     def alias(self, name: str) -> str:

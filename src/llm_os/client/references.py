@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 
 from llm_os.client.connection import Connection
 from llm_os.client.jobs import run
@@ -43,9 +44,17 @@ def ensure_reference(connection: Connection, version: ModelVersion, engine: str 
         print(f"{version.ref} is served without a comparison with PyTorch: {error}", file=sys.stderr)
 
 
-def ensure_for_update(connection: Connection, record: Deployment, model: str | None, engine: str | None) -> None:
-    """`ensure_reference` of what a deployment is updated to: another model, whose engine is chosen anew, or engine."""
+def compared(version: ModelVersion, engines: Sequence[str | None]) -> str | None:
+    """The first of these engines that is compared; the first of all, where none is."""
+    return next((engine for engine in engines if is_compared(version, engine)), engines[0])
+
+
+def ensure_for_update(
+    connection: Connection, record: Deployment, model: str | None, engine: str | None, *others: str | None
+) -> None:
+    """`ensure_reference` of what a deployment is updated to: another model, whose engine is chosen anew, or engines."""
     if not record.spec.check:
         return
     version = connection.transport.call("GET", place("models", model or record.version, "model"), ModelVersion)
-    ensure_reference(connection, version, engine or (record.engine if model is None else None))
+    now = record.engines if model is None or len(record.engines) > 1 else (None,)
+    ensure_reference(connection, version, compared(version, (engine, *others) if engine else now))

@@ -23,14 +23,8 @@ def at_first(spec: DeploymentSpec) -> int | None:
 
 
 def shares(deployment: Deployment, revision: Revision | None) -> tuple[int, ...]:
-    """Replicas of each engine of a revision. None: of one that was written by a release that knew one engine only.
-
-    All engines have as many; where the number follows what is asked, it is that of the last one, and one of each other.
-    """
-    number = count(deployment)
-    members = 1 if revision is None else 1 + len(revision.beside)
-    others = number if deployment.spec.scaling is None else min(number, 1)
-    return (*[others] * (members - 1), number)
+    """Replicas of each engine of a revision. None: of one that was written by a release that knew one engine only."""
+    return deployment.shares(1 if revision is None else 1 + len(revision.beside))
 
 
 def total(deployment: Deployment) -> int:

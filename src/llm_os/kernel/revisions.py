@@ -72,8 +72,8 @@ def chosen_members(state: State, spec: DeploymentSpec, version: ModelVersion) ->
     """
     if not spec.members:
         return [chosen_engine(state, spec, version)]
-    first = spec.members[0]
-    if spec.engine not in (None, first.engine) or (spec.options and dict(spec.options) != dict(first.options)):
+    mine = [one for one in spec.members if spec.engine in (None, one.engine)]
+    if not any(not spec.options or dict(spec.options) == dict(one.options) for one in mine):
         raise InvalidOptionError(
             "`members` names the engines, so `engine` and `options` are left out.",
             hint="Give each member its own options.",

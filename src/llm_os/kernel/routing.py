@@ -22,6 +22,9 @@ from llm_os.store import rows
 
 log = logging.getLogger(__name__)
 
+MEASURED_AGAIN = 60.0
+"""Seconds after which it is looked up again what engines were measured to do."""
+
 
 class Published:
     """The routing table that the gateway has.
@@ -35,6 +38,7 @@ class Published:
         self._admin_sha256 = admin_sha256
         self._text = ""
         self._engines: Mapping[str, Engine] | None = None
+        self._speeds: dict[str, tuple[float, tuple[Speed, ...]]] = {}
 
     def write(self) -> None:
         """Write the table if it says anything new; where that fails, a later turn tries again."""
@@ -50,10 +54,19 @@ class Published:
             self._engines = {one.name: one for one in self._state.plugins.engines()}
         return self._engines
 
+    def speeds(self, tx: Connection, version: str, member: RevisionMember) -> tuple[Speed, ...]:
+        """`speeds_of`, looked up again after a while: the table is made at each turn, engines are measured seldom."""
+        now, key = self._state.clock.now(), f"{version} {member.engine} {sorted(member.options.items())}"
+        looked, found = self._speeds.get(key, (float("-inf"), ()))
+        if now - looked > MEASURED_AGAIN:
+            found = speeds_of(self._state, tx, version, member)
+            self._speeds[key] = (now, found)
+        return found
+
     def told(self) -> None:
         """Write the table if it says anything new. Raises LLMOSError: the gateway goes on with its last table."""
         with self._state.database.reading() as tx:
-            table = routing_table(tx, 0, self._admin_sha256, self.engines, partial(speeds_of, self._state, tx))
+            table = routing_table(tx, 0, self._admin_sha256, self.engines, partial(self.speeds, tx))
         text = table.model_dump_json()
         if text == self._text:
             return
@@ -130,7 +143,7 @@ def _cache_tokens(options: Mapping[str, Json]) -> int | None:
     return tokens if isinstance(tokens, int) else None
 
 
-def speeds_of(state: State, tx: Connection, version: str, member: RevisionMember) -> tuple[Speed, ...]:
+def speeds_of(_state: State, _tx: Connection, _version: str, _member: RevisionMember) -> tuple[Speed, ...]:
     """What this engine with these options was measured to do with a version on this machine; empty: nobody knows."""
     return ()
 

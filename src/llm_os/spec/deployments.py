@@ -240,6 +240,15 @@ class Deployment(Record):
         """Of the revision in force."""
         return self.history[-1].parity if self.history else None
 
+    def shares(self, members: int) -> tuple[int, ...]:
+        """Replicas that shall answer of each of so many engines.
+
+        All have as many; where the number follows what is asked, it is that of the last one, and one of each other.
+        """
+        number = self.spec.replicas if self.wanted is None else self.wanted
+        others = number if self.spec.scaling is None else min(number, 1)
+        return (*[others] * (members - 1), number)
+
     @property
     def engines(self) -> tuple[str, ...]:
         """Of the revision in force."""

@@ -71,7 +71,7 @@ def run(model: str, prompt: str | None, max_tokens: int, as_json: bool) -> int:
 @click.command(epilog="Example: llm-os deploy smollm2 --name chat")
 @click.argument("model")
 @click.option("--name", help="What requests call it; the card's name if left out.")
-@click.option("--engine", help="The engine that serves it; chosen if left out.")
+@click.option("--engine", multiple=True, help="The engine that serves it, or several; chosen if left out.")
 @click.option("--option", "-o", "more", multiple=True, metavar="NAME=VALUE", help="An option of the engine.")
 @click.option("--replicas", type=click.IntRange(1, 64), help="Replicas; one, if left out.")
 @click.option("--least", type=click.IntRange(0, 64), help="Replicas at least; 0 lets it sleep when nobody asks.")
@@ -83,9 +83,12 @@ def deploy(model: str, name: str | None, as_json: bool, **given: Any) -> int:
     """Serve a model until it is stopped. Prints its address and a key of its own.
 
     With MODEL as CARD@ALIAS it follows the alias: when that moves, the deployment is updated.
+
+    Several --engine stand side by side, the one for few requests first; an option is then for all of them, or, as
+    ENGINE.NAME=VALUE, for one.
     """
     options = further(given["more"], **OWN)
-    own: dict[str, Any] = {"engine": given["engine"], "replicas": given["replicas"]}
+    own: dict[str, Any] = {"engine": given["engine"] or None, "replicas": given["replicas"]}
     if given["least"] is not None or given["most"] is not None:
         own["scaling"] = scaling_of(given["least"], given["most"])
     if given["labels"]:
@@ -94,14 +97,16 @@ def deploy(model: str, name: str | None, as_json: bool, **given: Any) -> int:
     follow = alias if alias and not alias.isdigit() and not model.startswith("sha256:") else None
     own = {key: value for key, value in own.items() if value is not None}
     served = load_model(model).deploy(name, keep=True, follow=follow, check=not given["no_check"], **own, **options)
-    parity = served.parity
+    parities = served.parities
     if as_json:
         about = {"name": served.name, "url": served.url, "key": served.key, "version": served.version}
-        print_json({**about, "parity": parity})
+        first = next(iter(parities.values()), None)
+        print_json({**about, "parity": first, **({"parities": parities} if len(parities) > 1 else {})})
         return 0
     print(f"{served.name} serves {served.version}.")
-    if parity is not None:
-        print(f"It says what PyTorch says: {parity.sentence}.")
+    for engine, parity in parities.items():
+        if parity is not None:
+            print(f"{engine if len(parities) > 1 else 'It'} says what PyTorch says: {parity.sentence}.")
     print(f"  URL  {served.url}\n  Key  {served.key}   (shown once)")
     print(f"End it with: llm-os stop {served.name}")
     return 0

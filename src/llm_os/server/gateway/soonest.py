@@ -20,7 +20,7 @@ HALF_LIFE = 2.0
 first one shall not take the machine for idle."""
 MARGIN = 0.1
 """Share of the time by which another engine must be quicker than the last one that was chosen."""
-READ = 128.0
+READ = 64.0
 """Tokens of the prompts that engines are measured with, about: the time to the first token is told for these."""
 LEAST_READ = 0.25
 """Of the time to the first token, what a prompt takes of which everything is in the cache."""
