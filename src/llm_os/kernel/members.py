@@ -12,6 +12,7 @@ from llm_os.kernel.outcomes import End, Outcome
 from llm_os.kernel.replicas import in_force
 from llm_os.kernel.revisions import member
 from llm_os.spec.base import Json
+from llm_os.spec.conditions import Reason
 from llm_os.spec.deployments import Deployment, Trouble
 from llm_os.spec.jobs import Attempt, AttemptState
 from llm_os.spec.placement import Refusal
@@ -92,7 +93,8 @@ def shortfall(deployment: Deployment, live: Mapping[int, AttemptState], refusal:
     """
     if not several(deployment):
         return ""
-    waits = _place_of(refusal) if refusal is not None else None
+    lacks = refusal if refusal is not None and refusal.reason is not Reason.RETRY_BACKOFF else None
+    waits = _place_of(lacks) if lacks is not None else None
     parts = []
     for place, one in enumerate(deployment.history[-1].members):
         trouble = deployment.troubles.get(place)
@@ -100,8 +102,8 @@ def shortfall(deployment: Deployment, live: Mapping[int, AttemptState], refusal:
             continue
         if trouble is not None and trouble.out:
             parts.append(f"{one.engine} does not serve it: {trouble.message}")
-        elif place not in live and refusal is not None and waits == (deployment.revision, place):
-            parts.append(f"{one.engine} waits: {refusal.message[:1].lower()}{refusal.message[1:].rstrip('.')}")
+        elif lacks is not None and place not in live and waits == (deployment.revision, place):
+            parts.append(f"{one.engine} waits: {lacks.message[:1].lower()}{lacks.message[1:].rstrip('.')}")
         elif trouble is not None:
             parts.append(f"{one.engine} is started again, {trouble.failures} of its replicas ended: {trouble.message}")
         elif in_force(deployment)[place]:

@@ -137,7 +137,7 @@ def _deployment(state: State, tx: Connection, row: rows.DeploymentRow, flow: Flo
     if deployment.error is not None:
         sentence = _with(diagnoses, deployment.error)
     elif ready and (missing := _missing(tx, deployment, refusal)):
-        sentence = f"{_serves(deployment)} {missing}."
+        sentence = f"{_serves(deployment)} Of its engines, {missing}."
     elif refusal is not None and not deployment.state.ended and not _waits_out(refusal, diagnoses):
         sentence = refusal.message
     elif diagnoses:
@@ -164,8 +164,7 @@ def _missing(tx: Connection, deployment: Deployment, refusal: Refusal | None) ->
     for attempt in rows.live_attempts_of(tx, deployment.id):
         if attempt.revision == deployment.revision and live.get(attempt.member) is not AttemptState.READY:
             live[attempt.member] = attempt.state
-    told = shortfall(deployment, live, refusal)
-    return told[:1].upper() + told[1:]
+    return shortfall(deployment, live, refusal)
 
 
 def _waits_out(refusal: Refusal | None, diagnoses: tuple[Diagnosis, ...]) -> bool:
