@@ -9,7 +9,7 @@ other shares do). A request without a prompt goes where the least is under way.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from llm_os.server.gateway.prefixes import Prefixes
@@ -54,11 +54,22 @@ class Balance:
     _since: float = 0.0
 
     def choose(
-        self, replicas: Sequence[str], names: Sequence[int], tokens: float, now: float, avoid: Collection[str] = ()
+        self,
+        replicas: Sequence[str],
+        names: Sequence[int],
+        tokens: float,
+        now: float,
+        avoid: Collection[str] = (),
+        known: Mapping[str, int] | None = None,
     ) -> Choice:
-        """The replica for a prompt of these blocks and tokens; one to avoid only if there is no other."""
+        """The replica for a prompt of these blocks and tokens; one to avoid only if there is no other.
+
+        Args:
+            known: what `prefixes` say of the blocks, where they were asked before.
+        """
         allowed = [replica for replica in replicas if replica not in avoid] if avoid else replicas
-        known = self.prefixes.known(names) if names else {}
+        if known is None:
+            known = self.prefixes.known(names) if names else {}
         scale = self._scale(now)  # first: it may put new sums in the place of the old ones
         given, under_way, worth = self._given, self._open, self.tokens_per_block
         aged, now_counts = (LATELY / scale, NOW) if names else (1e-9 / scale, 1.0)

@@ -74,7 +74,8 @@ class Upstreams:
         if len(groups) == 1:
             choice = balance.choose(groups[0][1], names, tokens, now, avoid)
             return laid.by_attempt[choice.replica], choice
-        choices = [balance.choose(replicas, names, tokens, now, avoid) for _, replicas in groups]
+        known = balance.prefixes.known(names) if names else {}
+        choices = [balance.choose(replicas, names, tokens, now, avoid, known) for _, replicas in groups]
         reads = answer is not None
         works = [Work(one.to_read if reads else None, answer or 0.0) for one in choices]
         offers = [(speeds, work) for (speeds, _), work in zip(groups, works, strict=True)]
