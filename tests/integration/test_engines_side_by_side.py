@@ -3,7 +3,7 @@
 import asyncio
 import os
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,8 @@ import aiohttp
 import pytest
 import pytest_asyncio
 
+from llm_os import plugins
+from llm_os.drivers.device import Unavailable
 from llm_os.spec.calibration import Speed
 from llm_os.spec.routing import Endpoint
 from llm_os.testing.gateway_bed import USER, GatewayBed, ScriptedReplica, a_route
@@ -231,3 +233,43 @@ async def test_engines_come_and_go_by_an_update_without_a_failed_request(home: H
         "/v1/deployments", {"spec": {"name": "x", "model": "writer@1", "members": MEMBERS[:1] * 2}}
     )
     assert "not all different" in refused["message"]
+
+
+# -- the real ones -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+@pytest.mark.asyncio(loop_scope="module")
+async def test_llamacpp_and_openvino_serve_one_model_and_each_does_what_the_other_cannot(
+    home: Home, sample_model: Callable[[str], Path]
+) -> None:
+    for name in ("llamacpp", "openvino"):
+        if isinstance(missing := plugins.load("engine", name).probe(), Unavailable):
+            pytest.skip(missing.reason)
+    await home.fetch("smollm2", sample_model("smollm2"))
+    members = [
+        {"engine": "llamacpp", "options": {"context": 512, "parallel": 2}},
+        {"engine": "openvino", "options": {"context": 2048}},
+    ]
+    url, key = await home.deploy("both", "smollm2", engine=None, members=members, check=False)
+    await until_all(home, "both", 2)
+
+    async def chat(content: str = "What is the capital of France?", **more: Any) -> tuple[int, Any, str]:
+        body = {"model": "both", "messages": [{"role": "user", "content": content}], "temperature": 0}
+        async with (
+            aiohttp.ClientSession(headers={"authorization": f"Bearer {key}"}) as session,
+            session.post(f"{url}/v1/chat/completions", json={**body, "max_tokens": 16, **more}) as answer,
+        ):
+            return answer.status, await answer.json(), answer.headers["x-llm-os-engine"]
+
+    status, likeliest, engine = await chat(logprobs=True, top_logprobs=2)
+    assert (status, engine) == (200, "llamacpp")
+    assert len(likeliest["choices"][0]["logprobs"]["content"][0]["top_logprobs"]) == 2
+    tool = {"type": "function", "function": {"name": "look_up", "parameters": {"type": "object", "properties": {}}}}
+    status, called, engine = await chat(tools=[tool], tool_choice="required", max_tokens=64)
+    assert (status, engine) == (200, "openvino")
+    assert called["choices"][0]["message"]["tool_calls"][0]["function"]["name"] == "look_up"
+    status, _, engine = await chat("Tell me of the sea. " * 150)  # more than llamacpp's context
+    assert (status, engine) == (200, "openvino")
+    both = {(await chat())[1]["choices"][0]["message"]["content"][:30]: None for _ in range(4)}
+    assert all("Paris" in text for text in both), both

@@ -125,6 +125,10 @@ class Home:
         """Register a toy model under `card`, by the job that users' models come in by."""
         folder = self.folder / f"{card}-{number}"
         write_toy_model(folder, architecture, number)
+        await self.fetch(card, folder)
+
+    async def fetch(self, card: str, folder: Path) -> None:
+        """Register the model in a folder under `card`."""
         spec = {"task": "sources/fetch", "options": {"source": str(folder)}, "name": card}
         job = await self.post("/v1/jobs", {"spec": spec, "background": True})
 

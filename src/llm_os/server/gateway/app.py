@@ -178,10 +178,7 @@ class Gateway:
         route = meet(find())
         if (stored := self._kept(entry, route, path, call, exchange)) is not None:
             return await self._retell(request, entry, stored, translation)
-        estimate = accounting.estimates.guess(route.deployment, size, call.most, call.answers)
-        exchange.prompt_tokens, exchange.answers = accounting.estimates.prompt(route.deployment, size), call.answers
-        if path in READING:
-            exchange.answer_tokens = accounting.estimates.answer(route.deployment, call.most, call.answers)
+        estimate = self._guessed(route, path, call, exchange)
         asker = Asker(entry.tenant, entry.quota.share, priority, estimate, exchange.deadline, call.answers)
         use, tokens, left = parts.quotas.admit(entry, estimate), 0.0, False
         try:
@@ -212,6 +209,14 @@ class Gateway:
                         slot.tokens = tokens
         finally:
             use.settle(tokens, clock())
+
+    def _guessed(self, route: Route, path: str, call: Call, exchange: Exchange) -> float:
+        """Tokens of prompt and answer, before anybody has counted them."""
+        name, size, estimates = route.deployment, len(call.body), self._parts.accounting.estimates
+        exchange.prompt_tokens, exchange.answers = estimates.prompt(name, size), call.answers
+        if path in READING:
+            exchange.answer_tokens = estimates.answer(name, call.most, call.answers)
+        return estimates.guess(name, size, call.most, call.answers)
 
     def _kept(self, entry: KeyEntry, route: Route, path: str, call: Call, exchange: Exchange) -> Stored | None:
         """The answer, where it is kept for this tenant; where it may be, it will be."""
