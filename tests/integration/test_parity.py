@@ -103,6 +103,27 @@ async def test_an_update_to_such_an_engine_is_taken_back(home: Home) -> None:
     assert "does not say what tiny@1 says in PyTorch" in found["rollout"]["message"]
 
 
+async def test_an_engine_beside_another_one_that_says_something_else_does_not_serve_and_the_other_does(
+    home: Home,
+) -> None:
+    members = [{"engine": "fake", "options": options} for options in ({"reply": "both"}, {"disagrees": 0.3})]
+    spec = {"name": "both", "model": "tiny", "members": members}
+    await home.post("/v1/deployments", {"spec": spec, "keep": True})
+    await home.until_state("both", "ready")
+
+    async def out() -> bool:
+        return bool((await home.get("/v1/deployments/both"))["troubles"])
+
+    await home.until(out, 60)
+    found = await home.get("/v1/deployments/both")
+    assert found["state"] == "ready"
+    assert [one["member"] for one in found["replicas"]] == [0]
+    first, second = parity(found), found["history"][-1]["beside"][0]["parity"]
+    assert first["everywhere"]["agreed"] == first["everywhere"]["count"]
+    assert second is None
+    assert "fake does not serve it" in (await home.get("/v1/why/both"))["sentence"]
+
+
 async def test_without_the_check_it_serves_all_the_same_and_has_no_figures(home: Home) -> None:
     await home.deploy("unchecked", "tiny", options={"disagrees": 0.2}, check=False)
     assert parity(await home.get("/v1/deployments/unchecked")) is None

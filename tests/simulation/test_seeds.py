@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 
@@ -67,3 +68,50 @@ def test_a_kernel_may_be_killed_at_every_point_of_a_day(offset: int) -> None:
     for point in range(1 + offset, points + 1, STRIDES):
         outcome = simulate(1, scenario=WORKDAY, crash_at=point)
         assert len(outcome.crashes) == 1
+
+
+SIDE_BY_SIDE = Scenario(
+    sessions=(
+        PlannedSession(
+            at=0.0,
+            name="script",
+            ttl=5.0,
+            ends=9.0,
+            closes=True,
+            jobs=(PlannedJob(0.0, "sim/model", 1, 1.0, GIB, 0, 0.2, "ok"),),
+            deployments=(
+                PlannedDeployment(
+                    0.6, "pair", 0.5, GIB, 2, keep=True, private=False, idle_after=None, stop_after=None,
+                    update_after=2.0, engines=2, updated_engines=2,
+                ),
+                PlannedDeployment(
+                    0.8, "grows", 0.5, GIB, 1, keep=True, private=False, idle_after=None, stop_after=None,
+                    update_after=2.0, roll_back_after=3.0, least=1, engines=1, updated_engines=2,
+                ),
+            ),
+        ),
+    ),
+    misfortune=Misfortune(),
+)  # fmt: skip
+"""Replicas of two engines: updated, and one that becomes two and is taken back."""
+
+
+def test_engines_side_by_side_are_updated_and_taken_back() -> None:
+    told = "\n".join(simulate(1, scenario=SIDE_BY_SIDE).trace)
+    assert told.count("rollout.done pair") == 1
+    assert told.count("rollout.done grows") == 2  # to two engines, and back
+    assert told.count("replica.placed pair") >= 8  # two of each engine, of each version
+
+
+@pytest.mark.parametrize("offset", range(2))
+def test_a_kernel_may_be_killed_while_engines_stand_side_by_side(offset: int) -> None:
+    points = simulate(1, scenario=SIDE_BY_SIDE).points[0]
+    for point in range(20 + offset, points + 1, 97):
+        assert len(simulate(1, scenario=SIDE_BY_SIDE, crash_at=point).crashes) == 1
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_engines_side_by_side_survive_misfortune(seed: int) -> None:
+    """Workers that die and do not start, reports that are lost, a memory that has not room for all."""
+    bad = Misfortune(crash_at=(100 + 37 * seed,), workers=0.3, reports=0.2)
+    simulate(seed, scenario=replace(SIDE_BY_SIDE, misfortune=bad))

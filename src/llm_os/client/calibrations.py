@@ -85,8 +85,8 @@ def ensure_calibration(
 
 def calibrate_for_update(connection: Connection, record: Deployment, request: api.UpdateDeployment) -> None:
     """`ensure_calibration` of what a deployment is updated to, where nobody named its engine, then or now."""
-    named = request.model is None or request.engine is not None or request.options is not None
-    if named or not record.because or not connection.calibrate:
+    named = request.engine is not None or request.options is not None or request.members is not None
+    if named or request.model is None or not record.because or not connection.calibrate:
         return
     path = place("models", request.model or record.version, "model")
     version = connection.transport.call("GET", path, ModelVersion)

@@ -16,6 +16,7 @@ from llm_os.client.calibrations import calibrate_for_update
 from llm_os.client.checks import checked
 from llm_os.client.connection import Connection
 from llm_os.client.gateway import GREEDY, Gateway, as_messages
+from llm_os.client.members import changed
 from llm_os.client.references import ensure_for_update
 from llm_os.client.transport import Transport
 from llm_os.client.watch import Display, display
@@ -161,7 +162,7 @@ class Deployment:
 
     @property
     def engine(self) -> str:
-        """Name of the engine that serves it now."""
+        """Name of the engine that serves it now; the first, where several stand side by side."""
         return self._connection.transport.call("GET", f"/v1/deployments/{self.name}", DeploymentRecord).engine
 
     @property
@@ -170,11 +171,18 @@ class Deployment:
         path = f"/v1/deployments/{self.name}"
         return self._connection.transport.call("GET", path, DeploymentRecord).because
 
+    @property
+    def parities(self) -> Mapping[str, Parity | None]:
+        """How far they agree by engine, where several stand side by side."""
+        record = self._connection.transport.call("GET", f"/v1/deployments/{self.name}", DeploymentRecord)
+        members = record.history[-1].members if record.history else ()
+        return {member.engine: member.parity for member in members}
+
     def update(
         self,
         model: str | None = None,
         *,
-        engine: str | None = None,
+        engine: str | Sequence[str] | None = None,
         wait: bool = True,
         policy: Mapping[str, Any] | None = None,
         **options: Any,
@@ -184,6 +192,7 @@ class Deployment:
         Args:
             model: `card@number`, or `card@alias` to follow it; None: the same. An adapter is served
                 merged into its base.
+            engine: one, or several whose replicas stand side by side; None: the same.
             wait: until it has taken over, was taken back, or is tried until it is promoted; else return at once.
             policy: what differs from the deployment's `UpdatePolicy`: `canary`, `bake` and so on.
             options: of the engine.
@@ -194,9 +203,10 @@ class Deployment:
         """
         whole = checked(UpdatePolicy, {**self._policy(), **policy}, "An update") if policy is not None else None
         model = fused(self._connection, model)
-        request = api.UpdateDeployment(model=model, engine=engine, options=options or None, policy=whole)
         path = f"/v1/deployments/{self.name}"
         known = self._connection.transport.call("GET", path, DeploymentRecord)
+        engines = changed(engine, options, known.engines)
+        request = checked(api.UpdateDeployment, {"model": model, "policy": whole, **engines}, "An update")
         ensure_for_update(self._connection, known, request)
         calibrate_for_update(self._connection, known, request)
         record = self._change("update", request)

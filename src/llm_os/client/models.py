@@ -21,8 +21,9 @@ from llm_os.client.deployments import check as check_deployment
 from llm_os.client.evaluations import Comparison, Evaluation, comparison, evaluation, method_for
 from llm_os.client.gateway import Gateway
 from llm_os.client.jobs import Job, run, submit
+from llm_os.client.members import named, wished
 from llm_os.client.quality import Description
-from llm_os.client.references import ensure_reference, is_compared
+from llm_os.client.references import compared, ensure_reference, is_compared
 from llm_os.client.results import TrainingResult, training_result
 from llm_os.errors import EmptyDataError, InvalidInputError, InvalidOptionError, UnsupportedModelError
 from llm_os.spec import api
@@ -289,7 +290,9 @@ class Model:
             calibrate: where neither an engine nor options of it are given, try all that could serve this version here
                 first and take the best one; a minute, once. None: as the setting `calibrate` says.
             options: `engine`, `precision`, `replicas`, `scaling`, `update`, `labels` and `adapters` (name -> version)
-                as in `spec.deployments`, and options of the engine.
+                as in `spec.deployments`, and options of the engine. `engine=["llamacpp", "openvino"]` serves with
+                both, the one for few requests first; an option is then for both, and `llamacpp={"parallel": 8}` for
+                one of them.
 
         Raises:
             ParityError: the engine does not say what this version says in PyTorch; shows where.
@@ -302,11 +305,13 @@ class Model:
         if isinstance(own.get("adapters"), Mapping):
             own["adapters"] = {key: getattr(one, "version", one) for key, one in own["adapters"].items()}
         model = f"{whole.card}@{follow}" if follow else whole.ref
-        given = {"name": name, "model": model, "options": options, "check": check}
+        engines = wished(own.pop("engine", None), options)
+        given = {"name": name, "model": model, "check": check, **engines}
         spec = checked(DeploymentSpec, {**given, **own}, "A deployment")
-        if check and is_compared(whole, spec.engine):
+        engine = compared(whole, named(engines))
+        if check and is_compared(whole, engine):
             check_deployment(self._connection, spec)  # what is refused shall not be refused after a minute's work
-            ensure_reference(self._connection, whole, spec.engine)
+            ensure_reference(self._connection, whole, engine)
         if self._connection.calibrate if calibrate is None else calibrate:
             ensure_calibration(self._connection, whole, spec, reference=check and not is_compared(whole, None))
         return deploy(self._connection, spec, keep=keep)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 
 from llm_os.client.connection import Connection
 from llm_os.client.jobs import run
@@ -57,8 +58,13 @@ def make_reference(connection: Connection, version: ModelVersion) -> None:
         print(f"{version.ref} is served without a comparison with PyTorch: {error}", file=sys.stderr)
 
 
+def compared(version: ModelVersion, engines: Sequence[str | None]) -> str | None:
+    """The first of these engines that is compared; the first of all, where none is."""
+    return next((engine for engine in engines if is_compared(version, engine)), engines[0])
+
+
 def ensure_for_update(connection: Connection, record: Deployment, asked: UpdateDeployment) -> None:
-    """`ensure_reference` of what a deployment is updated to: another model, whose engine is chosen anew, or engine.
+    """`ensure_reference` of what a deployment is updated to: another model, whose engine is chosen anew, or engines.
 
     Raises what the update would be refused with, before that work. Anything that `ensure_reference` raises.
     """
@@ -66,7 +72,9 @@ def ensure_for_update(connection: Connection, record: Deployment, asked: UpdateD
         return
     wanted = place("models", asked.model or record.version, "model")
     version = connection.transport.call("GET", wanted, ModelVersion)
-    engine = asked.engine or (record.engine if asked.model is None else None)
+    now = record.engines if asked.model is None or len(record.engines) > 1 else (None,)
+    named = tuple(member.engine for member in asked.members or ()) or ((asked.engine,) if asked.engine else now)
+    engine = compared(version, named)
     if not is_compared(version, engine):
         return
     path = place("deployments", record.spec.name, "deployment")

@@ -42,11 +42,12 @@ def new_attempt(
     placement: Placement,
     session: str | None,
     revision: int = 1,
+    member: int = 0,
 ) -> Attempt:
     """Commit a new attempt; its fencing token is larger than that of any attempt of this owner before.
 
     Args:
-        revision: of the deployment, where it is a replica.
+        revision: of the deployment, where it is a replica. member: place of its engine there.
     """
     earlier = rows.attempts_of(tx, owner)
     number = 1 + max((attempt.number for attempt in earlier), default=0)
@@ -59,6 +60,7 @@ def new_attempt(
         state=AttemptState.PLACED,
         placement=placement,
         revision=revision,
+        member=member,
         created_at=state.clock.now(),
     )
     rows.add_attempt(tx, attempt, session)
@@ -106,8 +108,9 @@ def serve_spec(
 ) -> AttemptSpec:
     """What the engine worker finds in its folder. `reference`: digest of what it is compared with first."""
     facts = state.artifacts.facts(manifest)
-    options = engine.Options.model_validate(dict(revision.options))
-    process = engine.process(options, facts, revision.resources)
+    mine = revision.members[attempt.member]
+    options = engine.Options.model_validate(dict(mine.options))
+    process = engine.process(options, facts, mine.resources)
     socket = str(state.files.socket(attempt.id))
     call = ServeCall(
         engine=engine.name,

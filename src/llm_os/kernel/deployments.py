@@ -11,13 +11,15 @@ from llm_os.kernel.adapters import resolved
 from llm_os.kernel.attempts import ask_to_stop
 from llm_os.kernel.calibrations import taken
 from llm_os.kernel.keys import mint_key
+from llm_os.kernel.members import engine_phrase, hopeless, several, told_with_others, trouble_of, with_trouble
 from llm_os.kernel.outcomes import End, Outcome
 from llm_os.kernel.replicas import at_first, count
-from llm_os.kernel.revisions import chosen_engine, planned, revision
+from llm_os.kernel.revisions import chosen_members, member, planned, revision, settled
 from llm_os.kernel.state import State
 from llm_os.kernel.submission import check_session, find_model
 from llm_os.spec.api import CreatedDeployment, CreateDeployment
 from llm_os.spec.base import Json, new_id
+from llm_os.spec.calibration import Member
 from llm_os.spec.conditions import Condition, Reason
 from llm_os.spec.deployments import Deployment, DeploymentSpec, DeploymentState, Replica
 from llm_os.spec.events import EventKind
@@ -53,9 +55,10 @@ class Deployments:
             check_session(tx, request.session)
             version = find_model(tx, request.spec.model)
             asked, because = taken(self._state, tx, request.spec, version, request.session, alone=request.private)
-            engine, options = chosen_engine(self._state, asked, version)
-            spec = resolved(tx, asked).model_copy(
-                update={"engine": engine.name, "options": options.model_dump(mode="json")}
+            chosen = chosen_members(self._state, asked, version)
+            spec = settled(
+                resolved(tx, asked),
+                [Member(engine=engine.name, options=options.model_dump(mode="json")) for engine, options in chosen],
             )
             found = self._reusable(tx, spec, version, request) if request.private else None
             deployment = found or self._planned(tx, spec, version, request, because)
@@ -99,7 +102,8 @@ class Deployments:
     def _add(self, tx: Connection, deployment: Deployment, request: CreateDeployment) -> None:
         rows.add_deployment(tx, deployment, deployment.history[-1].resources, private=request.private)
         name = deployment.spec.name
-        message = f"{name} shall serve {deployment.version} with {deployment.engine}."
+        engines = " and ".join(member.engine for member in deployment.history[-1].members)
+        message = f"{name} shall serve {deployment.version} with {engines}."
         rows.add_event(tx, deployment.created_at, EventKind.DEPLOYMENT_CREATED, name, message)
 
     def _reusable(
@@ -108,9 +112,10 @@ class Deployments:
         any_of_them = request.spec.engine is None and not request.spec.options
         for row in rows.all_deployments(tx, include_ended=False):
             same = row.deployment.version == version.ref and row.deployment.session == request.session
-            alike = row.deployment.spec.options == spec.options and row.deployment.engine == spec.engine
+            known = row.deployment.spec
+            alike = (known.options, row.deployment.engine, known.members) == (spec.options, spec.engine, spec.members)
             alike = alike or any_of_them  # what was chosen for it may have become another since it was started
-            alike = alike and row.deployment.spec.adapters == spec.adapters
+            alike = alike and known.adapters == spec.adapters
             if row.private and same and alike and row.deployment.state is not DeploymentState.STOPPING:
                 self._reused_at[row.deployment.id] = self._state.clock.now()
                 return row.deployment
@@ -214,9 +219,12 @@ class Deployments:
         if row.deployment.state is not DeploymentState.STOPPING:
             steady = attempt.endpoint is not None and now - (attempt.started_at or now) >= STEADY
             failures = 1 if steady else row.failures + 1
-            rows.add_event(tx, now, EventKind.REPLICA_LOST, name, f"A replica ended: {outcome.message.rstrip('.')}.")
+            told = f"A replica{engine_phrase(row, attempt)} ended: {outcome.message.rstrip('.')}."
+            rows.add_event(tx, now, EventKind.REPLICA_LOST, name, told)
             serves = any(a.state is AttemptState.READY for a in rows.live_attempts_of(tx, attempt.owner))
-            if not serves and (outcome.end is End.USER_ERROR or failures >= MOST_FAILURES):
+            if several(row.deployment):
+                self._one_of_several_ended(tx, row, attempt, outcome, log, steady=steady, serves=serves)
+            elif not serves and (outcome.end is End.USER_ERROR or failures >= MOST_FAILURES):
                 self.stop_row(tx, row, Reason.WORKER_FAILED, _failure(name, failures, outcome, log))
             else:
                 failures = min(failures, MOST_FAILURES - 1)  # others serve: it is tried for ever, but not often
@@ -225,6 +233,27 @@ class Deployments:
                     tx, row.deployment, was=row.deployment.state, not_before=now + wait, failures=failures
                 )
         self.settle(tx, attempt.owner)
+
+    def _one_of_several_ended(
+        self,
+        tx: Connection,
+        row: rows.DeploymentRow,
+        attempt: Attempt,
+        outcome: Outcome,
+        log: list[str],
+        *,
+        steady: bool,
+        serves: bool,
+    ) -> None:
+        """The other engines go on; the deployment is given up when none of them serves, and none may yet."""
+        known, now = row.deployment.troubles.get(attempt.member), self._state.clock.now()
+        trouble = trouble_of(known, outcome, now, self._state.random.random(), steady=steady)
+        changed = with_trouble(row.deployment, attempt.member, trouble)
+        rows.update_deployment(tx, changed, was=changed.state, not_before=row.not_before)
+        if not serves and hopeless(changed, MOST_FAILURES):
+            error = _failure(changed.spec.name, trouble.failures, outcome, log)
+            error = told_with_others(changed, attempt.member, error)
+            self.stop_row(tx, self.get(tx, changed.id), Reason.WORKER_FAILED, error)
 
     def end_idle(self, tx: Connection, live: Sequence[rows.DeploymentRow]) -> bool:
         """End deployments without requests for longer than their `idle_after`. True if any."""
@@ -243,16 +272,16 @@ class Deployments:
 
 
 def _replica(row: rows.DeploymentRow, attempt: Attempt) -> Replica:
-    served = revision(row, attempt.revision)
     return Replica(
         attempt=attempt.id,
         state=attempt.state.value,
         endpoint=attempt.endpoint,
-        engine=served.engine,
-        version=served.version,
+        engine=member(row, attempt).engine,
+        version=revision(row, attempt.revision).version,
         revision=attempt.revision,
         adapters=attempt.adapters,
         adapters_failed=attempt.adapters_failed,
+        member=attempt.member,
     )
 
 

@@ -38,7 +38,7 @@ from llm_os.kernel.observer import Observer
 from llm_os.kernel.parity import reference_for
 from llm_os.kernel.planner import Planner
 from llm_os.kernel.ports import Artifacts, Clock, Files, Machine, Plugins, Random
-from llm_os.kernel.revisions import revision
+from llm_os.kernel.revisions import member, revision
 from llm_os.kernel.rollouts import Rollouts
 from llm_os.kernel.routing import Published
 from llm_os.kernel.scaling import Scales
@@ -306,8 +306,9 @@ class Kernel(Calls):
                 row = self._deployments.get(tx, attempt.owner)
                 served = revision(row, attempt.revision)
                 version = self._model(tx, served.version)
-                engine = next(e for e in state.plugins.engines() if e.name == served.engine)
-                reference = reference_for(state, tx, row, served, engine)
+                name = member(row, attempt).engine
+                engine = next(e for e in state.plugins.engines() if e.name == name)
+                reference = reference_for(state, tx, row, attempt, engine)
                 spec = serve_spec(state, attempt, row.deployment, served, version.manifest, engine, reference)
                 return with_adapters(spec, held_by(state, tx, row.deployment, served))
             port = rows.get_meta(tx, "gateway_port")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection
 
-from llm_os.kernel.replicas import count
+from llm_os.kernel.replicas import total
 from llm_os.kernel.state import State
 from llm_os.spec.events import EventKind
 from llm_os.spec.jobs import AttemptState
@@ -53,7 +53,7 @@ class Measuring:
             mine = [found.attempt for found in attempts if found.attempt.owner == row.deployment.id]
             watches = [state.watches.get(attempt.id) for attempt in mine]
             deployments[row.deployment.spec.name] = DeploymentMeasures(
-                wanted=count(row.deployment),
+                wanted=total(row.deployment),
                 ready=sum(attempt.state is AttemptState.READY for attempt in mine),
                 memory=sum(watch.resident or 0 for watch in watches if watch is not None),
             )

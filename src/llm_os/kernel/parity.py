@@ -13,18 +13,19 @@ from llm_os.drivers.engine import Engine
 from llm_os.errors import LLMOSError
 from llm_os.kernel.calibrations import judged
 from llm_os.kernel.references import reference_of
-from llm_os.kernel.revisions import in_force, revision
+from llm_os.kernel.replicas import kind_of
+from llm_os.kernel.revisions import in_force, member, revision
 from llm_os.kernel.state import State
 from llm_os.kernel.submission import find_model
 from llm_os.spec.attempts import Report
-from llm_os.spec.deployments import Revision
+from llm_os.spec.deployments import Revision, RevisionMember
 from llm_os.spec.jobs import Attempt, AttemptState
 from llm_os.spec.parity import Parity
 from llm_os.store import rows
 
 
 def reference_for(
-    state: State, tx: Connection, row: rows.DeploymentRow, served: Revision, engine: Engine
+    state: State, tx: Connection, row: rows.DeploymentRow, attempt: Attempt, engine: Engine
 ) -> str | None:
     """Digest of the reference that a replica shall be compared with before it serves.
 
@@ -33,11 +34,12 @@ def reference_for(
     """
     if row.private or not row.deployment.spec.check or not engine.compared:
         return None
-    mine = (a for a in rows.live_attempts_of(tx, row.deployment.id) if a.revision == served.number)
-    if any(attempt.state is AttemptState.READY for attempt in mine):
+    mine = (a for a in rows.live_attempts_of(tx, row.deployment.id) if kind_of(a) == kind_of(attempt))
+    if any(other.state is AttemptState.READY for other in mine):
         return None  # a service that runs is not judged anew because one of its replicas was lost
+    served, own = revision(row, attempt.revision), member(row, attempt)
     digest = _reference(state, tx, served)
-    if digest is None or _found(state, tx, row, served, _key(digest, served, engine)) is not None:
+    if digest is None or _found(state, tx, row, served, own, _key(digest, own, engine)) is not None:
         return None
     return digest
 
@@ -47,20 +49,20 @@ def keep(state: State, tx: Connection, attempt: Attempt, ready: Report | None) -
     row = rows.find_deployment(tx, attempt.owner)
     if row is None or row.private or not row.deployment.spec.check:
         return
-    served = revision(row, attempt.revision)
-    engine = next((one for one in state.plugins.engines() if one.name == served.engine), None)
+    served, mine = revision(row, attempt.revision), member(row, attempt)
+    engine = next((one for one in state.plugins.engines() if one.name == mine.engine), None)
     digest = _reference(state, tx, served) if engine is not None and engine.compared else None
     if engine is None or digest is None:
         return
-    key = _key(digest, served, engine)
+    key = _key(digest, mine, engine)
     told = ready.values.get("parity") if ready is not None else None
-    found = _found(state, tx, row, served, key) if told is None else Parity.model_validate(told)
+    found = _found(state, tx, row, served, mine, key) if told is None else Parity.model_validate(told)
     if found is not None and not found.key:
         more = {"key": key, "engine_version": _version(engine), "at": state.clock.now()}
         found = found.model_copy(update=more)
-    if found is None or found == served.parity:
+    if found is None or found == mine.parity:
         return
-    judged = served.model_copy(update={"parity": found})
+    judged = served.judged(attempt.member, found)
     deployment = row.deployment
     history = tuple(judged if one.number == served.number else one for one in deployment.history or (in_force(row),))
     rollout = deployment.rollout
@@ -75,14 +77,14 @@ def _reference(state: State, tx: Connection, served: Revision) -> str | None:
     return reference_of(state, tx, find_model(tx, served.version).manifest)
 
 
-def _key(digest: str, served: Revision, engine: Engine) -> str:
+def _key(digest: str, served: RevisionMember, engine: Engine) -> str:
     """Equal where a comparison gives the same. Threads are left out: they change the order of sums and no more."""
     options = {name: value for name, value in served.options.items() if name != "threads"}
     whole = json.dumps([digest, engine.name, _identity(engine, served), options], sort_keys=True)
     return hashlib.sha256(whole.encode()).hexdigest()
 
 
-def _identity(engine: Engine, served: Revision) -> str:
+def _identity(engine: Engine, served: RevisionMember) -> str:
     """Of the program that serves it: one of another build, or of another environment, is compared anew."""
     try:
         return engine.identity(engine.Options.model_validate(dict(served.options)))
@@ -95,10 +97,12 @@ def _version(engine: Engine) -> str:
     return "" if isinstance(probe, Unavailable) else probe.version
 
 
-def _found(state: State, tx: Connection, row: rows.DeploymentRow, served: Revision, key: str) -> Parity | None:
+def _found(
+    state: State, tx: Connection, row: rows.DeploymentRow, served: Revision, own: RevisionMember, key: str
+) -> Parity | None:
     """What came out before: in any deployment, or while engines were measured."""
     session = row.deployment.session
-    return _known(tx, key) or judged(state, tx, served.version, served.engine, served.options, session)
+    return _known(tx, key) or judged(state, tx, served.version, own.engine, own.options, session)
 
 
 def _known(tx: Connection, key: str) -> Parity | None:
@@ -106,6 +110,7 @@ def _known(tx: Connection, key: str) -> Parity | None:
     for row in rows.all_deployments(tx, include_ended=True):
         rollout = row.deployment.rollout
         for one in (*row.deployment.history, *([rollout.target] if rollout is not None else [])):
-            if one.parity is not None and one.parity.key == key:
-                return one.parity
+            for part in one.members:
+                if part.parity is not None and part.parity.key == key:
+                    return part.parity
     return None

@@ -8,12 +8,14 @@ from llm_os.errors import CapacityError
 from llm_os.kernel.attempts import new_attempt
 from llm_os.kernel.deployments import Deployments
 from llm_os.kernel.jobs import Jobs
-from llm_os.kernel.replicas import wanted
+from llm_os.kernel.members import engine_phrase, not_before
+from llm_os.kernel.replicas import kind_of, wanted
 from llm_os.kernel.revisions import revision
 from llm_os.kernel.state import State
 from llm_os.memory.ledger import Ledger
 from llm_os.scheduler.schedule import schedule
 from llm_os.scheduler.snapshot import Snapshot, Waiting
+from llm_os.spec.conditions import Reason
 from llm_os.spec.deployments import DeploymentState
 from llm_os.spec.events import EventKind
 from llm_os.spec.jobs import JobState
@@ -79,18 +81,19 @@ class Planner:
         deployment = row.deployment
         live = rows.live_attempts_of(tx, deployment.id)
         found = []
-        for number, shall in wanted(deployment, live).items():
+        for (number, place), shall in wanted(deployment, live).items():
             new = number != deployment.revision and deployment.rollout is not None
+            due = deployment.rollout.not_before if new and deployment.rollout else not_before(row, place)
             found += [
                 Waiting(
-                    subject=f"{deployment.id}/{number}/{index}",
+                    subject=f"{deployment.id}/{number}/{index}/{place}",
                     kind="replica",
                     session=deployment.session,
-                    resources=revision(row, number).resources,
+                    resources=revision(row, number).members[place].resources,
                     submitted=row.number,
-                    not_before=deployment.rollout.not_before if new and deployment.rollout else row.not_before,
+                    not_before=due,
                 )
-                for index in range(sum(attempt.revision == number for attempt in live), shall)
+                for index in range(sum(kind_of(attempt) == (number, place) for attempt in live), shall)
             ]
         return found
 
@@ -118,7 +121,7 @@ class Planner:
         return self._jobs.started(tx, row, attempt, step.because)
 
     def _place_replica(self, tx: Connection, step: Step, placement: Placement, waiting: Waiting) -> bool:
-        deployment, number, _ = step.subject.split("/")
+        deployment, number, _, place = step.subject.split("/")
         row = rows.find_deployment(tx, deployment)
         if row is None or row.deployment.state.ended or row.deployment.state is DeploymentState.STOPPING:
             return False
@@ -130,8 +133,10 @@ class Planner:
             placement=placement,
             session=waiting.session,
             revision=int(number),
+            member=int(place),
         )
-        message = f"A replica of {row.deployment.spec.name} was placed on {placement.node}: {step.because}."
+        which = engine_phrase(row, attempt)
+        message = f"A replica of {row.deployment.spec.name}{which} was placed on {placement.node}: {step.because}."
         rows.add_event(
             tx, attempt.created_at, EventKind.REPLICA_PLACED, row.deployment.spec.name, message, {"attempt": attempt.id}
         )
@@ -143,9 +148,8 @@ class Planner:
         before = self._state.refusals
         now = self._state.clock.now()
         after: dict[str, Refusal] = {}
-        for refusal in refusals:
-            subject = refusal.subject.partition("/")[0]
-            refusal = self._with_alternative(tx, subject, refusal)
+        for subject, first in _one_of_each(refusals).items():
+            refusal = self._with_alternative(tx, subject, first)
             after[subject] = refusal
             old = before.get(subject)
             if old is None or old.reason is not refusal.reason:
@@ -166,6 +170,17 @@ class Planner:
         return (
             refusal.model_copy(update={"message": f"{refusal.message.rstrip('.')}; {phrase}."}) if phrase else refusal
         )
+
+
+def _one_of_each(refusals: tuple[Refusal, ...]) -> dict[str, Refusal]:
+    """By job or deployment: of several replicas that wait, the first one that does not only wait for its next try."""
+    found: dict[str, Refusal] = {}
+    for refusal in refusals:
+        subject = refusal.subject.partition("/")[0]
+        known = found.get(subject)
+        if known is None or (known.reason is Reason.RETRY_BACKOFF and refusal.reason is not Reason.RETRY_BACKOFF):
+            found[subject] = refusal
+    return found
 
 
 def _name(tx: Connection, subject: str, kind: str) -> str:

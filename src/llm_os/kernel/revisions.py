@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from urllib.parse import urlsplit
 
 from sqlalchemy import Connection
 
 from llm_os.drivers.device import Unavailable
 from llm_os.drivers.engine import Engine
-from llm_os.errors import CapacityError, NotFoundError, UnavailableError, UnsupportedModelError, did_you_mean
+from llm_os.errors import (
+    CapacityError,
+    InvalidOptionError,
+    NotFoundError,
+    UnavailableError,
+    UnsupportedModelError,
+    did_you_mean,
+)
 from llm_os.kernel.adapters import check_all
 from llm_os.kernel.calibrations import calibration_for, taken
 from llm_os.kernel.state import State
 from llm_os.kernel.submission import validated
-from llm_os.spec.base import Spec
-from llm_os.spec.deployments import Deployment, DeploymentSpec, Revision
+from llm_os.spec.base import Json, Spec
+from llm_os.spec.calibration import Member
+from llm_os.spec.deployments import Deployment, DeploymentSpec, Revision, RevisionMember
+from llm_os.spec.jobs import Attempt
 from llm_os.spec.models import ModelVersion
 from llm_os.store import rows
 
@@ -29,25 +39,31 @@ def planned(
 
     Raises:
         CapacityError: a replica can never fit.
-        Anything that `chosen_engine` raises, and `adapters.check_all`.
+        Anything that `chosen_members` raises, and `adapters.check_all`.
     """
     spec, because = taken(state, tx, spec, version, session)
-    engine, options = chosen_engine(state, spec, version)
-    check_all(tx, spec, version, engine, options)
-    ledger = state.ledger(tx)
-    resources = engine.footprint(options, state.artifacts.facts(version.manifest), ledger.granted(session))
-    never = ledger.never_fits(resources, session)
-    if never is not None:
-        raise CapacityError(
-            f"A replica of {version.ref} {never.message}.", hint="Grant more, or serve a smaller model."
-        )
+    chosen, ledger = chosen_members(state, spec, version), state.ledger(tx)
+    granted, facts, members = ledger.granted(session), state.artifacts.facts(version.manifest), []
+    for engine, options in chosen:
+        check_all(tx, spec, version, engine, options)
+        resources = engine.footprint(options, facts, granted)
+        never = ledger.never_fits(resources, session)
+        if never is not None:
+            which, instead = (f" with {engine.name}", ", or leave this engine out") if len(chosen) > 1 else ("", "")
+            raise CapacityError(
+                f"A replica of {version.ref}{which} {never.message}.",
+                hint=f"Grant more, or serve a smaller model{instead}.",
+            )
+        members.append(RevisionMember(engine=engine.name, options=options.model_dump(mode="json"), resources=resources))
+    first, *beside = members
     return Revision(
         number=number,
         version=version.ref,
         task=version.task,
-        engine=engine.name,
-        options=options.model_dump(mode="json"),
-        resources=resources,
+        engine=first.engine,
+        options=first.options,
+        resources=first.resources,
+        beside=tuple(beside),
         because=because,
     )
 
@@ -65,23 +81,73 @@ def chosen_anew(
     return spec.model_copy(update={"engine": None, "options": {}, "members": ()})
 
 
+def chosen_members(state: State, spec: DeploymentSpec, version: ModelVersion) -> list[tuple[Engine, Spec]]:
+    """The engines that were asked for side by side, or the one that was asked for or chosen; with their options.
+
+    Raises:
+        InvalidOptionError: two of them are the same, or there is an engine or an option beside them.
+        Anything that `chosen_engine` raises.
+    """
+    if not spec.members:
+        return [chosen_engine(state, spec, version)]
+    mine = [one for one in spec.members if spec.engine in (None, one.engine)]
+    if not any(not spec.options or dict(spec.options) == dict(one.options) for one in mine):
+        raise InvalidOptionError(
+            "`members` names the engines, so `engine` and `options` are left out.",
+            hint="Give each member its own options.",
+            details={"option": "members"},
+        )
+    found = [chosen_engine(state, _alone(spec, member), version) for member in spec.members]
+    if len({(engine.name, options.model_dump_json()) for engine, options in found}) < len(found):
+        raise InvalidOptionError(
+            f"The engines {', '.join(engine.name for engine, _ in found)} are not all different.",
+            hint="Leave one out, give it other options, or ask for more replicas.",
+            details={"option": "members"},
+        )
+    return found
+
+
+def settled(spec: DeploymentSpec, members: Sequence[Member]) -> DeploymentSpec:
+    """The spec with the engines and options that were found right."""
+    first = members[0]
+    several = tuple(members) if len(members) > 1 else ()
+    return spec.model_copy(update={"engine": first.engine, "options": first.options, "members": several})
+
+
+def _alone(spec: DeploymentSpec, member: Member) -> DeploymentSpec:
+    """The spec as it would be with this engine alone."""
+    return spec.model_copy(update={"engine": member.engine, "options": member.options, "members": ()})
+
+
 def fitted(state: State, spec: DeploymentSpec, version: ModelVersion, *, keep_options: bool = False) -> DeploymentSpec:
-    """The spec, without an engine that does not open this version: it is chosen anew. So are options, if not asked."""
-    engine = next((one for one in state.plugins.engines() if one.name == spec.engine), None)
-    if engine is None:
+    """The spec, without engines that do not open this version: it is chosen anew. So are options, if not asked."""
+    engines, facts = {one.name: one for one in state.plugins.engines()}, state.artifacts.facts(version.manifest)
+
+    def opens(name: str | None) -> bool:
+        engine = engines.get(name or "")
+        serves = engine is None or (version.format in engine.formats and version.task in engine.tasks)
+        return serves and (engine is None or engine.refuses(facts) is None)
+
+    left = [member for member in spec.members if opens(member.engine)]
+    if left:
+        return spec if len(left) == len(spec.members) else settled(spec, left)
+    if not spec.members and opens(spec.engine):
         return spec
-    opens = version.format in engine.formats and version.task in engine.tasks
-    if opens and engine.refuses(state.artifacts.facts(version.manifest)) is None:
-        return spec
-    return spec.model_copy(update={"engine": None, "options": spec.options if keep_options else {}})
+    kept = spec.options if keep_options and not spec.members else {}
+    return spec.model_copy(update={"engine": None, "options": kept, "members": ()})
 
 
 def without_foreign_key(spec: DeploymentSpec, before: ModelVersion, after: ModelVersion) -> DeploymentSpec:
     """The spec, without the file of a key that was for another server: a key goes to the server it was given for."""
-    if "key_file" not in spec.options or _origin(before) == _origin(after):
+    held = [spec.options, *(member.options for member in spec.members)]
+    if not any("key_file" in options for options in held) or _origin(before) == _origin(after):
         return spec
-    kept = {name: value for name, value in spec.options.items() if name != "key_file"}
-    return spec.model_copy(update={"options": kept})
+    members = tuple(member.model_copy(update={"options": _keyless(member.options)}) for member in spec.members)
+    return spec.model_copy(update={"options": _keyless(spec.options), "members": members})
+
+
+def _keyless(options: Mapping[str, Json]) -> dict[str, Json]:
+    return {name: value for name, value in options.items() if name != "key_file"}
 
 
 def _origin(version: ModelVersion) -> tuple[str, str]:
@@ -154,6 +220,12 @@ def revision(row: rows.DeploymentRow, number: int) -> Revision:
     if rollout is not None and rollout.target.number == number:
         return rollout.target
     return next((one for one in row.deployment.history if one.number == number), in_force(row))
+
+
+def member(row: rows.DeploymentRow, attempt: Attempt) -> RevisionMember:
+    """The engine that a replica runs with."""
+    members = revision(row, attempt.revision).members
+    return members[min(attempt.member, len(members) - 1)]
 
 
 def next_number(deployment: Deployment) -> int:

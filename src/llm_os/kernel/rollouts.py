@@ -8,7 +8,9 @@ taken out of the routing table first and gets time to end what it has begun.
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 
 from sqlalchemy import Connection
 
@@ -16,14 +18,17 @@ from llm_os.errors import InvalidInputError, LLMOSError
 from llm_os.kernel.attempts import ask_to_stop
 from llm_os.kernel.deployments import MOST_FAILURES as MOST_DEATHS
 from llm_os.kernel.deployments import Deployments
+from llm_os.kernel.members import engine_phrase, failures, several, with_trouble
 from llm_os.kernel.outcomes import End, Outcome
-from llm_os.kernel.replicas import count, surplus
-from llm_os.kernel.revisions import MOST_KEPT, chosen_anew, fitted, in_force, next_number, planned, without_foreign_key
+from llm_os.kernel.replicas import in_force, replaced, surplus
+from llm_os.kernel.revisions import MOST_KEPT, chosen_anew, fitted, next_number, planned, settled, without_foreign_key
+from llm_os.kernel.revisions import in_force as revision_in_force
 from llm_os.kernel.starts import last_sign
 from llm_os.kernel.state import State
 from llm_os.kernel.submission import find_model, is_alias
 from llm_os.kernel.verdicts import complaint
 from llm_os.spec.base import Json
+from llm_os.spec.calibration import Member
 from llm_os.spec.conditions import Reason
 from llm_os.spec.deployments import (
     Deployment,
@@ -32,6 +37,7 @@ from llm_os.spec.deployments import (
     Phase,
     Revision,
     Rollout,
+    Trouble,
     UpdatePolicy,
 )
 from llm_os.spec.events import EventKind
@@ -153,7 +159,7 @@ class Rollouts:
                 return self.go(tx, row, rollout, Phase.ROLLING, f"it did well for {bake:.0f} s ({told})")
             if used.silent and now - rollout.since > max(SILENT, 3 * (bake or 0.0)):
                 return self.take_back(tx, row, rollout, f"it answered none of {used.asked} requests")
-        elif ready >= count(deployment) and not any(a.revision == deployment.revision for a in live):
+        elif replaced(deployment, live) or self._as_far_as_it_goes(deployment, rollout, live, ready):
             return self._finish(tx, row, rollout)
         elif not rollout.tight and now - rollout.since > TIGHT_AFTER and self._no_room(deployment, live):
             message = "there is no room for one replica more, so each goes before the next one comes"
@@ -172,6 +178,13 @@ class Rollouts:
         refusal = self._state.refusals.get(deployment.id)
         ending = any(attempt.state is AttemptState.STOPPING for attempt in live)
         return refusal is not None and refusal.reason is not Reason.RETRY_BACKOFF and not ending
+
+    def _as_far_as_it_goes(self, deployment: Deployment, rollout: Rollout, live: Sequence[Attempt], ready: int) -> bool:
+        """Whether one of its engines serves alone because there is no room beside it."""
+        left = any(attempt.revision == deployment.revision for attempt in live)
+        if not rollout.target.beside or left or not ready:
+            return False
+        return self._state.clock.now() - rollout.since > TIGHT_AFTER and self._no_room(deployment, live)
 
     def _tried(self, tx: Connection, row: rows.DeploymentRow, rollout: Rollout) -> bool:
         policy = rollout.policy
@@ -198,7 +211,10 @@ class Rollouts:
     def _trim(self, tx: Connection, deployment: Deployment) -> bool:
         """Ask replicas to end that are too many."""
         served = {replica.revision for replica in deployment.replicas}
-        few = len(deployment.replicas) <= count(deployment) and served <= {deployment.revision}
+        there = Counter(replica.member for replica in deployment.replicas)
+        few = served <= {deployment.revision} and all(
+            there[member] <= number for member, number in enumerate(in_force(deployment))
+        )
         if few and not deployment.updating:
             return False
         live = rows.live_attempts_of(tx, deployment.id)
@@ -237,15 +253,14 @@ class Rollouts:
     def _finish(self, tx: Connection, row: rows.DeploymentRow, rollout: Rollout) -> bool:
         """The new revision is in force."""
         deployment, target, now = row.deployment, rollout.target, self._state.clock.now()
-        history = deployment.history or (in_force(row),)
+        history = deployment.history or (revision_in_force(row),)
         if rollout.returns:  # what was left behind is nothing to go back to
             history = history[:-2]
         history = (*history, target)[-MOST_KEPT:]
-        precision = (
-            deployment.spec.precision if target.because else None
-        )  # of an engine that was named, its options say
-        changed = {"model": rollout.asked, "engine": target.engine, "options": target.options, "precision": precision}
-        spec = deployment.spec.model_copy(update=changed)
+        # Of engines that were named, the options say the precision.
+        changed = {"model": rollout.asked, "precision": deployment.spec.precision if target.because else None}
+        members = [Member(engine=one.engine, options=one.options) for one in target.members]
+        spec = settled(deployment.spec.model_copy(update=changed), members)
         done = rollout.model_copy(
             update={"phase": Phase.DONE, "since": now, "message": f"it replaced {deployment.version}"}
         )
@@ -256,6 +271,7 @@ class Rollouts:
             "revision": target.number,
             "history": history,
             "rollout": done,
+            "troubles": {},
         }
         self._write(tx, row, changes, done, failures=0)
         return True
@@ -323,27 +339,32 @@ class Rollouts:
         if attempt.reason in _PLANNED or (not current and not row.deployment.updating):
             self._deployments.settle(tx, attempt.owner)
             return True
-        hopeless = outcome.end is End.USER_ERROR or row.failures + 1 >= MOST_DEATHS
+        hopeless = outcome.end is End.USER_ERROR or failures(row, attempt.member) + 1 >= MOST_DEATHS
         if current and rollout is not None and hopeless and self._watched(row.deployment, rollout):
             if rollout.phase is Phase.DONE:
                 return self.go_back(tx, row, f"its replica ended: {outcome.message}")
             # The version in force dies while the next one is on its way: that one may be the cure.
-            rows.add_event(tx, now, EventKind.REPLICA_LOST, name, f"A replica ended: {outcome.message.rstrip('.')}.")
-            rows.update_deployment(tx, row.deployment, was=row.deployment.state, not_before=now + AGAIN, failures=0)
+            told = outcome.message.rstrip(".")
+            rows.add_event(tx, now, EventKind.REPLICA_LOST, name, f"A replica ended: {told}.")
+            again = now + AGAIN
+            if several(row.deployment):
+                trouble = Trouble(failures=1, not_before=again, message=told)
+                row = replace(row, deployment=with_trouble(row.deployment, attempt.member, trouble))
+            rows.update_deployment(tx, row.deployment, was=row.deployment.state, not_before=again, failures=0)
             self._deployments.settle(tx, attempt.owner)
             return True
         if current or rollout is None:
             return False
-        rows.add_event(
-            tx, now, EventKind.REPLICA_LOST, name, f"A replica of the new version ended: {outcome.message.rstrip('.')}."
-        )
-        failures = rollout.failures + 1
-        if outcome.end is End.USER_ERROR or failures >= MOST_FAILURES:
+        told = f"A replica of the new version ended: {outcome.message.rstrip('.')}."
+        rows.add_event(tx, now, EventKind.REPLICA_LOST, name, told)
+        deaths = rollout.failures + 1
+        if outcome.end is End.USER_ERROR or deaths >= MOST_FAILURES:
             tail = " | ".join(line for line in log if line.strip())
             told = "" if outcome.error is not None or not tail else f"; last lines of its log: {tail}"
-            self.take_back(tx, row, rollout, f"its replica ended: {outcome.message}{told}")
+            which = engine_phrase(row, attempt)
+            self.take_back(tx, row, rollout, f"its replica{which} ended: {outcome.message}{told}")
             return True
-        counted = rollout.model_copy(update={"failures": failures, "not_before": now + 0.5 * 2**failures})
+        counted = rollout.model_copy(update={"failures": deaths, "not_before": now + 0.5 * 2**deaths})
         changed = row.deployment.model_copy(update={"rollout": counted})
         rows.update_deployment(tx, changed, was=row.deployment.state, not_before=row.not_before)
         self._deployments.settle(tx, attempt.owner)

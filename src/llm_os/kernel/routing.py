@@ -3,20 +3,30 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from types import MappingProxyType
 
 from sqlalchemy import Connection
 
+from llm_os.drivers.engine import Engine
 from llm_os.errors import LLMOSError
 from llm_os.kernel.adapters import told_of
-from llm_os.kernel.revisions import revision
+from llm_os.kernel.calibrations import calibration_for
+from llm_os.kernel.revisions import member, revision
 from llm_os.kernel.state import State
-from llm_os.spec.deployments import Deployment, DeploymentState, Phase
+from llm_os.kernel.submission import find_model
+from llm_os.spec.base import Json
+from llm_os.spec.calibration import Speed
+from llm_os.spec.deployments import Deployment, DeploymentState, Phase, RevisionMember
 from llm_os.spec.jobs import Attempt, AttemptState
 from llm_os.spec.routing import Canary, Endpoint, KeyEntry, Route, RoutingTable
 from llm_os.store import rows
 
 log = logging.getLogger(__name__)
+
+MEASURED_AGAIN = 60.0
+"""Seconds after which it is looked up again what engines were measured to do."""
 
 
 class Published:
@@ -30,7 +40,8 @@ class Published:
         self._state = state
         self._admin_sha256 = admin_sha256
         self._text = ""
-        self._sharing: frozenset[str] | None = None
+        self._engines: Mapping[str, Engine] | None = None
+        self._speeds: dict[str, tuple[float, tuple[Speed, ...]]] = {}
 
     def write(self) -> None:
         """Write the table if it says anything new; where that fails, a later turn tries again."""
@@ -40,16 +51,25 @@ class Published:
             log.warning("The routing table could not be written: %s", error)
 
     @property
-    def sharing(self) -> frozenset[str]:
-        """Engines whose requests share what was read."""
-        if self._sharing is None:
-            self._sharing = frozenset(one.name for one in self._state.plugins.engines() if one.shares_prefixes)
-        return self._sharing
+    def engines(self) -> Mapping[str, Engine]:
+        """All engines by name: what they lack, and whether their requests share what was read."""
+        if self._engines is None:
+            self._engines = {one.name: one for one in self._state.plugins.engines()}
+        return self._engines
+
+    def speeds(self, tx: Connection, version: str, member: RevisionMember, session: str | None) -> tuple[Speed, ...]:
+        """`speeds_of`, looked up again after a while: the table is made at each turn, engines are measured seldom."""
+        now, key = self._state.clock.now(), f"{version} {session} {member.engine} {sorted(member.options.items())}"
+        looked, found = self._speeds.get(key, (float("-inf"), ()))
+        if now - looked > MEASURED_AGAIN:
+            found = speeds_of(self._state, tx, version, member, session)
+            self._speeds[key] = (now, found)
+        return found
 
     def told(self) -> None:
         """Write the table if it says anything new. Raises LLMOSError: the gateway goes on with its last table."""
         with self._state.database.reading() as tx:
-            table = routing_table(tx, 0, self._admin_sha256, self.sharing)
+            table = routing_table(tx, 0, self._admin_sha256, self.engines, partial(self.speeds, tx))
         text = table.model_dump_json()
         if text == self._text:
             return
@@ -59,51 +79,85 @@ class Published:
 
 
 def routing_table(
-    tx: Connection, version: int, admin_sha256: str | None, sharing: Collection[str] = ()
+    tx: Connection,
+    version: int,
+    admin_sha256: str | None,
+    engines: Mapping[str, Engine] = MappingProxyType({}),
+    speeds: Callable[[str, RevisionMember, str | None], tuple[Speed, ...]] = lambda *_: (),
 ) -> RoutingTable:
     """Every live deployment with its ready replicas, and every key.
 
     Args:
-        sharing: engines whose requests share what was read.
+        engines: by name. speeds: what an engine was measured to do with a version, fewest streams first.
     """
     routes = []
     for row in rows.all_deployments(tx, include_ended=False):
         if row.deployment.state is DeploymentState.STOPPING:
             continue
-        routes.append(_route(row, rows.live_attempts_of(tx, row.deployment.id), sharing))
+        routes.append(_route(row, rows.live_attempts_of(tx, row.deployment.id), engines, speeds))
     keys = rows.list_keys(tx)
     if admin_sha256:
         keys.append(KeyEntry(id="admin", sha256=admin_sha256, role="admin"))
     return RoutingTable(version=version, routes=tuple(routes), keys=tuple(keys))
 
 
-def _route(row: rows.DeploymentRow, attempts: Sequence[Attempt], sharing: Collection[str]) -> Route:
+def _route(
+    row: rows.DeploymentRow,
+    attempts: Sequence[Attempt],
+    engines: Mapping[str, Engine],
+    speeds: Callable[[str, RevisionMember, str | None], tuple[Speed, ...]],
+) -> Route:
     deployment = row.deployment
-    endpoints = [
-        Endpoint(
-            attempt=a.id,
-            url=a.endpoint,
-            revision=a.revision,
-            version=revision(row, a.revision).version,
-            adapters=a.adapters,
+    ready = [attempt for attempt in attempts if attempt.state is AttemptState.READY and attempt.endpoint]
+    kinds = len({(member(row, one).engine, one.revision, one.member) for one in ready})
+    endpoints = []
+    for attempt in ready:
+        mine, version = member(row, attempt), revision(row, attempt.revision).version
+        engine = engines.get(mine.engine)
+        endpoints.append(
+            Endpoint(
+                attempt=attempt.id,
+                url=str(attempt.endpoint),
+                revision=attempt.revision,
+                version=version,
+                engine=mine.engine,
+                speeds=speeds(version, mine, deployment.session) if kinds > 1 else (),
+                lacks=tuple(sorted(engine.gaps)) if engine is not None else (),
+                cache_tokens=_cache_tokens(mine.options),
+                shares_prefixes=engine is not None and engine.shares_prefixes,
+                adapters=attempt.adapters,
+            )
         )
-        for a in attempts
-        if a.state is AttemptState.READY and a.endpoint
-    ]
-    tokens = deployment.spec.options.get("cache_tokens")
     return Route(
         deployment=deployment.spec.name,
         version=deployment.version,
         task=deployment.task,
         engine=deployment.engine,
         endpoints=tuple(endpoints),
-        cache_tokens=tokens if isinstance(tokens, int) else None,
+        cache_tokens=_cache_tokens(deployment.spec.options),
         revision=deployment.revision,
         canary=_canary(deployment),
-        shares_prefixes=deployment.engine in sharing,
+        shares_prefixes=any(one.shares_prefixes for one in endpoints),
         adapters=told_of(deployment),
         created_at=deployment.created_at,
     )
+
+
+def _cache_tokens(options: Mapping[str, Json]) -> int | None:
+    tokens = options.get("cache_tokens")
+    return tokens if isinstance(tokens, int) else None
+
+
+def speeds_of(
+    state: State, tx: Connection, version: str, member: RevisionMember, session: str | None
+) -> tuple[Speed, ...]:
+    """What this engine with these options was measured to do with a version on this machine; empty: nobody knows."""
+    try:
+        calibration = calibration_for(state, tx, find_model(tx, version), session)
+    except LLMOSError:  # the version is gone, or its files are: what is served goes on
+        return ()
+    trial = calibration.trial(member.engine, member.options) if calibration is not None else None
+    return () if trial is None else trial.speeds
 
 
 def _canary(deployment: Deployment) -> Canary | None:

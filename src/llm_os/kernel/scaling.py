@@ -66,7 +66,8 @@ class Scales:
                 spec = deployment.spec.model_copy(update={"scaling": request.scaling})
                 number = min(request.scaling.most, max(request.scaling.least, count(deployment)))
                 told = f"between {request.scaling.least} and {request.scaling.most}"
-            changed = deployment.model_copy(update={"spec": spec, "wanted": number})
+            # Whoever asks for replicas by hand asks for those of engines that are out, too.
+            changed = deployment.model_copy(update={"spec": spec, "wanted": number, "troubles": {}})
             self._write(tx, row, changed, f"{name} shall have {told} replicas.")
             found = self._deployments.get(tx, name).deployment
         self._state.pulse.beat()

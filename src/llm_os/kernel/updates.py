@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from sqlalchemy import Connection
 
-from llm_os.errors import ConflictError, InvalidInputError
+from llm_os.errors import ConflictError, InvalidInputError, InvalidOptionError
 from llm_os.kernel.deployments import Deployments
 from llm_os.kernel.revisions import chosen_anew, fitted, in_force, next_number, planned, without_foreign_key
 from llm_os.kernel.rollouts import Rollouts
 from llm_os.kernel.state import State
 from llm_os.kernel.submission import find_model
 from llm_os.spec.api import UpdateDeployment
-from llm_os.spec.deployments import Deployment, DeploymentSpec, DeploymentState, Phase
+from llm_os.spec.base import Json
+from llm_os.spec.deployments import Deployment, DeploymentSpec, DeploymentState, Phase, Revision
 from llm_os.store import rows
 
 
@@ -40,7 +43,7 @@ class Updates:
                 )
             version = find_model(tx, request.model or deployment.version)
             spec = _asked(deployment, request)
-            if request.engine is None:  # one that was chosen for the old model is no wish
+            if request.engine is None and request.members is None:  # one that was chosen for the old model is no wish
                 if request.options is None:
                     spec = chosen_anew(self._state, tx, row, spec, version)
                 spec = fitted(self._state, spec, version, keep_options=request.options is not None)
@@ -54,11 +57,10 @@ class Updates:
                     hint="Its callers would get no answer: deploy it under a name of its own.",
                 )
             target = planned(self._state, tx, spec, version, deployment.session, next_number(deployment))
-            now = in_force(row)
-            same = (target.version, target.engine, target.options) == (now.version, now.engine, now.options)
-            if same and spec.model == deployment.spec.model:
+            if _what(target) == _what(in_force(row)) and spec.model == deployment.spec.model:
+                engines = " and ".join(member.engine for member in target.members)
                 raise InvalidInputError(
-                    f"{name} serves {target.version} with {target.engine} and these options already.",
+                    f"{name} serves {target.version} with {engines} and these options already.",
                     hint="Name another version, engine or option.",
                 )
             if request.only_check:
@@ -114,14 +116,35 @@ class Updates:
         return row
 
 
+def _what(one: Revision) -> tuple[str, list[tuple[str, Mapping[str, Json]]]]:
+    """Version, and engines with their options."""
+    return one.version, [(member.engine, member.options) for member in one.members]
+
+
 def _asked(deployment: Deployment, request: UpdateDeployment) -> DeploymentSpec:
-    """The spec as it shall be; options are those of their engine."""
+    """The spec as it shall be; options are those of their engine, and of each of them where there are several."""
     spec = deployment.spec
-    if request.model is None and request.engine is None and request.options is None:
+    if all(one is None for one in (request.model, request.engine, request.options, request.members)):
         raise InvalidInputError(f"Nothing of {spec.name} is to change.", hint="Name a model, an engine or an option.")
+    asked = spec.model_copy(update={"model": request.model or spec.model})
+    if request.members is not None:
+        if request.engine is not None or request.options is not None:
+            raise InvalidOptionError(
+                "`members` names the engines, so `engine` and `options` are left out.",
+                hint="Give each member its own options.",
+                details={"option": "members"},
+            )
+        return asked.model_copy(update={"engine": None, "options": {}, "members": request.members})
+    if request.engine is None and spec.members:
+        return asked if request.options is None else _with_options(asked, request.options)
     engine = request.engine or spec.engine
     if request.options is not None:
         options = dict(request.options)
     else:
         options = {} if engine != spec.engine else dict(spec.options)
-    return spec.model_copy(update={"model": request.model or spec.model, "engine": engine, "options": options})
+    return asked.model_copy(update={"engine": engine, "options": options, "members": ()})
+
+
+def _with_options(spec: DeploymentSpec, options: Mapping[str, Json]) -> DeploymentSpec:
+    members = tuple(member.model_copy(update={"options": options}) for member in spec.members)
+    return spec.model_copy(update={"engine": None, "options": {}, "members": members})

@@ -13,7 +13,7 @@ class Waiting:
     """A job or replica that wants to run.
 
     Attributes:
-        subject: job id, or `<deployment id>/<replica number>`.
+        subject: job id, or `<deployment id>/<what tells its replicas apart>`.
         kind: `job` or `replica`.
         resources: what one worker needs.
         submitted: order of submission; earlier goes first among equals.

@@ -57,7 +57,7 @@ from pydantic import Field, model_validator
 
 from llm_os.spec.attempts import Report
 from llm_os.spec.base import Json, Name, Record, Ref, Spec
-from llm_os.spec.calibration import Calibration, Candidate
+from llm_os.spec.calibration import Calibration, Candidate, Member
 from llm_os.spec.conditions import Condition
 from llm_os.spec.deployments import Count, Deployment, DeploymentSpec, Scaling, UpdatePolicy
 from llm_os.spec.diagnoses import Diagnosis
@@ -202,6 +202,8 @@ class UpdateDeployment(Spec):
     model: Ref | None = None
     engine: str | None = None
     options: Mapping[str, Json] | None = None
+    members: tuple[Member, ...] | None = Field(default=None, max_length=4)
+    """Engines side by side, in the place of `engine` and `options`."""
     policy: UpdatePolicy | None = None
     """None: as the deployment says."""
     only_check: bool = False

@@ -41,7 +41,11 @@ class UpdatePolicy(Spec):
 
 
 class Scaling(Spec):
-    """How many replicas there are, by what is asked of them."""
+    """How many replicas there are, by what is asked of them.
+
+    Of several engines side by side it is the last one, the one for many requests, that gets more; of each other there
+    is one, as long as it does not sleep.
+    """
 
     least: int = Field(default=1, ge=0, le=64)
     """0: it sleeps when nobody asks, and wakes with the next request, which is held."""
@@ -69,10 +73,10 @@ class DeploymentSpec(Spec):
     options: Mapping[str, Json] = Field(default_factory=dict)
     precision: str | None = None
     """Of the weights while they are served (`int8`, `bf16` ...); None: any that says what the reference says."""
-    members: tuple[Member, ...] = ()
+    members: tuple[Member, ...] = Field(default=(), max_length=4)
     """Engines whose replicas stand side by side, the one for few requests first. Empty: `engine` alone."""
     replicas: Count = 1
-    """At its start; with `scaling`, as many as it says."""
+    """At its start, of each engine; with `scaling`, as many as it says."""
     idle_after: Duration | None = None
     """End after this long without a request. None: never."""
     update: UpdatePolicy = UpdatePolicy()
@@ -102,8 +106,18 @@ class DeploymentState(StrEnum):
         return self in {DeploymentState.STOPPED, DeploymentState.FAILED}
 
 
+class RevisionMember(Record):
+    """An engine that serves a revision, with what a replica of it needs."""
+
+    engine: str
+    options: Mapping[str, Json] = Field(default_factory=dict)
+    resources: ResourceSpec
+    parity: Parity | None = None
+    """How far the engine agrees with the reference; None: they were not compared."""
+
+
 class Revision(Record):
-    """One thing that a deployment served, serves or shall serve: a version with its engine and options."""
+    """One thing that a deployment served, serves or shall serve: a version with its engines and options."""
 
     number: int
     version: str
@@ -115,6 +129,24 @@ class Revision(Record):
     """How far the engine agrees with the reference; None: they were not compared."""
     because: str = ""
     """Why this engine with these options, where nobody asked for them."""
+    beside: tuple[RevisionMember, ...] = ()
+    """Engines whose replicas stand beside those of `engine`."""
+
+    @property
+    def members(self) -> tuple[RevisionMember, ...]:
+        """All engines; their places are the numbers of `Attempt.member`."""
+        return (
+            RevisionMember(engine=self.engine, options=self.options, resources=self.resources, parity=self.parity),
+            *self.beside,
+        )
+
+    def judged(self, member: int, parity: Parity) -> Revision:
+        """The same with the figures of one of its engines."""
+        if member == 0:
+            return self.model_copy(update={"parity": parity})
+        beside = list(self.beside)
+        beside[member - 1] = beside[member - 1].model_copy(update={"parity": parity})
+        return self.model_copy(update={"beside": tuple(beside)})
 
 
 class Phase(StrEnum):
@@ -181,6 +213,21 @@ class Replica(Record):
     """That it holds, by name: `card@number`."""
     adapters_failed: Mapping[str, str] = Field(default_factory=dict)
     """That it could not take, by name: why."""
+    member: int = 0
+    """Place of its engine among those of the revision."""
+
+
+class Trouble(Record):
+    """How the last replicas of one engine fared, of several side by side: the others go on serving."""
+
+    failures: int = 1
+    """Replicas that ended unasked, one after the other."""
+    not_before: float | None = None
+    """When the next one may be started."""
+    out: bool = False
+    """It ended by a mistake that no repetition cures: none is started until people ask for it."""
+    message: str
+    """How the last one ended, for people."""
 
 
 class Deployment(Record):
@@ -202,7 +249,9 @@ class Deployment(Record):
     refused: str | None = None
     """Version that was taken back: an alias that means it is not followed there."""
     wanted: int | None = None
-    """Replicas that there shall be now; None: `spec.replicas`."""
+    """Replicas that there shall be now, of the last engine where there are several; None: `spec.replicas`."""
+    troubles: Mapping[int, Trouble] = Field(default_factory=dict)
+    """Of engines side by side in the revision in force: those whose replicas end, by their place."""
     conditions: tuple[Condition, ...] = ()
     error: Mapping[str, Json] | None = None
     created_at: float
@@ -213,6 +262,20 @@ class Deployment(Record):
     def parity(self) -> Parity | None:
         """Of the revision in force."""
         return self.history[-1].parity if self.history else None
+
+    def shares(self, members: int) -> tuple[int, ...]:
+        """Replicas that shall answer of each of so many engines.
+
+        All have as many; where the number follows what is asked, it is that of the last one, and one of each other.
+        """
+        number = self.spec.replicas if self.wanted is None else self.wanted
+        others = number if self.spec.scaling is None else min(number, 1)
+        return (*[others] * (members - 1), number)
+
+    @property
+    def engines(self) -> tuple[str, ...]:
+        """Of the revision in force."""
+        return tuple(member.engine for member in self.history[-1].members) if self.history else (self.engine,)
 
     @property
     def because(self) -> str:

@@ -87,6 +87,8 @@ class Attempt(Record):
     placement: Placement
     revision: int = 1
     """Of a replica: the revision of its deployment that it serves."""
+    member: int = 0
+    """Of a replica: the place of its engine among those of the revision."""
     endpoint: str | None = None
     adapters: Mapping[str, str] = Field(default_factory=dict)
     """Of a replica: adapters that it has told to hold, by name: `card@number`."""

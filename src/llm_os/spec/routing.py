@@ -25,6 +25,12 @@ class Endpoint(Record):
     """What its engine was measured to do, fewest streams first; empty: nobody knows."""
     adapters: Mapping[str, str] = Field(default_factory=dict)
     """Adapters that it holds, by name: `card@number`."""
+    lacks: tuple[str, ...] = ()
+    """What its engine cannot, as the conformance suite names it (`drivers.engine.Engine.gaps`)."""
+    cache_tokens: int | None = None
+    """Tokens that its cache holds; None: as the route says."""
+    shares_prefixes: bool | None = None
+    """None: as the route says."""
 
 
 class Canary(Record):

@@ -205,13 +205,19 @@ class Oracle:
         }
         for place in deployments:
             record = place.deployment
-            have = sum(row.attempt.owner == record.id for row in live)
-            due = (place.not_before or 0.0) <= self._now() and record.state is not DeploymentState.STOPPING
-            resources = record.history[-1].resources
-            allowed = _inside(resources, caps.get(record.session or ""), held[record.session])
-            shall = record.spec.replicas if record.wanted is None else record.wanted
-            if due and allowed and have < shall and not record.updating:
-                waiting[record.id] = resources
+            if record.state is DeploymentState.STOPPING or record.updating:
+                continue
+            have = Counter(row.attempt.member for row in live if row.attempt.owner == record.id)
+            last = record.spec.replicas if record.wanted is None else record.wanted
+            members = record.history[-1].members
+            for number, member in enumerate(members):
+                trouble = record.troubles.get(number)
+                again = place.not_before if trouble is None else trouble.not_before
+                due = (again or 0.0) <= self._now() and (trouble is None or not trouble.out)
+                allowed = _inside(member.resources, caps.get(record.session or ""), held[record.session])
+                shall = last if number == len(members) - 1 or record.spec.scaling is None else min(last, 1)
+                if due and allowed and have[number] < shall:
+                    waiting[f"{record.id}/{number}"] = member.resources
         return waiting
 
     # -- at the end ----------------------------------------------------------------------------------------------------

@@ -96,6 +96,13 @@ class SimulatedEngine(Engine):
         return ProcessSpec(argv=("serve", "{socket}"), resources=resources)
 
 
+class OtherEngine(SimulatedEngine):
+    """Stands beside the first one where a deployment has both."""
+
+    name = "other"
+    preference = -1
+
+
 class SimulatedPlugins:
     def __init__(self) -> None:
         self._tasks = {
@@ -110,7 +117,7 @@ class SimulatedPlugins:
         return self._tasks[name]
 
     def engines(self) -> Sequence[Engine]:
-        return (SimulatedEngine(),)
+        return (SimulatedEngine(), OtherEngine())
 
 
 class SimulatedMachine:

@@ -31,6 +31,7 @@ from llm_os.kernel.loop import Kernel
 from llm_os.settings import Settings
 from llm_os.spec.api import CreateDeployment, OpenSession, SetCaps, ShutdownRequest, SubmitJob, UpdateDeployment
 from llm_os.spec.base import Json
+from llm_os.spec.calibration import Member
 from llm_os.spec.deployments import Deployment, DeploymentSpec, DeploymentState, Scaling, UpdatePolicy
 from llm_os.spec.jobs import Job, JobSpec
 from llm_os.spec.resources import Caps
@@ -49,7 +50,7 @@ from llm_os.testing.simulated import (
     SimulatedPlugins,
     needs,
 )
-from llm_os.testing.strategies import PlannedDeployment, PlannedJob, PlannedSession, Scenario, random_scenario
+from llm_os.testing.strategies import GIB, PlannedDeployment, PlannedJob, PlannedSession, Scenario, random_scenario
 
 QUIET = {
     "files": frozenset(
@@ -391,10 +392,13 @@ class Simulation:
 
     async def _deploy(self, session: str, plan: PlannedDeployment, card: str) -> None:
         await asyncio.sleep(plan.at)
+        options: dict[str, Json] = {"cpus": plan.cpus, "memory": plan.memory}
+        several = _side_by_side(plan.engines, options)
         spec = DeploymentSpec(
             name=plan.name,
             model=card,
-            options={"cpus": plan.cpus, "memory": plan.memory},
+            options={} if several else options,
+            members=several,
             replicas=plan.replicas,
             idle_after=plan.idle_after,
             update=UpdatePolicy(bake=0.5, ready_within=8.0, watch=1.0),
@@ -422,7 +426,9 @@ class Simulation:
             return
         await asyncio.sleep(plan.update_after)
         options: dict[str, Json] = {"cpus": plan.cpus, "memory": plan.memory + 2**20}
-        await self._ask("update_deployment", plan.name, UpdateDeployment(options=options))
+        several = _side_by_side(plan.updated_engines, options)
+        request = UpdateDeployment(members=several) if several else UpdateDeployment(options=options)
+        await self._ask("update_deployment", plan.name, request)
         if plan.roll_back_after is not None:
             await asyncio.sleep(plan.roll_back_after)
             await self._ask("roll_back_deployment", plan.name)
@@ -501,6 +507,12 @@ class Simulation:
         orphans = [p.attempt for p in self._host.alive() if self._host.owner_of(p.attempt) != "gateway"]
         if orphans:
             self._broken(f"{orphans} runs, and nobody owns it.")
+
+
+def _side_by_side(engines: int, options: dict[str, Json]) -> tuple[Member, ...]:
+    """So many engines, the second one smaller; none where there is but one."""
+    half = {"cpus": 0.5, "memory": GIB // 2}
+    return (Member(engine="simulated", options=options), Member(engine="other", options=half)) if engines > 1 else ()
 
 
 async def _unless_refused(work: Awaitable[None]) -> None:

@@ -54,6 +54,10 @@ class PlannedDeployment:
     """Seconds after the update when somebody takes it back."""
     least: int | None = None
     """It scales from so many replicas on; None: it does not."""
+    engines: int = 1
+    """Engines side by side."""
+    updated_engines: int = 1
+    """After the update."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,6 +167,8 @@ def _deployment(random: Random, session: int, number: int) -> PlannedDeployment:
         update_after=change.choice([None, 0.5, 2.0]),
         roll_back_after=change.choice([None, None, 0.3, 2.0]),
         least=change.choice([None, None, 0, 1]),
+        engines=change.choice([1, 1, 2]),
+        updated_engines=change.choice([1, 2]),
     )
 
 

@@ -39,19 +39,19 @@ def deployment(replicas: int, phase: Phase | None = None, *, tight: bool = False
     )  # fmt: skip
 
 
-def attempt(number: int, of: int, state: AttemptState) -> Attempt:
+def attempt(number: int, of: int, state: AttemptState, member: int = 0) -> Attempt:
     place = Placement(node="local", cpus=1, memory=1)
     return Attempt(
         id=f"a{number}", owner_kind="replica", owner="dep", number=number, token=number, state=state,
-        placement=place, revision=of, created_at=0,
+        placement=place, revision=of, member=member, created_at=0,
     )  # fmt: skip
 
 
 def test_a_version_that_is_tried_stands_beside_all_of_the_old_ones() -> None:
-    assert wanted(deployment(3), []) == {1: 3}
-    assert wanted(deployment(3, Phase.STARTING), []) == {1: 3, 2: 1}
-    assert wanted(deployment(3, Phase.CANARY), []) == {1: 3, 2: 1}
-    assert wanted(deployment(3, Phase.ROLLED_BACK), []) == {1: 3}
+    assert wanted(deployment(3), []) == {(1, 0): 3}
+    assert wanted(deployment(3, Phase.STARTING), []) == {(1, 0): 3, (2, 0): 1}
+    assert wanted(deployment(3, Phase.CANARY), []) == {(1, 0): 3, (2, 0): 1}
+    assert wanted(deployment(3, Phase.ROLLED_BACK), []) == {(1, 0): 3}
 
 
 @given(st.integers(1, 5), st.booleans(), st.lists(st.sampled_from(["place", "ready", "end"]), max_size=60), st.data())
@@ -64,10 +64,10 @@ def test_a_rolling_update_never_lets_fewer_answer_than_shall(
     made = number
     for step in [*steps, *["place", "ready", "end"] * (3 * number)]:
         if step == "place":
-            for of, shall in wanted(record, live).items():
-                for _ in range(sum(a.revision == of for a in live), shall):
+            for (of, member), shall in wanted(record, live).items():
+                for _ in range(sum((a.revision, a.member) == (of, member) for a in live), shall):
                     made += 1
-                    live.append(attempt(made, of, AttemptState.RUNNING))
+                    live.append(attempt(made, of, AttemptState.RUNNING, member))
         elif step == "ready":
             starting = [a for a in live if a.state is AttemptState.RUNNING]
             if starting:

@@ -13,6 +13,7 @@ from llm_os.client.adapters import fused
 from llm_os.client.calibrations import calibrate_for_update
 from llm_os.client.checks import checked
 from llm_os.client.deployments import Starting, interrupted, rollout_steps, update_goes_on
+from llm_os.client.members import changed
 from llm_os.client.references import ensure_for_update
 from llm_os.client.transport import Transport, place
 from llm_os.errors import ConflictError, InvalidInputError, RolloutError
@@ -37,7 +38,7 @@ def _percent(_: click.Context, __: click.Parameter, value: str | None) -> float 
 @click.command(epilog="Example: llm-os update chat smollm2@2 --canary 5% --bake 1m")
 @click.argument("name")
 @click.argument("model", required=False)
-@click.option("--engine", help="Another engine; the same if left out, if it can.")
+@click.option("--engine", "engines", multiple=True, help="Another engine, or several; the same if left out.")
 @click.option("--option", "-o", "given", multiple=True, metavar="NAME=VALUE", help="An option of the engine.")
 @click.option("--canary", callback=_percent, metavar="SHARE", help="Share of the requests it gets at first [1%].")
 @click.option("--tenant", "tenants", multiple=True, help="A tenant whose requests all go to it at first.")
@@ -46,7 +47,9 @@ def _percent(_: click.Context, __: click.Parameter, value: str | None) -> float 
 @click.option("--until-promoted", is_flag=True, help="Try it until `llm-os promote`.")
 @click.option("--no-wait", is_flag=True, help="Return at once.")
 @as_json_option
-def update(name: str, model: str | None, engine: str | None, given: tuple[str, ...], as_json: bool, **how: Any) -> int:
+def update(
+    name: str, model: str | None, engines: tuple[str, ...], given: tuple[str, ...], as_json: bool, **how: Any
+) -> int:
     """Serve MODEL under the name of a deployment. The old version serves until the new one is warm and does well.
 
     An adapter is served merged into its base.
@@ -64,12 +67,9 @@ def update(name: str, model: str | None, engine: str | None, given: tuple[str, .
     if how["shadow"]:
         policy["shadow"] = True
         policy["canary"] = 1.0 if how["canary"] is None else how["canary"]
-    body = api.UpdateDeployment(
-        model=model,
-        engine=engine,
-        options=further(given) or None,
-        policy=checked(UpdatePolicy, policy, "An update"),
-    )
+    asked = changed(engines, further(given), known.engines)
+    asked |= {"model": model, "policy": checked(UpdatePolicy, policy, "An update")}
+    body = checked(api.UpdateDeployment, asked, "An update")
     if known.spec.check:
         ensure_for_update(connect(), known, body)
     calibrate_for_update(connect(), known, body)

@@ -73,7 +73,7 @@ def run(model: str, prompt: str | None, max_tokens: int, as_json: bool) -> int:
 @click.command(epilog="Example: llm-os deploy smollm2 --name chat")
 @click.argument("model")
 @click.option("--name", help="What requests call it; the card's name if left out.")
-@click.option("--engine", help="The engine that serves it; the best one here if left out.")
+@click.option("--engine", multiple=True, help="The engine that serves it, or several; the best here if left out.")
 @click.option("--precision", help="Of the weights while they are served: int8, bf16 ...; any, if left out.")
 @click.option("--option", "-o", "more", multiple=True, metavar="NAME=VALUE", help="An option of the engine.")
 @click.option("--replicas", type=click.IntRange(1, 64), help="Replicas; one, if left out.")
@@ -88,9 +88,12 @@ def deploy(model: str, name: str | None, as_json: bool, **given: Any) -> int:
     """Serve a model until it is stopped. Prints its address and a key of its own.
 
     With MODEL as CARD@ALIAS it follows the alias: when that moves, the deployment is updated.
+
+    Several --engine stand side by side, the one for few requests first; an option is then for all of them, or, as
+    ENGINE.NAME=VALUE, for one.
     """
     options = further(given["more"], **OWN)
-    own: dict[str, Any] = {name: given[name] for name in ("engine", "precision", "replicas")}
+    own: dict[str, Any] = {"engine": given["engine"] or None, **{n: given[n] for n in ("precision", "replicas")}}
     if given["no_calibrate"]:
         own["calibrate"] = False
     if given["least"] is not None or given["most"] is not None:
@@ -103,16 +106,19 @@ def deploy(model: str, name: str | None, as_json: bool, **given: Any) -> int:
     follow = alias if alias and not alias.isdigit() and not model.startswith("sha256:") else None
     own = {key: value for key, value in own.items() if value is not None}
     served = load_model(model).deploy(name, keep=True, follow=follow, check=not given["no_check"], **own, **options)
-    parity, because = served.parity, served.because
+    parities, because = served.parities, served.because
     if as_json:
         about = {"name": served.name, "url": served.url, "key": served.key, "version": served.version}
-        print_json({**about, "engine": served.engine, "because": because, "parity": parity})
+        first = next(iter(parities.values()), None)
+        several = {"parities": parities} if len(parities) > 1 else {}
+        print_json({**about, "engine": served.engine, "because": because, "parity": first, **several})
         return 0
     print(f"{served.name} serves {served.version}.")
     if because:
         print(f"Chosen: {because}.")
-    if parity is not None:
-        print(f"It says what PyTorch says: {parity.sentence}.")
+    for engine, parity in parities.items():
+        if parity is not None:
+            print(f"{engine if len(parities) > 1 else 'It'} says what PyTorch says: {parity.sentence}.")
     print(f"  URL  {served.url}\n  Key  {served.key}   (shown once)")
     print(f"End it with: llm-os stop {served.name}")
     return 0

@@ -45,7 +45,7 @@ def ps(as_json: bool) -> int:
     rows = []
     for name, what, state, detail in [
         *[(j.id, j.spec.task, j.state.value, sentence(j.progress) if j.progress else "") for j in jobs],
-        *[(d.spec.name, f"{d.version} ({d.engine})", d.state.value, _now(d)) for d in deployments],
+        *[(d.spec.name, f"{d.version} ({', '.join(d.engines)})", d.state.value, _now(d)) for d in deployments],
     ]:
         key = next((d.id for d in deployments if d.spec.name == name), name)
         share = f"{held[key][0]:g} CPU, {format_bytes(held[key][1])}" if key in held else "-"
@@ -57,17 +57,30 @@ def ps(as_json: bool) -> int:
 
 
 def _now(deployment: Deployment) -> str:
-    """Replicas, where there is not just the one; and the update that is under way."""
-    ready = sum(replica.state == "ready" for replica in deployment.replicas)
-    shall = deployment.spec.replicas if deployment.wanted is None else deployment.wanted
-    told = [] if ready == shall == 1 else [f"{ready} of {shall} replicas"]
+    """Replicas, where there is not just the one, of each engine; what is told of a start; the update under way."""
+    told = _replicas(deployment)
     told += [replica.doing for replica in deployment.replicas if replica.doing][:1]
     rollout = deployment.rollout
     if rollout is not None and deployment.updating:
         told.append(f"to {rollout.target.version}, {rollout.phase.value}: {rollout.message}")
-    if deployment.parity is not None:
-        told.append(f"as PyTorch: {deployment.parity.short}")
+    members = deployment.history[-1].members if deployment.history else ()
+    for member in members:
+        if member.parity is not None:
+            told.append(f"{f'{member.engine} ' if len(members) > 1 else ''}as PyTorch: {member.parity.short}")
     return "; ".join(told)
+
+
+def _replicas(deployment: Deployment) -> list[str]:
+    engines = deployment.engines
+    shall = deployment.shares(len(engines))
+    if len(engines) == 1 or not any(shall):
+        ready = sum(replica.state == "ready" for replica in deployment.replicas)
+        return [] if ready == shall[-1] == 1 else [f"{ready} of {shall[-1]} replicas"]
+    mine = [one for one in deployment.replicas if one.revision == deployment.revision and one.state == "ready"]
+    told = []
+    for member, (engine, number) in enumerate(zip(engines, shall, strict=True)):
+        told.append(f"{sum(one.member == member for one in mine)} of {number} {engine}")
+    return [", ".join(told)]
 
 
 @click.command(epilog="Example: llm-os jobs --state failed")

@@ -29,7 +29,7 @@ from llm_os.server.gateway.exchange import Exchange, identified
 from llm_os.server.gateway.metrics import CONTENT_TYPE
 from llm_os.server.gateway.openai import Call
 from llm_os.server.gateway.prefixes import prompt_of
-from llm_os.server.gateway.proxy import EngineAnswerError, Proxy, retell
+from llm_os.server.gateway.proxy import READING, EngineAnswerError, Proxy, retell
 from llm_os.server.gateway.quotas import Quotas
 from llm_os.server.gateway.response_cache import Recording, ResponseCache, Stored, deterministic, name_of
 from llm_os.server.gateway.tracing import Tracing
@@ -186,8 +186,7 @@ class Gateway:
         route = meet(find())
         if (stored := self._kept(entry, route, path, call, exchange)) is not None:
             return await self._retell(request, entry, stored, translation)
-        estimate = accounting.estimates.guess(route.deployment, size, call.most, call.answers)
-        exchange.prompt_tokens, exchange.answers = accounting.estimates.prompt(route.deployment, size), call.answers
+        estimate = self._guessed(route, path, call, exchange)
         asker = Asker(entry.tenant, entry.quota.share, priority, estimate, exchange.deadline, call.answers)
         use, tokens, left = parts.quotas.admit(entry, estimate), 0.0, False
         try:
@@ -218,6 +217,14 @@ class Gateway:
                         slot.tokens = tokens
         finally:
             use.settle(tokens, clock())
+
+    def _guessed(self, route: Route, path: str, call: Call, exchange: Exchange) -> float:
+        """Tokens of prompt and answer, before anybody has counted them."""
+        name, size, estimates = route.deployment, len(call.body), self._parts.accounting.estimates
+        exchange.prompt_tokens, exchange.answers = estimates.prompt(name, size), call.answers
+        if path in READING:
+            exchange.answer_tokens = estimates.answer(name, call.most, call.answers)
+        return estimates.guess(name, size, call.most, call.answers)
 
     def _kept(self, entry: KeyEntry, route: Route, path: str, call: Call, exchange: Exchange) -> Stored | None:
         """The answer, where it is kept for this tenant; where it may be, it will be."""

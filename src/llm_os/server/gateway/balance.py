@@ -54,9 +54,19 @@ class Balance:
     _since: float = 0.0
 
     def choose(
-        self, replicas: Sequence[str], names: Sequence[int], tokens: float, now: float, avoid: Collection[str] = ()
+        self,
+        replicas: Sequence[str],
+        names: Sequence[int],
+        tokens: float,
+        now: float,
+        avoid: Collection[str] = (),
+        levels: Sequence[tuple[int, int]] | None = None,
     ) -> Choice:
-        """The replica for a prompt of these blocks and tokens; one to avoid only if there is no other."""
+        """The replica for a prompt of these blocks and tokens; one to avoid only if there is no other.
+
+        Args:
+            levels: what `prefixes` say of the blocks, where they were asked before.
+        """
         allowed = [replica for replica in replicas if replica not in avoid] if avoid else replicas
         scale = self._scale(now)  # first: it may put new sums in the place of the old ones
         given, under_way, worth = self._given, self._open, self.tokens_per_block
@@ -68,7 +78,9 @@ class Balance:
         chosen = min(costs, key=costs.__getitem__)
         least, held = costs[chosen], 0
         cheapest, prefixes = least, self.prefixes
-        for depth, mask in prefixes.levels(names) if names else ():
+        if levels is None:
+            levels = prefixes.levels(names) if names else ()
+        for depth, mask in levels:
             saved = worth * depth
             if mask == prefixes.everyone and mask.bit_count() == len(costs) == len(given):
                 least, held = cheapest - saved, depth  # all hold it: the cheapest one stays the cheapest

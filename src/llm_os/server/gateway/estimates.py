@@ -34,8 +34,12 @@ class Estimates:
             most: tokens of an answer at most, where the request says so.
             answers: how many are asked for.
         """
-        answer = self._of(deployment).answer
-        return self.prompt(deployment, size) + answers * (answer if most is None else min(answer, most))
+        return self.prompt(deployment, size) + self.answer(deployment, most, answers)
+
+    def answer(self, deployment: str, most: int | None, answers: int = 1) -> float:
+        """Tokens of the answers: as many as is usual for the deployment, or as the request allows."""
+        usual = self._of(deployment).answer
+        return answers * (usual if most is None else min(usual, most))
 
     def learn(self, deployment: str, size: int, prompt: int, answer: int, answers: int = 1) -> None:
         """An engine reported these tokens for a body of so many bytes, the answers' together."""

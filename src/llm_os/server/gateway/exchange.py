@@ -31,6 +31,8 @@ class Exchange:
     """By when the whole answer must have come, on the clock of `started`."""
     prompt_tokens: float = 1.0
     """As far as they can be guessed."""
+    answer_tokens: float | None = None
+    """As far as they can be guessed; None: the answer is no text that is written."""
     answers: int = 1
     """That were asked for."""
     held: float = 0.0
@@ -44,6 +46,8 @@ class Exchange:
     tries: int = 0
     revision: int = 1
     """Of the deployment, of the replica that answers."""
+    engine: str = ""
+    """Of the replica that answers, where the deployment has several."""
     asked_at: float = 0.0
     """When the replica was asked that answers, on the clock of `started`."""
     coalesced: bool = False
@@ -89,4 +93,6 @@ class Exchange:
 def identified(exchange: Exchange) -> dict[str, str]:
     """Headers that name the request: as OpenAI's clients read it, and Anthropic's. Where its answer was, too."""
     named = {"x-request-id": exchange.request_id, "request-id": exchange.request_id}
+    if exchange.engine:
+        named["x-llm-os-engine"] = exchange.engine
     return {**named, "x-llm-os-cache": exchange.cache} if exchange.cache else named

@@ -57,6 +57,8 @@ class Prefixes:
         self.capacity = capacity
         self.everyone = 0
         """The bits of all replicas of which something is believed."""
+        self.sizes: dict[str, int] = {}
+        """Blocks that single replicas hold, where it is another number."""
         self._bits: dict[str, int] = {}
         self._names: dict[int, str] = {}
         self._held: dict[str, OrderedDict[int, None]] = {}
@@ -105,7 +107,8 @@ class Prefixes:
             else:
                 held[name] = None
                 where[name] = where.get(name, 0) | bit
-        while len(held) > self.capacity:
+        size = self.sizes.get(replica, self.capacity)
+        while len(held) > size:
             self._drop(held.popitem(last=False)[0], bit)
 
     def forget(self, replicas: Iterable[str]) -> None:
@@ -114,6 +117,7 @@ class Prefixes:
             bit = self._bits.pop(replica, 0)
             self.everyone &= ~bit
             self._names.pop(bit, None)
+            self.sizes.pop(replica, None)
             for name in self._held.pop(replica, ()):
                 self._drop(name, bit)
 

@@ -17,6 +17,7 @@ from aiohttp import web
 
 from llm_os.errors import DeadlineError, LLMOSError, UnavailableError, from_dict
 from llm_os.server import envelope
+from llm_os.server.gateway.abilities import able
 from llm_os.server.gateway.exchange import Exchange, identified
 from llm_os.server.gateway.frames import Frames, error_event, usage_of
 from llm_os.server.gateway.lanes import Lanes, lane
@@ -52,6 +53,25 @@ class EngineAnswerError(Exception):
         self.status = status
         self.error = error
         self.code = code
+
+
+class Refusals:
+    """Of one request: what one engine refuses, another one of the deployment may do (a longer context, a parameter).
+
+    Attributes:
+        by: attempts of replicas that are asked no more.
+    """
+
+    def __init__(self) -> None:
+        self.by: set[str] = set()
+        self._first: EngineAnswerError | None = None
+
+    def note(self, route: Route, endpoint: Endpoint, refusal: EngineAnswerError) -> None:
+        """Return where another engine may be asked. Raises the first refusal where there is none."""
+        self._first = self._first or refusal
+        self.by |= {one.attempt for one in route.endpoints if one.engine == endpoint.engine} | {endpoint.attempt}
+        if all(one.attempt in self.by for one in route.endpoints):
+            raise self._first
 
 
 class Proxy:
@@ -99,15 +119,18 @@ class Proxy:
         retries = Retries(exchange, self._clock, self._news)
         names: tuple[int, ...] | None = None
         tried: bool | None = None  # whether a version answers that is being tried; at most once
+        refusals = Refusals()
         while True:
             whole = await ready()
             exchange.tries += 1
             tried = self._tries(whole, path, call, exchange) if tried is None else tried
-            route = lane(whole, tried=tried)
+            route = _able(lane(whole, tried=tried), path, call)
             if names is None and path in READING and (len(route.endpoints) > 1 or route.shares_prefixes):
                 names = blocks(prompt_of(call.value), route.version if route.adapters else "")
-            endpoint, choice = self._upstreams.choose(route, names or (), exchange.prompt_tokens, retries.avoid)
-            exchange.version, exchange.revision = endpoint.version or route.version, endpoint.revision
+            endpoint, choice = self._upstreams.choose(
+                route, names or (), exchange.prompt_tokens, retries.avoid | refusals.by, exchange.answer_tokens
+            )
+            _note(exchange, whole, endpoint)
             self._fares.asked(route.deployment, endpoint.revision)
             with self._upstreams.busy(route, endpoint, choice, lambda: tokens_of(exchange.usage)[1]):
                 turn = self._upstreams.turn(route, endpoint, names or ())
@@ -116,10 +139,14 @@ class Proxy:
                 except BrokenConnectionError as broken:
                     self._broke_off(route, endpoint, exchange, broken)
                     tried = tried and broken.stale
-                    await retries.after(lane(whole, tried=tried), endpoint, broken)
+                    await retries.after(_able(lane(whole, tried=tried), path, call), endpoint, broken)
                     continue
                 except (EngineAnswerError, UnavailableError, DeadlineError) as failure:
-                    if not self._defect(route, endpoint, failure) or not tried or isinstance(failure, DeadlineError):
+                    if isinstance(failure, EngineAnswerError) and failure.status < 500:
+                        refusals.note(route, endpoint, failure)  # raises it, where no other engine is there
+                        continue
+                    self._fares.fared(route.deployment, endpoint.revision, None)
+                    if not tried or isinstance(failure, DeadlineError):
                         raise
                     tried = False  # what a version cannot do that is only tried, the proven one does
                     continue
@@ -146,13 +173,6 @@ class Proxy:
             exchange.trace.failed(str(broken))
         if broken.sent and not broken.stale:
             self._fares.fared(route.deployment, endpoint.revision, None)
-
-    def _defect(self, route: Route, endpoint: Endpoint, failure: Exception) -> bool:
-        """Whether the replica failed, or was too late, and did not only refuse; it is counted then."""
-        if isinstance(failure, EngineAnswerError) and failure.status < 500:
-            return False
-        self._fares.fared(route.deployment, endpoint.revision, None)
-        return True
 
     async def _in_time(
         self, endpoint: Endpoint, path: str, call: Call, exchange: Exchange, turn: Turn, *, fresh: bool
@@ -267,6 +287,17 @@ class Proxy:
     def _left(self, exchange: Exchange) -> float | None:
         """Seconds until the deadline."""
         return None if exchange.deadline is None else max(0.0, exchange.deadline - self._clock())
+
+
+def _able(route: Route, path: str, call: Call) -> Route:
+    """The route with the replicas whose engines can do what is asked."""
+    return able(route, call.value) if path in READING and len(route.endpoints) > 1 else route
+
+
+def _note(exchange: Exchange, route: Route, endpoint: Endpoint) -> None:
+    """Who answers; the engine where there are several."""
+    exchange.version, exchange.revision = endpoint.version or route.version, endpoint.revision
+    exchange.engine = endpoint.engine if any(one.engine != endpoint.engine for one in route.endpoints) else ""
 
 
 async def retell(

@@ -3,19 +3,35 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 from llm_os.errors import UnavailableError
 from llm_os.server.gateway.balance import Balance, Choice
 from llm_os.server.gateway.prefixes import BLOCK, TOKEN, Prefixes
 from llm_os.server.gateway.priming import Priming, Turn
+from llm_os.server.gateway.soonest import Soonest, Work
 from llm_os.server.gateway.wire import Pool
+from llm_os.spec.calibration import Speed
 from llm_os.spec.routing import Endpoint, Route, RoutingTable
 
 _UNIX = "unix:"
 CACHE_TOKENS = 16384
 """Tokens that the cache of a replica is taken to hold where its engine does not say."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Laid:
+    """The endpoints of a route as they are asked for; made anew when the routing table changes.
+
+    Attributes:
+        groups: replicas of engines that were measured to be unequally fast; one, where that is not known.
+    """
+
+    endpoints: tuple[Endpoint, ...]
+    by_attempt: Mapping[str, Endpoint]
+    groups: Sequence[tuple[Sequence[Speed], Sequence[str]]]
 
 
 class Upstreams:
@@ -29,38 +45,78 @@ class Upstreams:
         self._clock = clock
         self._pools: dict[str, Pool] = {}
         self._balances: dict[str, Balance] = {}
+        self._soonest: dict[str, Soonest] = {}
+        self._known: dict[str, _Laid] = {}
         self._in_flight: Counter[str] = Counter()
         self._priming = Priming(clock)
 
     def choose(
-        self, route: Route, names: Sequence[int] = (), tokens: float = 1.0, avoid: Collection[str] = ()
+        self,
+        route: Route,
+        names: Sequence[int] = (),
+        tokens: float = 1.0,
+        avoid: Collection[str] = (),
+        answer: float | None = None,
     ) -> tuple[Endpoint, Choice]:
         """A replica, by what it has read lately and how busy it is; one to avoid (its attempt) if there is no other.
 
+        Where engines differ in speed, first the engine: the one that will have answered soonest.
+
         Args:
             names: blocks of the prompt. tokens: of the prompt.
+            answer: tokens that are expected of the answer; None: it is no text that is written.
         """
+        balance, now = self._balance(route), self._clock()
+        laid = self._laid(route, balance)
+        groups = laid.groups
+        if len(groups) > 1 and avoid:
+            groups = [group for group in groups if not all(one in avoid for one in group[1])] or groups
+        if len(groups) == 1:
+            choice = balance.choose(groups[0][1], names, tokens, now, avoid)
+            return laid.by_attempt[choice.replica], choice
+        levels = balance.prefixes.levels(names) if names else ()
+        choices = [balance.choose(replicas, names, tokens, now, avoid, levels) for _, replicas in groups]
+        reads = answer is not None
+        works = [Work(one.to_read if reads else None, answer or 0.0) for one in choices]
+        offers = [(speeds, work) for (speeds, _), work in zip(groups, works, strict=True)]
+        choice = choices[self._soonest[route.deployment].choose(offers, now)]
+        return laid.by_attempt[choice.replica], choice
+
+    def _balance(self, route: Route) -> Balance:
         balance = self._balances.get(route.deployment)
         if balance is None:
             balance = self._balances[route.deployment] = Balance(Prefixes(_cache_blocks(route)), BLOCK / TOKEN)
-        attempts = {endpoint.attempt: endpoint for endpoint in route.endpoints}
-        choice = balance.choose(list(attempts), names, tokens, self._clock(), avoid)
-        return attempts[choice.replica], choice
+            self._soonest[route.deployment] = Soonest()
+        return balance
+
+    def _laid(self, route: Route, balance: Balance) -> _Laid:
+        laid = self._known.get(route.deployment)
+        if laid is None or laid.endpoints is not route.endpoints:
+            laid = self._known[route.deployment] = _lay(route.endpoints)
+            for one in route.endpoints:
+                if one.cache_tokens is not None:
+                    balance.prefixes.sizes[one.attempt] = _cache_blocks(route, one)
+        return laid
 
     def turn(self, route: Route, endpoint: Endpoint, names: Sequence[int]) -> Turn:
         """The turn of a prompt of these blocks at a replica that was chosen for it."""
-        return self._priming.turn(endpoint.attempt, names, _cache_blocks(route) if route.shares_prefixes else None)
+        shares = route.shares_prefixes if endpoint.shares_prefixes is None else endpoint.shares_prefixes
+        return self._priming.turn(endpoint.attempt, names, _cache_blocks(route, endpoint) if shares else None)
 
     @contextmanager
     def busy(self, route: Route, endpoint: Endpoint, choice: Choice, answer: Callable[[], float]) -> Iterator[None]:
         """Count a request while it runs; `answer` are the tokens of its answer, at its end."""
-        balance = self._balances[route.deployment]
-        balance.begin(choice, self._clock())
+        balance, load = self._balances[route.deployment], self._soonest[route.deployment].load
+        begun = self._clock()
+        balance.begin(choice, begun)
+        load.begin(begun)
         self._in_flight[endpoint.url] += 1
         try:
             yield
         finally:
-            balance.end(choice, answer(), self._clock())
+            ended = self._clock()
+            balance.end(choice, answer(), ended)
+            load.end(ended)
             self._in_flight[endpoint.url] -= 1
             if not self._in_flight[endpoint.url]:
                 del self._in_flight[endpoint.url]
@@ -87,7 +143,8 @@ class Upstreams:
             if name in replicas:
                 balance.keep(replicas[name])
             else:
-                del self._balances[name]
+                del self._balances[name], self._soonest[name]
+                self._known.pop(name, None)
         self._priming.forget({attempt for attempts in replicas.values() for attempt in attempts})
 
     def close(self) -> None:
@@ -97,6 +154,21 @@ class Upstreams:
         self._pools.clear()
 
 
-def _cache_blocks(route: Route) -> int:
+def _lay(endpoints: tuple[Endpoint, ...]) -> _Laid:
+    speeds: list[Sequence[Speed]] = []
+    replicas: list[list[str]] = []
+    for one in endpoints:
+        if one.speeds not in speeds:
+            speeds.append(one.speeds)
+            replicas.append([])
+        replicas[speeds.index(one.speeds)].append(one.attempt)
+    by_attempt = {one.attempt: one for one in endpoints}
+    if not all(speeds):  # of one of them nothing is known: nobody can say which is quicker
+        return _Laid(endpoints, by_attempt, [((), list(by_attempt))])
+    return _Laid(endpoints, by_attempt, list(zip(speeds, replicas, strict=True)))
+
+
+def _cache_blocks(route: Route, endpoint: Endpoint | None = None) -> int:
     """Blocks of text that the cache of a replica is taken to hold."""
-    return (route.cache_tokens or CACHE_TOKENS) * TOKEN // BLOCK
+    own = endpoint.cache_tokens if endpoint is not None else None
+    return (own or route.cache_tokens or CACHE_TOKENS) * TOKEN // BLOCK

@@ -18,7 +18,8 @@ def router(syscalls: Syscalls) -> APIRouter:
 
     @routes.post("")
     async def create(request: api.CreateDeployment, paths: Paths) -> api.CreatedDeployment:
-        paths.check(request.spec.options)
+        for options in (request.spec.options, *(member.options for member in request.spec.members)):
+            paths.check(options)
         return syscalls.create_deployment(request)
 
     @routes.get("")
@@ -38,7 +39,8 @@ def router(syscalls: Syscalls) -> APIRouter:
 
     @routes.post("/{name}/update")
     async def update(name: str, request: api.UpdateDeployment, paths: Paths) -> Deployment:
-        paths.check(request.options or {})
+        for options in (request.options or {}, *(member.options for member in request.members or ())):
+            paths.check(options)
         return syscalls.update_deployment(name, request)
 
     @routes.post("/{name}/promote")
