@@ -161,6 +161,7 @@ class Harness:
             pulse=SimpleNamespace(beat=lambda: None),
             files=SimpleNamespace(read_usage=lambda: None, write_control=lambda *_: None),
             refusals={},
+            watches={},
         )
         self.deployments = Deployments(self.state)
         self.rollouts = Rollouts(self.state, self.deployments)
@@ -302,7 +303,7 @@ def test_the_gateway_is_told_of_each_replicas_engine_and_what_it_does(tmp_path: 
         gaps = {"an_answer_is_held_to_a_schema": "no grammar"}  # noqa: RUF012 - as plugins have it
         shares_prefixes = True
 
-    def measured(version: str, member: RevisionMember) -> tuple[Speed, ...]:
+    def measured(version: str, member: RevisionMember, session: str | None) -> tuple[Speed, ...]:
         return (Speed(streams=1, per_second=len(member.engine), first=float(version == "m@1")),)
 
     engines = {"simulated": SimulatedEngine(), "other": Lacking()}
@@ -370,7 +371,10 @@ def test_another_version_keeps_the_engines_that_open_it() -> None:
     class Elsewhere(OtherEngine):
         formats = ("gguf",)
 
-    state: Any = SimpleNamespace(plugins=SimpleNamespace(engines=lambda: (SimulatedEngine(), Elsewhere())))
+    state: Any = SimpleNamespace(
+        plugins=SimpleNamespace(engines=lambda: (SimulatedEngine(), Elsewhere())),
+        artifacts=SimpleNamespace(facts=lambda digest: None),
+    )
     one, other = Member(engine="simulated"), Member(engine="other")
     spec = settled(side_by_side(one, other), [one, other])
     alone = fitted(state, spec, MODEL)
