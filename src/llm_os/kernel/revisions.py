@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from urllib.parse import urlsplit
 
 from sqlalchemy import Connection
@@ -44,6 +45,7 @@ def planned(
         engine=engine.name,
         options=options.model_dump(mode="json"),
         resources=resources,
+        generation=dict(said) if isinstance(said := version.meta.get("generation"), Mapping) else {},
     )
 
 

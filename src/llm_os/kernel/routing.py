@@ -8,7 +8,7 @@ from collections.abc import Collection, Sequence
 from sqlalchemy import Connection
 
 from llm_os.errors import LLMOSError
-from llm_os.kernel.revisions import revision
+from llm_os.kernel.revisions import in_force, revision
 from llm_os.kernel.state import State
 from llm_os.spec.deployments import Deployment, DeploymentState, Phase
 from llm_os.spec.jobs import Attempt, AttemptState
@@ -94,6 +94,7 @@ def _route(row: rows.DeploymentRow, attempts: Sequence[Attempt], sharing: Collec
         revision=deployment.revision,
         canary=_canary(deployment),
         shares_prefixes=deployment.engine in sharing,
+        generation=in_force(row).generation,
         created_at=deployment.created_at,
     )
 

@@ -109,6 +109,8 @@ class Revision(Record):
     resources: ResourceSpec
     parity: Parity | None = None
     """How far the engine agrees with the reference; None: they were not compared."""
+    generation: Mapping[str, Json] = Field(default_factory=dict)
+    """How the version wants to be asked: what holds for a request that does not say. Empty: it says nothing of it."""
     because: str = ""
     """Why this engine with these options, where nobody asked for them."""
 

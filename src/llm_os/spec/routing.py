@@ -51,6 +51,8 @@ class Route(Record):
     canary: Canary | None = None
     shares_prefixes: bool = False
     """What a replica has read of one prompt, it need not read again in another that begins alike."""
+    generation: Mapping[str, Json] = Field(default_factory=dict)
+    """What holds for a request that does not say, as the version itself has it."""
     created_at: float
 
 

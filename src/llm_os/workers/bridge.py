@@ -259,7 +259,7 @@ class TokenBridge(Bridge):
         vocabulary: number of tokens; 0 where it is not known.
     """
 
-    follows = Bridge.follows - {"tool_choice"}
+    follows = Bridge.follows - {"tool_choice"} | {"top_k", "repetition_penalty"}
 
     def __init__(
         self, upstream: Upstream, *, model: str, most: int, context: int, vocabulary: int, version: str = ""

@@ -142,7 +142,7 @@ def best_time(
 class TorchChat(ChatBackend):
     """The reference generation loop behind a step thread."""
 
-    follows = frozenset({"logprobs", "top_logprobs", "tools"})
+    follows = frozenset({"logprobs", "top_logprobs", "tools", "top_k", "repetition_penalty"})
 
     def __init__(self, chat: ChatModel, pipeline: Generation, *, most: int) -> None:
         super().__init__(
@@ -165,7 +165,15 @@ class TorchChat(ChatBackend):
 
     def sampling(self, request: ChatRequest, most: int) -> Sampling:
         seed = random.getrandbits(63) if request.seed is None else request.seed
-        return Sampling(most, request.temperature, request.top_p, seed, request.logprobs)
+        return Sampling(
+            most,
+            request.temperature,
+            request.top_p,
+            seed,
+            request.logprobs,
+            top_k=request.top_k,
+            repetition_penalty=request.repetition_penalty,
+        )
 
     def decode(self, ids: Sequence[int]) -> str:
         return self._chat.text(ids)

@@ -12,6 +12,7 @@ from typing import Any
 
 from llm_os import programs
 from llm_os.errors import UnavailableError, UnsupportedModelError
+from llm_os.models import settings
 from llm_os.models.formats import inspect
 from llm_os.spec.attempts import AttemptSpec, ServeCall
 from llm_os.workers.backend import Backend
@@ -30,7 +31,13 @@ ENVIRONMENT = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "VLLM_NO_USAG
 
 
 class VllmBackend(ChildBridge):
-    """Speaks to a `vllm serve`."""
+    """Speaks to a `vllm serve`.
+
+    Attributes:
+        ends: ids that end an answer by the model's own settings, which the server is not shown.
+    """
+
+    ends: tuple[int, ...] = ()
 
     async def template(self, messages: Sequence[Mapping[str, str]]) -> list[int]:
         given = [dict(message) for message in messages]
@@ -49,13 +56,16 @@ class VllmBackend(ChildBridge):
     def asked(self, request: ChatRequest, path: str) -> dict[str, Any]:
         body = super().asked(request, path)
         body["stream_options"] = {"include_usage": True, "continuous_usage_stats": True}
+        body |= {"top_k": request.top_k} if request.top_k else {}
+        body |= {"repetition_penalty": request.repetition_penalty} if request.repetition_penalty != 1.0 else {}
+        body |= {"stop_token_ids": list(self.ends)} if self.ends else {}
         return body
 
 
 def command(program: Path, model: Path, options: Mapping[str, Any], *, context: int) -> list[str]:
     """The command line of the server. It listens on a Unix socket in its folder; code of models is never run."""
     argv = [str(program), "serve", str(model), "--served-model-name", MODEL, "--uds", SOCKET]
-    argv += ["--generation-config", "vllm"]  # else a file of the model would change what a request does not name
+    argv += ["--generation-config", "vllm"]  # the model's file is read here, for all engines alike
     argv += ["--dtype", str(options["dtype"]), "--max-model-len", str(context)]
     argv += ["--max-num-seqs", str(options["max_batch"]), "--disable-uvicorn-access-log"]
     if options["gpus"]:
@@ -86,13 +96,15 @@ def load(call: ServeCall, spec: AttemptSpec) -> Backend:
     gib = max(1, int(options["cache_memory"]) // 2**30)
     env = {**ENVIRONMENT, **({} if options["gpus"] else {"VLLM_CPU_KVCACHE_SPACE": str(gib)})}
     child = Child(WHO, argv, Path(spec.cwd) / "scratch" / "engine", env)
-    return VllmBackend(
+    backend = VllmBackend(
         child,
         model=MODEL,
         most=int(options["max_batch"]) * 2,
         context=context,
         vocabulary=int(str(facts["vocabulary"])),
     )
+    backend.ends = settings.read(folder).eos
+    return backend
 
 
 if __name__ == "__main__":

@@ -122,6 +122,10 @@ ANSWERS: Mapping[str, Schema] = {
         task={**TEXT, "description": f"Asked at its endpoint: {', '.join(sorted(SERVED_BY))}."},
         engine=TEXT,
         ready={**TRUTH, "description": "It has a replica; else a request waits for one."},
+        generation={
+            "type": "object",
+            "description": "What holds for a request that does not say, as the model has it.",
+        },
     ),
     "Models": object_of(("object", "data"), object={"enum": ["list"]}, data=list_of(ref("Model"))),
     "Event": {**object_of(("data",), event=TEXT, data=TEXT), "description": "A server-sent event; `data` is JSON."},
