@@ -35,6 +35,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "update": ("rollouts", "Serve another version under the same name, without a failed request."),
     "promote": ("rollouts", "Let a version that is being tried take over."),
     "rollback": ("rollouts", "Take an update back, or go to the version before."),
+    "verify": ("verify", "Compare a deployment with PyTorch again, or read a version again."),
     "scale": ("rollouts", "Change how many replicas a deployment has."),
     "stop": ("serve", "End a deployment."),
     "service": ("service", "Keep the kernel up, by systemd."),

@@ -15,6 +15,7 @@ from llm_os.client.connection import Connection
 from llm_os.client.gateway import Gateway, as_messages
 from llm_os.client.references import ensure_for_update
 from llm_os.client.transport import Transport
+from llm_os.client.verification import verify_deployment
 from llm_os.errors import (
     AuthenticationError,
     ConflictError,
@@ -28,6 +29,7 @@ from llm_os.spec import api
 from llm_os.spec.deployments import Deployment as DeploymentRecord
 from llm_os.spec.deployments import DeploymentSpec, DeploymentState, Phase, Rollout, UpdatePolicy
 from llm_os.spec.parity import Parity
+from llm_os.spec.verification import Verification
 
 READY_SECONDS = 600.0
 """A large model loads for minutes, and an engine that is compared first answers a thousand questions."""
@@ -142,6 +144,17 @@ class Deployment:
     def parity(self) -> Parity | None:
         """How far its engine agrees with PyTorch; None: they were not compared."""
         return self._connection.transport.call("GET", f"/v1/deployments/{self.name}", DeploymentRecord).parity
+
+    def verify(self) -> Verification:
+        """Compare its replicas with PyTorch again, as they serve now; what came out stays with the revision.
+
+        Returns:
+            Figures and differences of each replica; `agrees` says whether all of them keep the limits.
+
+        Raises:
+            ConflictError: no replica answers. UnavailableError: one does not come to an end.
+        """
+        return verify_deployment(self._connection, self.name)
 
     def update(
         self,

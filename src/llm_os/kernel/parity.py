@@ -35,20 +35,24 @@ def reference_for(
     mine = (a for a in rows.live_attempts_of(tx, row.deployment.id) if a.revision == served.number)
     if any(attempt.state is AttemptState.READY for attempt in mine):
         return None  # a service that runs is not judged anew because one of its replicas was lost
-    digest = _reference(state, tx, served)
+    digest = reference_of(state, tx, served)
     if digest is None or _known(tx, _key(digest, served, engine)) is not None:
         return None
     return digest
 
 
-def keep(state: State, tx: Connection, attempt: Attempt, ready: Report | None) -> None:
-    """Write into the revision of a replica that is ready how far it agrees: as it reported, or as is known."""
+def keep(state: State, tx: Connection, attempt: Attempt, ready: Report | None, *, anyway: bool = False) -> None:
+    """Write into the revision of a replica that is ready how far it agrees: as it reported, or as is known.
+
+    Args:
+        anyway: somebody asked for it.
+    """
     row = rows.find_deployment(tx, attempt.owner)
-    if row is None or row.private or not row.deployment.spec.check:
+    if row is None or not (anyway or (row.deployment.spec.check and not row.private)):
         return
     served = revision(row, attempt.revision)
     engine = next((one for one in state.plugins.engines() if one.name == served.engine), None)
-    digest = _reference(state, tx, served) if engine is not None and engine.compared else None
+    digest = reference_of(state, tx, served) if engine is not None and (anyway or engine.compared) else None
     if engine is None or digest is None:
         return
     key = _key(digest, served, engine)
@@ -70,7 +74,7 @@ def keep(state: State, tx: Connection, attempt: Attempt, ready: Report | None) -
     rows.update_deployment(tx, changed, was=deployment.state, not_before=row.not_before)
 
 
-def _reference(state: State, tx: Connection, served: Revision) -> str | None:
+def reference_of(state: State, tx: Connection, served: Revision) -> str | None:
     """Digest of the reference of the version that a revision serves, if somebody made one."""
     manifest = find_model(tx, served.version).manifest
     result = rows.get_result(tx, cache_key(TASK, {}, {"model": manifest}))
@@ -99,6 +103,6 @@ def _known(tx: Connection, key: str) -> Parity | None:
     for row in rows.all_deployments(tx, include_ended=True):
         rollout = row.deployment.rollout
         for one in (*row.deployment.history, *([rollout.target] if rollout is not None else [])):
-            if one.parity is not None and one.parity.key == key:
+            if one.parity is not None and one.parity.key == key and one.parity.agrees:
                 return one.parity
     return None

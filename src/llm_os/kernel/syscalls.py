@@ -19,6 +19,7 @@ from llm_os.spec.models import ModelVersion
 from llm_os.spec.resources import Resources
 from llm_os.spec.routing import KeyEntry, Served
 from llm_os.spec.sessions import Session
+from llm_os.spec.verification import ModelVerification, Verification
 
 
 class Syscalls(Protocol):
@@ -101,6 +102,19 @@ class Syscalls(Protocol):
         """Take an update back, or go to the version before."""
 
     def scale_deployment(self, name: str, request: api.ScaleDeployment) -> Deployment: ...
+
+    def begin_verification(self, name: str) -> Verification:
+        """Compare a live deployment with its reference again. Returns at once; `verification` tells more.
+
+        Raises:
+            ConflictError: no replica answers. NotFoundError: its version has no reference.
+        """
+
+    async def verification(self, name: str, number: int, wait: float) -> Verification:
+        """How far the comparison of this number is, when it is done or after `wait` seconds."""
+
+    async def verify_model(self, ref: str, wait: float) -> ModelVerification:
+        """Read the stored bytes of a version again; not done after `wait` seconds: ask again."""
 
     async def deployment_logs(self, name: str, offset: int) -> api.LogPage: ...
 

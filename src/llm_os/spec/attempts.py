@@ -71,8 +71,16 @@ class Report(Record):
 
     seq: int
     at: float
-    kind: Literal["progress", "message", "checkpoint", "ready", "result", "error"]
+    kind: Literal["progress", "message", "checkpoint", "ready", "result", "error", "parity"]
     values: Mapping[str, Json] = Field(default_factory=dict)
+
+
+class Compare(Record):
+    """A wish: compare the engine, which serves already, with the reference once more."""
+
+    number: int
+    """Larger than that of any wish before; reports of the kind `parity` name it."""
+    reference: Input
 
 
 class Control(Record):
@@ -80,6 +88,7 @@ class Control(Record):
     reason: str = ""
     grace: float | None = None
     """Seconds that its requests get to end; None: as its StopPolicy says."""
+    compare: Compare | None = None
 
 
 class Exit(Record):

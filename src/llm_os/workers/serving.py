@@ -23,6 +23,7 @@ from llm_os.spec.attempts import EXIT_FAILED, EXIT_STOPPED, EXIT_USER_ERROR, Att
 from llm_os.spec.base import Json
 from llm_os.workers.backend import Backend
 from llm_os.workers.comparison import compare
+from llm_os.workers.recomparison import watch
 from llm_os.workers.server import Face, drain, listen
 
 Load = Callable[[ServeCall, AttemptSpec], Backend]
@@ -85,8 +86,9 @@ async def serve(spec: AttemptSpec, call: ServeCall, backend: Backend, reports: R
         runner = await listen(face.app(), call.socket)
         reports.write("ready", told)
         waits = {asyncio.create_task(stop.wait()), asyncio.create_task(backend.lost())}
+        again = asyncio.create_task(watch(Path(spec.cwd), backend, reports.write))
         await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-        for wait in waits:
+        for wait in {*waits, again}:
             wait.cancel()
         broken = backend.broken
         await drain(runner, face, 0.0 if broken else max(0.5, _grace(spec) - MARGIN))

@@ -11,6 +11,7 @@ from llm_os.server.management.paths import Paths
 from llm_os.server.management.waiting import Offset, Wait
 from llm_os.spec import api
 from llm_os.spec.deployments import Deployment
+from llm_os.spec.verification import Verification
 
 
 def router(syscalls: Syscalls) -> APIRouter:
@@ -52,6 +53,14 @@ def router(syscalls: Syscalls) -> APIRouter:
     @routes.post("/{name}/scale")
     async def scale(name: str, request: api.ScaleDeployment) -> Deployment:
         return syscalls.scale_deployment(name, request)
+
+    @routes.post("/{name}/verify")
+    async def verify(name: str) -> Verification:
+        return syscalls.begin_verification(name)
+
+    @routes.get("/{name}/verify")
+    async def verification(name: str, number: int, wait: Wait = 0.0) -> Verification:
+        return await syscalls.verification(name, number, wait)
 
     @routes.get("/{name}/logs")
     async def logs(name: str, offset: Offset = 0) -> api.LogPage:

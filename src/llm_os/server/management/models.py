@@ -5,7 +5,9 @@ from __future__ import annotations
 from fastapi import APIRouter
 
 from llm_os.kernel.syscalls import Syscalls
+from llm_os.server.management.waiting import Wait
 from llm_os.spec.models import ModelVersion
+from llm_os.spec.verification import ModelVerification
 
 
 def router(syscalls: Syscalls) -> APIRouter:
@@ -18,5 +20,9 @@ def router(syscalls: Syscalls) -> APIRouter:
     @routes.get("/{ref}")
     async def one(ref: str) -> ModelVersion:
         return syscalls.model(ref)
+
+    @routes.post("/{ref}/verify")
+    async def verify(ref: str, wait: Wait = 20.0) -> ModelVerification:
+        return await syscalls.verify_model(ref, wait)
 
     return routes
