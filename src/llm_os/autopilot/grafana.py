@@ -73,6 +73,11 @@ PANELS: tuple[tuple[str, str, tuple[tuple[str, str], ...]], ...] = (
             (f"sum by (model) (increase({K}_replicas_lost_total{_OF}[10m]))", "{{model}} lost in 10 min"),
         ),
     ),
+    (
+        "Says what PyTorch says",
+        "percentunit",
+        ((f"min by (model, where) (llm_os_deployment_parity{_OF})", "{{model}} {{where}}"),),
+    ),
     ("Jobs", "short", ((f"sum by (state) ({K}_jobs)", "{{state}}"),)),
     (
         "Memory",

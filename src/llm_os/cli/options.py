@@ -33,6 +33,17 @@ def pair(text: str) -> tuple[str, Any]:
     return name, plain_value(value)
 
 
+def labels_of(texts: Iterable[str]) -> dict[str, str]:
+    """What `--label NAME=VALUE` gave, as it was written. Raises InvalidOptionError."""
+    found = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not equals or not name:
+            raise InvalidOptionError(f"--label {text} is no label.", hint="Write --label NAME=VALUE.")
+        found[name] = value
+    return found
+
+
 def plain_value(text: str) -> Any:
     """What the text is as JSON, or the text."""
     try:

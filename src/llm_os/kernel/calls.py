@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from sqlalchemy import Connection
@@ -233,9 +234,10 @@ class Calls:
     def create_deployment(self, request: api.CreateDeployment) -> api.CreatedDeployment:
         return self._deployments.create(request)
 
-    def deployments(self, include_ended: bool = False) -> list[Deployment]:
+    def deployments(self, include_ended: bool = False, labels: Mapping[str, str] | None = None) -> list[Deployment]:
         with self._state.database.reading() as tx:
-            return [row.deployment for row in rows.all_deployments(tx, include_ended=include_ended)]
+            found = [row.deployment for row in rows.all_deployments(tx, include_ended=include_ended)]
+        return [one for one in found if (labels or {}).items() <= one.spec.labels.items()]
 
     def deployment(self, name: str) -> Deployment:
         with self._state.database.reading() as tx:

@@ -6,6 +6,7 @@ that are not coroutines never wait. Every method raises only `LLMOSError`s.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Protocol
 
 from llm_os.spec import api
@@ -83,7 +84,8 @@ class Syscalls(Protocol):
 
     def create_deployment(self, request: api.CreateDeployment) -> api.CreatedDeployment: ...
 
-    def deployments(self, include_ended: bool = False) -> list[Deployment]: ...
+    def deployments(self, include_ended: bool = False, labels: Mapping[str, str] | None = None) -> list[Deployment]:
+        """`labels`: only those that have all of these."""
 
     def deployment(self, name: str) -> Deployment: ...
 

@@ -11,7 +11,7 @@ import click
 
 from llm_os.cli.conversation import Conversation, Message
 from llm_os.cli.link import looking
-from llm_os.cli.options import further, scaling_of
+from llm_os.cli.options import further, labels_of, scaling_of
 from llm_os.cli.render import as_json_option, print_json
 from llm_os.client.transport import place
 from llm_os.errors import InvalidInputError
@@ -89,7 +89,7 @@ def deploy(model: str, name: str | None, as_json: bool, **given: Any) -> int:
     if given["least"] is not None or given["most"] is not None:
         own["scaling"] = scaling_of(given["least"], given["most"])
     if given["labels"]:
-        own["labels"] = {key: str(value) for key, value in further(given["labels"]).items()}
+        own["labels"] = labels_of(given["labels"])
     alias = model.partition("@")[2]
     follow = alias if alias and not alias.isdigit() and not model.startswith("sha256:") else None
     own = {key: value for key, value in own.items() if value is not None}
