@@ -195,12 +195,31 @@ class Deployment:
         record = self._change("rollback")
         return self._followed(record) if wait and record.updating else _rollout(record)
 
-    def scale(self, replicas: int | None = None, *, least: int | None = None, most: int | None = None) -> None:
-        """Have so many replicas, or as many between `least` and `most` as requests need. `least=0`: it may sleep."""
-        scaling = None
+    def scale(
+        self,
+        replicas: int | None = None,
+        *,
+        least: int | None = None,
+        most: int | None = None,
+        first_token: float | str | None = None,
+        tokens_in_flight: float | None = None,
+    ) -> None:
+        """Have so many replicas, or as many between `least` and `most` as requests need. `least=0`: it may sleep.
+
+        Args:
+            first_token: objective, with `most`: seconds (or "500ms") within which 95 of 100 streams shall begin.
+            tokens_in_flight: with `most`: tokens still to read and to write that one replica shall have.
+        """
+        scaling: dict[str, Any] | None = None
+        objectives = {"first_token": first_token, "tokens_in_flight": tokens_in_flight}
+        asked = {name: value for name, value in objectives.items() if value is not None}
+        if asked and most is None:
+            raise InvalidInputError(
+                f"{next(iter(asked))} says when more replicas come, not how many.", hint="Give most=4."
+            )
         if least is not None or most is not None:
             least = 1 if least is None else least
-            scaling = {"least": least, "most": max(1, least) if most is None else most}
+            scaling = {"least": least, "most": max(1, least) if most is None else most, **asked}
         body = {"replicas": replicas, "scaling": scaling}
         self._change("scale", checked(api.ScaleDeployment, body, "Scaling"))
 

@@ -48,6 +48,10 @@ class Scaling(Spec):
     most: Count = 1
     in_flight: float = Field(default=8.0, gt=0, allow_inf_nan=False)
     """Requests under way, or waiting, that one replica shall have."""
+    tokens_in_flight: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    """Tokens still to be read and written that one replica shall have. None: they do not count."""
+    first_token: Duration | None = Field(default=None, gt=0)
+    """Objective: seconds from a request's arrival to its first token, for 95 of 100 streams. None: there is none."""
     idle_after: Duration = 300.0
     """Seconds without a request after which the last replica goes, where `least` is 0."""
     steady: Duration = 60.0
@@ -182,6 +186,8 @@ class Deployment(Record):
     """Version that was taken back: an alias that means it is not followed there."""
     wanted: int | None = None
     """Replicas that there shall be now; None: `spec.replicas`."""
+    scaled: str = ""
+    """Which figure made it scale last, for people."""
     conditions: tuple[Condition, ...] = ()
     error: Mapping[str, Json] | None = None
     created_at: float

@@ -180,11 +180,12 @@ class Gateway:
             return await self._retell(request, entry, stored, translation)
         estimate = accounting.estimates.guess(route.deployment, size, call.most, call.answers)
         exchange.prompt_tokens, exchange.answers = accounting.estimates.prompt(route.deployment, size), call.answers
+        exchange.answer_tokens, exchange.streams = estimate - exchange.prompt_tokens, call.stream
         asker = Asker(entry.tenant, entry.quota.share, priority, estimate, exchange.deadline, call.answers)
         use, tokens, left = parts.quotas.admit(entry, estimate), 0.0, False
         try:
             if not route.endpoints:
-                with accounting.metering.waiting(route.deployment), exchange.holding():
+                with accounting.metering.waiting(route.deployment, exchange), exchange.holding():
                     route = meet(await parts.routes.held(find, entry.tenant, clock, until()))
             name = route.deployment  # from here on it stays with this deployment, whatever else has the version
 
@@ -192,7 +193,7 @@ class Gateway:
                 return meet(await parts.routes.ready(partial(find, name), name, clock, until()))
 
             gauge = accounting.metrics.in_flight.labels(name)
-            with accounting.metering.request(name), gauge.track_inprogress():
+            with accounting.metering.request(name, exchange), gauge.track_inprogress():
                 async with parts.admission.slot(route, asker) as slot:
                     exchange.queued, exchange.count = slot.waited, partial(accounting.served, exchange, size)
                     try:

@@ -33,6 +33,10 @@ class Exchange:
     """As far as they can be guessed."""
     answers: int = 1
     """That were asked for."""
+    answer_tokens: float = 0.0
+    """Of all answers together, as far as they can be guessed."""
+    streams: bool = False
+    """Its answer is told as it comes."""
     held: float = 0.0
     """Seconds that it waited for a first replica."""
     queued: float = 0.0
@@ -63,6 +67,12 @@ class Exchange:
     """A replica got the request, and did not refuse it."""
     trace: Trace | None = None
     """None: nobody traces it."""
+
+    @property
+    def tokens_left(self) -> float:
+        """Tokens that are still to be read and written for it, as far as they can be guessed."""
+        written = max(0.0, self.answer_tokens - self.events)
+        return written + (self.prompt_tokens if self.first_byte is None else 0.0)
 
     @contextmanager
     def holding(self) -> Iterator[None]:

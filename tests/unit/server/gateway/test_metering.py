@@ -8,9 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llm_os.server.gateway.access import AccessLog
+from llm_os.server.gateway.exchange import Exchange
 from llm_os.server.gateway.metering import Metering
 from llm_os.server.gateway.spool import Spool, tokens_of
 from llm_os.spec.routing import (
+    FIRST_WINDOW,
     Endpoint,
     GatewayUsage,
     KeyEntry,
@@ -51,6 +53,56 @@ def test_counts_and_forgets_what_is_served_no_more(tmp_path: Path) -> None:
     assert set(seen) == {"chat"}
     assert (seen["chat"].in_flight, seen["chat"].last_request_at) == (0, 105.0)
     assert [file.name for file in tmp_path.iterdir()] == ["usage.json"]
+
+
+def an_exchange(name: str, started: float, *, streams: bool = True) -> Exchange:
+    return Exchange(name, started, prompt_tokens=100.0, answer_tokens=40.0, streams=streams)
+
+
+def test_tokens_under_way_shrink_as_prompts_are_read_and_answers_written(tmp_path: Path) -> None:
+    metering = Metering(tmp_path / "usage.json", lambda: 5.0, lambda: a_table("chat"), lambda: 10.0)
+
+    def told() -> float:
+        assert metering.flush(), "an answer that grows is told, though nothing else has changed"
+        return written(tmp_path).deployments["chat"].tokens_in_flight
+
+    one, two = an_exchange("one", 9.0), an_exchange("two", 9.5, streams=False)
+    with metering.request("chat", one), metering.waiting("chat", two):
+        assert told() == 280
+        one.first_byte, one.events = 9.8, 10
+        assert told() == 170
+        one.events = 99
+        assert told() == 140, "a longer answer than was guessed counts nothing, not less"
+    assert told() == 0
+
+
+def test_first_tokens_are_told_for_a_window_and_who_waits_longer_counts(tmp_path: Path) -> None:
+    now = [100.0]
+    metering = Metering(tmp_path / "usage.json", lambda: 5.0, lambda: a_table("chat"), lambda: now[0])
+
+    def told() -> tuple[float | None, int]:
+        metering.flush()
+        seen = written(tmp_path).deployments["chat"]
+        return seen.first_token, seen.first_tokens
+
+    for number in range(20):
+        quick = an_exchange(f"r{number}", 100.0)
+        with metering.request("chat", quick):
+            quick.first_byte = 100.1 + number / 100
+    whole = an_exchange("whole", 90.0, streams=False)
+    with metering.request("chat", whole):
+        whole.first_byte = 99.0
+    assert told() == (0.28, 20), "the 19th of 20; the first byte of a whole answer is its last"
+    late = an_exchange("late", 100.0)
+    with metering.request("chat", late):
+        now[0] = 100.2
+        assert told() == (0.28, 20), "nothing is known of one that waits no longer than others did"
+        now[0] = 107.0
+        assert told() == (0.29, 21)
+        now[0] = 100.0 + FIRST_WINDOW + 5
+        assert told() == (20.0, 1), "the others are too old"
+    now[0] += FIRST_WINDOW + 1
+    assert told() == (None, 0)
 
 
 def test_how_revisions_fare_is_counted_apart_and_never_for_another_deployment_of_the_same_name(tmp_path: Path) -> None:
