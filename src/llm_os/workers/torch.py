@@ -143,6 +143,7 @@ class TorchChat(ChatBackend):
     """The reference generation loop behind a step thread."""
 
     follows = frozenset({"logprobs", "top_logprobs", "tools", "top_k", "repetition_penalty"})
+    cached_tokens = 0  # the loop reads every prompt from its begin
 
     def __init__(self, chat: ChatModel, pipeline: Generation, *, most: int) -> None:
         super().__init__(

@@ -66,6 +66,7 @@ def command(program: Path, model: Path, options: Mapping[str, Any], *, context: 
     """The command line of the server. It listens on a Unix socket in its folder; code of models is never run."""
     argv = [str(program), "serve", str(model), "--served-model-name", MODEL, "--uds", SOCKET]
     argv += ["--generation-config", "vllm"]  # the model's file is read here, for all engines alike
+    argv += ["--enable-prompt-tokens-details"]  # how much of a prompt was in its cache
     argv += ["--dtype", str(options["dtype"]), "--max-model-len", str(context)]
     argv += ["--max-num-seqs", str(options["max_batch"]), "--disable-uvicorn-access-log"]
     if options["gpus"]:

@@ -179,6 +179,7 @@ def exported() -> dict[str, tuple[str, set[str]]]:
     for used in (series.duration, series.first_byte, series.between, series.queued):
         used.observe(1)
     series.tokens_in.inc(1)
+    series.tokens_cached.inc(1)
     for labelled in (gateway.in_flight, gateway.waiting, gateway.slots, gateway.retried, gateway.broken):
         labelled.labels("chat")
     gateway.rejected.labels("overloaded").inc()

@@ -44,7 +44,8 @@ class OpenVino(Engine):
     preference = 20
     shares_prefixes = True
     gaps: ClassVar[Mapping[str, str]] = {
-        "the_likeliest_tokens_are_told": "openvino-genai tells the probability of the token that was taken, no others"
+        "the_likeliest_tokens_are_told": "openvino-genai tells the probability of the token that was taken, no others",
+        "prompt_tokens_from_the_cache_are_told": "openvino-genai caches beginnings and tells of no request how much",
     }
 
     def probe(self) -> Probe:

@@ -8,9 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llm_os.server.gateway.access import AccessLog
+from llm_os.server.gateway.accounting import Accounting
+from llm_os.server.gateway.estimates import Estimates
 from llm_os.server.gateway.exchange import Exchange
 from llm_os.server.gateway.metering import Metering
-from llm_os.server.gateway.spool import Spool, tokens_of
+from llm_os.server.gateway.metrics import Metrics
+from llm_os.server.gateway.spool import Spool, cached_of, tokens_of
 from llm_os.spec.routing import (
     FIRST_WINDOW,
     Endpoint,
@@ -244,3 +247,28 @@ def test_the_access_log_turns_and_a_full_disk_does_not_stop_it(
     names = sorted(file.name for file in tmp_path.iterdir())
     assert names == ["access.log", "access.log.1", "access.log.2", "access.log.3"]
     assert [(tmp_path / name).read_text()[24:28] for name in names] == ["last", "5 xx", "4 xx", "3 xx"]
+
+
+@pytest.mark.parametrize(
+    ("details", "found"),
+    [({"cached_tokens": 7}, 7), ({"cached_tokens": 0}, 0), ({}, None), (None, None), ({"cached_tokens": "x"}, None)],
+)
+def test_what_an_engine_had_in_its_cache_is_known_only_where_it_says_so(details: object, found: int | None) -> None:
+    assert cached_of({"prompt_tokens": 9, "prompt_tokens_details": details}) == found
+
+
+def test_tokens_from_the_cache_are_counted_beside_those_of_prompts(tmp_path: Path) -> None:
+    metrics = Metrics()
+    metering = Metering(tmp_path / "usage.json", lambda: 5.0, lambda: a_table("chat"))
+    accounting = Accounting(metering, metrics, Estimates(), AccessLog(tmp_path / "access.log"))
+    for number, details in enumerate(({"cached_tokens": 7}, None)):
+        exchange = an_exchange(f"r{number}", 0.0)
+        exchange.route, exchange.model, exchange.version, exchange.tenant = "/v1/x", "chat", "m@1", "lab"
+        exchange.first_byte = 1.0
+        exchange.usage = {"prompt_tokens": 9, "completion_tokens": 2, "prompt_tokens_details": details}
+        accounting.served(exchange, 36)
+    page = metrics.page().decode()
+    assert 'llm_os_gateway_prompt_tokens_cached_total{model="chat",tenant="lab",version="m@1"} 7.0' in page
+    assert 'llm_os_gateway_tokens_total{direction="in",model="chat",tenant="lab",version="m@1"} 18.0' in page
+    metrics.forget({"other"})
+    assert "cached_total{" not in metrics.page().decode()
