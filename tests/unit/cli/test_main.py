@@ -13,7 +13,7 @@ from llm_os.errors import InvalidOptionError
 
 PROMISED = (
     "up down status doctor ps logs events why jobs cancel models samples data train merge evaluate predict run deploy "
-    "stop update promote rollback scale keys chat service alerts"
+    "stop update promote rollback scale verify keys chat service alerts"
 )
 
 
