@@ -150,3 +150,77 @@ async def test_a_check_refuses_what_would_be_refused_and_makes_nothing(home: Hom
     assert (await home.post("/v1/deployments/there/update", body))["rollout"] is None
     ready = [event for event in await home.get("/v1/events", limit=1000) if event["kind"] == "replica.ready"]
     assert "there" in {event["subject"] for event in ready}, "events are told of names"
+
+
+async def verified(home: Home, name: str) -> Any:
+    """The comparison of a live deployment, when it is done."""
+    found = await home.post(f"/v1/deployments/{name}/verify", {})
+
+    async def done() -> bool:
+        nonlocal found
+        found = await home.get(f"/v1/deployments/{name}/verify", number=found["number"], wait=5)
+        return all(one["parity"] or one["error"] for one in found["replicas"])
+
+    await home.until(done, 60)
+    return found
+
+
+async def test_a_live_service_is_compared_again_and_the_figure_stays_with_its_revision(home: Home) -> None:
+    await home.deploy("watched", "tiny", options={"reply": "watched"})
+    before = parity(await home.get("/v1/deployments/watched"))
+    (told,) = (await verified(home, "watched"))["replicas"]
+    assert told["begun"]
+    assert told["error"] is None
+    assert told["parity"]["everywhere"] == before["everywhere"]
+    assert told["parity"]["complaints"] == []
+    after = parity(await home.get("/v1/deployments/watched"))
+    assert (after["key"], after["everywhere"]) == (before["key"], before["everywhere"])
+    assert after["at"] > before["at"]
+
+
+async def test_a_live_service_that_says_something_else_is_told_with_the_places(home: Home) -> None:
+    options = {"reply": "wrong", "disagrees": 0.2}
+    await home.deploy("wrong", "tiny", options=options, check=False)
+    (told,) = (await verified(home, "wrong"))["replicas"]
+    assert told["parity"]["everywhere"]["agreed"] < 0.5 * told["parity"]["everywhere"]["count"]
+    assert any("98% must" in one for one in told["parity"]["complaints"])
+    assert len(told["differences"]) == 5
+    assert parity(await home.get("/v1/deployments/wrong"))["complaints"] == told["parity"]["complaints"]
+    # What was found wrong is no licence: the same is compared, and refused, where it is deployed to be checked.
+    again = {"name": "wrong-again", "model": "tiny", "engine": "fake", "options": options}
+    await home.post("/v1/deployments", {"spec": again, "keep": True})
+    await home.until_state("wrong-again", "failed")
+    assert (await home.get("/v1/deployments/wrong-again"))["error"]["code"] == "parity"
+
+
+async def test_the_command_tells_both_kinds_and_ends_with_what_it_found(home: Home) -> None:
+    await home.deploy("asked", "tiny", options={"reply": "asked"})
+    code, said, _ = await home.command("verify", "asked")
+    assert (code, said.splitlines()[0]) == (0, "asked (fake) says what tiny@1 says in PyTorch.")
+    assert "100.0% of" in said
+    code, said, _ = await home.command("verify", "tiny@1")
+    assert (code, "is whole" in said) == (0, True)
+    manifest = (await home.get("/v1/models/tiny@1"))["manifest"].removeprefix("sha256:")
+    files = json.loads((home.settings.artifacts / "manifests" / f"{manifest}.json").read_bytes())["files"]
+    config = next(file for file in files if file["path"] == "config.json")
+    blob = home.settings.artifacts / "blobs" / config["sha256"][:2] / config["sha256"]
+    content = blob.read_bytes()
+    blob.chmod(0o600)
+    try:
+        blob.write_bytes(b"!" + content[1:])
+        code, said, _ = await home.command("verify", "tiny")
+        assert code == 1
+        assert "config.json was changed in chunk 0 of 1" in said
+        assert "model.safetensors" not in said
+    finally:
+        blob.write_bytes(content)
+        blob.chmod(0o400)
+    code, _, told = await home.command("verify", "nothing")
+    assert (code != 0, "There is no deployment and no model 'nothing'" in told) == (True, True)
+
+
+async def test_a_service_without_a_replica_cannot_be_compared(home: Home) -> None:
+    spec = {"name": "gone", "model": "tiny", "engine": "fake", "options": {"start_fails": True}}
+    await home.post("/v1/deployments", {"spec": spec, "keep": True})
+    error = await home.refused("/v1/deployments/gone/verify", {})
+    assert "no replica that answers" in json.dumps(error)

@@ -50,6 +50,14 @@ PANELS: tuple[tuple[str, str, tuple[tuple[str, str], ...]], ...] = (
         ((f"sum by (model, direction) (rate({G}_tokens_total{_OF}[5m]))", "{{model}} {{direction}}"),),
     ),
     (
+        "Prompt tokens from the cache",
+        "percentunit",
+        (
+            (f"sum by (model) (rate({G}_prompt_tokens_cached_total{_OF}[5m])) / "
+             f'sum by (model) (rate({G}_tokens_total{{model=~"$model",direction="in"}}[5m]))', "{{model}}"),
+        ),
+    ),
+    (
         "Wait in the queue",
         "s",
         ((f"histogram_quantile(0.95, sum by (model, le) (rate({G}_queue_seconds_bucket{_OF}[5m])))",
@@ -72,6 +80,11 @@ PANELS: tuple[tuple[str, str, tuple[tuple[str, str], ...]], ...] = (
             (f"sum by (model) ({K}_replicas_wanted{_OF})", "{{model}} wanted"),
             (f"sum by (model) (increase({K}_replicas_lost_total{_OF}[10m]))", "{{model}} lost in 10 min"),
         ),
+    ),
+    (
+        "Says what PyTorch says",
+        "percentunit",
+        ((f"min by (model, where) (llm_os_deployment_parity{_OF})", "{{model}} {{where}}"),),
     ),
     ("Jobs", "short", ((f"sum by (state) ({K}_jobs)", "{{state}}"),)),
     (

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from llm_os.autopilot.exposition import Sample
-from llm_os.spec.alerts import AlertRule, Form, Term
+from llm_os.spec.alerts import INFO, AlertRule, Form, Term
 
 Group = tuple[str, ...]
 """Values of the labels of `by`, in their order."""
@@ -150,6 +150,7 @@ class Measured:
 
     def take(self, now: float, samples: Mapping[str, tuple[Sample, ...]]) -> dict[Group, float]:
         """Take in a reading, by name of series; the number of each group, where there is one."""
+        samples = _of_chosen(self._rule, samples)
         for growth, (term, _) in zip(self._growths.values(), _counters(self._rule).values(), strict=True):
             growth.add(now, samples.get(term.metric, ()))
         rule = self._rule
@@ -197,6 +198,14 @@ def _counters(rule: AlertRule) -> dict[str, tuple[Term, tuple[str, ...]]]:
     return found
 
 
+def _of_chosen(rule: AlertRule, samples: Mapping[str, tuple[Sample, ...]]) -> Mapping[str, tuple[Sample, ...]]:
+    """Without the series of deployments that the rule does not mean."""
+    if rule.chosen is None:
+        return samples
+    meant = {s.labels.get("model") for s in samples.get(INFO, ()) if matches(rule.chosen.where, s.labels)}
+    return {name: tuple(s for s in found if s.labels.get("model") in meant) for name, found in samples.items()}
+
+
 def _shares(parts: Mapping[Group, float], wholes: Mapping[Group, float]) -> dict[Group, float]:
     return {group: part / wholes[group] for group, part in parts.items() if wholes.get(group)}
 
@@ -206,4 +215,4 @@ def series_of(rule: AlertRule) -> set[str]:
     names = {term.metric for term, _ in _counters(rule).values()}
     if rule.form is Form.VALUE:
         names |= {rule.metric} | ({rule.of.metric} if rule.of is not None else set())
-    return names
+    return names | ({rule.chosen.metric} if rule.chosen is not None else set())

@@ -29,7 +29,8 @@ def number(rule: AlertRule, by: tuple[str, ...] | None = None) -> str:
     """
     by = rule.by if by is None else by
     if rule.form is Form.QUANTILE:
-        buckets = _sum(_grown(Term(metric=f"{rule.metric}_bucket", where=rule.where), "rate", rule.window), (*by, "le"))
+        grown = _grown(Term(metric=f"{rule.metric}_bucket", where=rule.where), "rate", rule.window)
+        buckets = _sum(_chosen(grown, rule), (*by, "le"))
         return f"histogram_quantile({rule.quantile:g}, {buckets})"
     part = _sum(_of_form(rule, rule), by)
     return part if rule.of is None else f"{part} / {_sum(_of_form(rule.of, rule), by)}"
@@ -41,12 +42,17 @@ def expression(rule: AlertRule) -> str:
     if not rule.least_events:
         return compared
     counted = rule.of or Term(metric=f"{rule.metric}_count", where=rule.where)
-    events = _sum(_grown(counted, "increase", rule.window), rule.by)
+    events = _sum(_chosen(_grown(counted, "increase", rule.window), rule), rule.by)
     return f"({compared}) and {events} >= {rule.least_events:g}"
 
 
 def _of_form(term: Term, rule: AlertRule) -> str:
-    return selector(term) if rule.form is Form.VALUE else _grown(term, rule.form.value, rule.window)
+    return _chosen(selector(term) if rule.form is Form.VALUE else _grown(term, rule.form.value, rule.window), rule)
+
+
+def _chosen(inner: str, rule: AlertRule) -> str:
+    """Of the deployments that are meant: each of their series times 1."""
+    return inner if rule.chosen is None else f"{inner} * on (model) group_left () {selector(rule.chosen)}"
 
 
 def _grown(term: Term, how: str, window: float) -> str:

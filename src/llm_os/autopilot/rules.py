@@ -57,6 +57,11 @@ DEFAULTS: tuple[AlertRule, ...] = (
         summary="Fewer replicas answer than were asked for.", next="llm-os why NAME",
     ),
     AlertRule(
+        name="parity-fallen", metric="llm_os_deployment_parity", where={"where": "sure"}, by=("model",), below=0.98,
+        severity="critical", summary="What is served does not say what the model says in PyTorch any more.",
+        next="llm-os verify NAME shows where; update it to another engine, or roll it back",
+    ),
+    AlertRule(
         name="memory-pressure", metric="llm_os_host_memory_available_bytes",
         of=Term(metric="llm_os_host_memory_bytes"), below=0.05, lasting=120, severity="critical",
         summary="The system will soon end processes for lack of memory.",

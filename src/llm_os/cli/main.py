@@ -38,6 +38,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "adapters": ("adapters", "Serve adapters beside the model of a deployment, without a restart."),
     "promote": ("rollouts", "Let a version that is being tried take over."),
     "rollback": ("rollouts", "Take an update back, or go to the version before."),
+    "verify": ("verify", "Compare a deployment with PyTorch again, or read a version again."),
     "scale": ("rollouts", "Change how many replicas a deployment has."),
     "stop": ("serve", "End a deployment."),
     "service": ("service", "Keep the kernel up, by systemd."),

@@ -6,12 +6,9 @@ import json
 from collections.abc import Iterable
 from typing import Any
 
-from llm_os.errors import InvalidOptionError
+import click
 
-
-def labelled(texts: Iterable[str]) -> dict[str, str]:
-    """What `--label NAME=VALUE` gave. Raises InvalidOptionError."""
-    return {name: str(value) for name, value in (pair(text, "--label") for text in texts)}
+from llm_os.errors import InvalidInputError, InvalidOptionError
 
 
 def further(texts: Iterable[str], **flags: str | None) -> dict[str, Any]:
@@ -39,6 +36,17 @@ def pair(text: str, flag: str = "--option") -> tuple[str, Any]:
     return name, plain_value(value)
 
 
+def labels_of(texts: Iterable[str]) -> dict[str, str]:
+    """What `--label NAME=VALUE` gave, as it was written. Raises InvalidOptionError."""
+    found = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not equals or not name:
+            raise InvalidOptionError(f"--label {text} is no label.", hint="Write --label NAME=VALUE.")
+        found[name] = value
+    return found
+
+
 def plain_value(text: str) -> Any:
     """What the text is as JSON, or the text."""
     try:
@@ -47,7 +55,38 @@ def plain_value(text: str) -> Any:
         return text
 
 
-def scaling_of(least: int | None, most: int | None) -> dict[str, int]:
-    """Between how many replicas a deployment scales: at least one, at most as many as at least, if left out."""
+def scaling_options(function: Any) -> Any:
+    """Adds what a deployment scales by to a command: `least`, `most`, `first_token`, `tokens_in_flight`."""
+    tokens = click.FloatRange(min=1)
+    for option in (
+        click.option(
+            "--tokens-in-flight", type=tokens, metavar="N", help="Tokens under way that a replica shall have."
+        ),
+        click.option(
+            "--first-token", metavar="TIME", help="Objective: 95 of 100 streams begin within it, such as 0.5s."
+        ),
+        click.option("--most", type=click.IntRange(1, 64), help="Replicas at most, when many ask."),
+        click.option(
+            "--least", type=click.IntRange(0, 64), help="Replicas at least; 0 lets it sleep when nobody asks."
+        ),
+    ):
+        function = option(function)
+    return function
+
+
+def scaling_of(
+    least: int | None, most: int | None, first_token: str | None = None, tokens_in_flight: float | None = None
+) -> dict[str, Any] | None:
+    """Between how many replicas a deployment scales: at least one, at most as many as at least, if left out.
+
+    None: nothing of it was asked for. Raises InvalidInputError: an objective that could never be followed.
+    """
+    objectives = {"first_token": first_token, "tokens_in_flight": tokens_in_flight}
+    asked = {name: value for name, value in objectives.items() if value is not None}
+    if least is None and most is None and not asked:
+        return None
+    if asked and most is None:
+        flag = "--" + next(iter(asked)).replace("_", "-")
+        raise InvalidInputError(f"{flag} says when more replicas come, not how many.", hint="Give --most, too.")
     least = 1 if least is None else least
-    return {"least": least, "most": max(1, least) if most is None else most}
+    return {"least": least, "most": max(1, least) if most is None else most, **asked}

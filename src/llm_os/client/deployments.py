@@ -19,6 +19,7 @@ from llm_os.client.gateway import GREEDY, Gateway, as_messages
 from llm_os.client.members import changed
 from llm_os.client.references import ensure_for_update
 from llm_os.client.transport import Transport
+from llm_os.client.verification import verify_deployment
 from llm_os.client.watch import Display, display
 from llm_os.errors import (
     AuthenticationError,
@@ -34,6 +35,7 @@ from llm_os.spec.attempts import Report
 from llm_os.spec.deployments import Deployment as DeploymentRecord
 from llm_os.spec.deployments import DeploymentSpec, DeploymentState, Phase, Rollout, UpdatePolicy
 from llm_os.spec.parity import Parity
+from llm_os.spec.verification import Verification
 
 READY_SECONDS = 600.0
 """Seconds without a sign of life in a start: a large model loads for minutes."""
@@ -178,6 +180,17 @@ class Deployment:
         members = record.history[-1].members if record.history else ()
         return {member.engine: member.parity for member in members}
 
+    def verify(self) -> Verification:
+        """Compare its replicas with PyTorch again, as they serve now; what came out stays with the revision.
+
+        Returns:
+            Figures and differences of each replica; `agrees` says whether all of them keep the limits.
+
+        Raises:
+            ConflictError: no replica answers. UnavailableError: one does not come to an end.
+        """
+        return verify_deployment(self._connection, self.name)
+
     def update(
         self,
         model: str | None = None,
@@ -229,12 +242,31 @@ class Deployment:
         record = self._change("rollback")
         return self._followed(record) if wait and record.updating else _rollout(record)
 
-    def scale(self, replicas: int | None = None, *, least: int | None = None, most: int | None = None) -> None:
-        """Have so many replicas, or as many between `least` and `most` as requests need. `least=0`: it may sleep."""
-        scaling = None
+    def scale(
+        self,
+        replicas: int | None = None,
+        *,
+        least: int | None = None,
+        most: int | None = None,
+        first_token: float | str | None = None,
+        tokens_in_flight: float | None = None,
+    ) -> None:
+        """Have so many replicas, or as many between `least` and `most` as requests need. `least=0`: it may sleep.
+
+        Args:
+            first_token: objective, with `most`: seconds (or "500ms") within which 95 of 100 streams shall begin.
+            tokens_in_flight: with `most`: tokens still to read and to write that one replica shall have.
+        """
+        scaling: dict[str, Any] | None = None
+        objectives = {"first_token": first_token, "tokens_in_flight": tokens_in_flight}
+        asked = {name: value for name, value in objectives.items() if value is not None}
+        if asked and most is None:
+            raise InvalidInputError(
+                f"{next(iter(asked))} says when more replicas come, not how many.", hint="Give most=4."
+            )
         if least is not None or most is not None:
             least = 1 if least is None else least
-            scaling = {"least": least, "most": max(1, least) if most is None else most}
+            scaling = {"least": least, "most": max(1, least) if most is None else most, **asked}
         body = {"replicas": replicas, "scaling": scaling}
         self._change("scale", checked(api.ScaleDeployment, body, "Scaling"))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from sqlalchemy import Connection
@@ -23,6 +24,7 @@ from llm_os.kernel.state import Pages, State, once
 from llm_os.kernel.submission import find_model
 from llm_os.kernel.syscalls import job_version
 from llm_os.kernel.updates import Updates
+from llm_os.kernel.verification import Verifications
 from llm_os.kernel.why import why
 from llm_os.spec import api
 from llm_os.spec.alerts import AlertPage, Watched
@@ -36,6 +38,7 @@ from llm_os.spec.models import ModelVersion
 from llm_os.spec.resources import Resources
 from llm_os.spec.routing import KeyEntry, Served
 from llm_os.spec.sessions import Session
+from llm_os.spec.verification import ModelVerification, Verification
 from llm_os.store import rows, tables
 
 LOG_PAGE = 256 * 1024
@@ -79,6 +82,7 @@ class Calls:
         self._pages = Pages(state.files)
         self._alerts = Alerts(state)
         self._measuring = Measuring(state)
+        self._verifications = Verifications(state, parts.deployments)
 
     def status(self) -> api.KernelStatus:
         with self._state.database.reading() as tx:
@@ -242,10 +246,12 @@ class Calls:
     def create_deployment(self, request: api.CreateDeployment) -> api.CreatedDeployment:
         return self._deployments.create(request)
 
-    def deployments(self, include_ended: bool = False) -> list[Deployment]:
+    def deployments(self, include_ended: bool = False, labels: Mapping[str, str] | None = None) -> list[Deployment]:
         with self._state.database.reading() as tx:
-            found = rows.all_deployments(tx, include_ended=include_ended)
-            return [shown(self._state, row.deployment) for row in found]
+            found = [
+                shown(self._state, row.deployment) for row in rows.all_deployments(tx, include_ended=include_ended)
+            ]
+        return [one for one in found if (labels or {}).items() <= one.spec.labels.items()]
 
     def deployment(self, name: str) -> Deployment:
         with self._state.database.reading() as tx:
@@ -279,6 +285,20 @@ class Calls:
 
     def scale_deployment(self, name: str, request: api.ScaleDeployment) -> Deployment:
         return self._scales.scale(name, request)
+
+    def begin_verification(self, name: str) -> Verification:
+        return self._verifications.begin(name)
+
+    async def verification(self, name: str, number: int, wait: float) -> Verification:
+        until = self._state.clock.now() + min(wait, MOST_WAIT)
+        found = self._verifications.told(name, number)
+        while not found.done and (left := until - self._state.clock.now()) > 0:
+            await self._state.pulse.wait(left)
+            found = self._verifications.told(name, number)
+        return found
+
+    async def verify_model(self, ref: str, wait: float) -> ModelVerification:
+        return await self._verifications.model(ref, min(wait, MOST_WAIT))
 
     async def deployment_logs(self, name: str, offset: int) -> api.LogPage:
         found = self.deployment(name) if name != GATEWAY else None

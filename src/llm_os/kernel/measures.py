@@ -12,6 +12,7 @@ from llm_os.kernel.state import State
 from llm_os.spec.events import EventKind
 from llm_os.spec.jobs import AttemptState
 from llm_os.spec.measures import DeploymentMeasures, HostReading, Measures
+from llm_os.spec.parity import Parity
 from llm_os.store import rows, tables
 
 REMEMBERED = 3600.0
@@ -56,6 +57,10 @@ class Measuring:
                 wanted=total(row.deployment),
                 ready=sum(attempt.state is AttemptState.READY for attempt in mine),
                 memory=sum(watch.resident or 0 for watch in watches if watch is not None),
+                version=row.deployment.version,
+                engine=row.deployment.engine,
+                labels=row.deployment.spec.labels,
+                parity=_shares(row.deployment.parity),
             )
         granted, free = state.grant(), state.ledger(tx).free()
         disk, disk_free = state.files.disk()
@@ -102,6 +107,10 @@ class Measuring:
         for name in [n for n, (_, at) in self._lost.items() if n not in live and now - at > REMEMBERED]:
             del self._lost[name]
         return {name: lost for name, (lost, _) in self._lost.items()}
+
+
+def _shares(parity: Parity | None) -> dict[str, float]:
+    return {} if parity is None else {"sure": parity.sure.value, "everywhere": parity.everywhere.value}
 
 
 def _grown(before: float | None, now: float | None) -> float | None:

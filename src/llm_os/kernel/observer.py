@@ -14,6 +14,7 @@ from llm_os.kernel.outcomes import End, Outcome, outcome_of
 from llm_os.kernel.parity import keep
 from llm_os.kernel.rollouts import Rollouts
 from llm_os.kernel.state import State
+from llm_os.kernel.verification import noted
 from llm_os.spec.artifacts import ArtifactFacts
 from llm_os.spec.attempts import EXIT_OK
 from llm_os.spec.conditions import Reason
@@ -97,6 +98,7 @@ class Observer:
         new, watch.offset = state.files.read_reports(attempt.id, watch.offset)
         if new:
             watch.reports.extend(new)
+            noted(state, tx, attempt, new)
             state.pulse.beat()
         record = state.files.read_exit(attempt.id)
         if record is not None and attempt.state is not AttemptState.STOPPING:

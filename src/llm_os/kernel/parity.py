@@ -38,20 +38,24 @@ def reference_for(
     if any(other.state is AttemptState.READY for other in mine):
         return None  # a service that runs is not judged anew because one of its replicas was lost
     served, own = revision(row, attempt.revision), member(row, attempt)
-    digest = _reference(state, tx, served)
+    digest = reference_behind(state, tx, served)
     if digest is None or _found(state, tx, row, served, own, _key(digest, own, engine)) is not None:
         return None
     return digest
 
 
-def keep(state: State, tx: Connection, attempt: Attempt, ready: Report | None) -> None:
-    """Write into the revision of a replica that is ready how far it agrees: as it reported, or as is known."""
+def keep(state: State, tx: Connection, attempt: Attempt, ready: Report | None, *, anyway: bool = False) -> None:
+    """Write into the revision of a replica that is ready how far it agrees: as it reported, or as is known.
+
+    Args:
+        anyway: somebody asked for it.
+    """
     row = rows.find_deployment(tx, attempt.owner)
-    if row is None or row.private or not row.deployment.spec.check:
+    if row is None or not (anyway or (row.deployment.spec.check and not row.private)):
         return
     served, mine = revision(row, attempt.revision), member(row, attempt)
     engine = next((one for one in state.plugins.engines() if one.name == mine.engine), None)
-    digest = _reference(state, tx, served) if engine is not None and engine.compared else None
+    digest = reference_behind(state, tx, served) if engine is not None and (anyway or engine.compared) else None
     if engine is None or digest is None:
         return
     key = _key(digest, mine, engine)
@@ -72,7 +76,7 @@ def keep(state: State, tx: Connection, attempt: Attempt, ready: Report | None) -
     rows.update_deployment(tx, changed, was=deployment.state, not_before=row.not_before)
 
 
-def _reference(state: State, tx: Connection, served: Revision) -> str | None:
+def reference_behind(state: State, tx: Connection, served: Revision) -> str | None:
     """Digest of the reference of the version that a revision serves, if somebody made one."""
     return reference_of(state, tx, find_model(tx, served.version).manifest)
 
@@ -111,6 +115,6 @@ def _known(tx: Connection, key: str) -> Parity | None:
         rollout = row.deployment.rollout
         for one in (*row.deployment.history, *([rollout.target] if rollout is not None else [])):
             for part in one.members:
-                if part.parity is not None and part.parity.key == key:
+                if part.parity is not None and part.parity.key == key and part.parity.agrees:
                     return part.parity
     return None

@@ -25,6 +25,7 @@ from llm_os.spec.jobs import Choice
 from llm_os.spec.measures import HostReading
 from llm_os.spec.resources import Capacity, ResourceSpec
 from llm_os.spec.routing import GatewayUsage, RoutingTable
+from llm_os.spec.verification import BrokenFile
 
 
 class Clock(Protocol):
@@ -119,6 +120,12 @@ class Artifacts(Protocol):
 
     def path(self, digest: Digest) -> Path:
         """A read-only folder with the artifact's files. Raises NotFoundError."""
+
+    def manifest(self, digest: Digest) -> Manifest:
+        """Raises NotFoundError, or IntegrityError for a damaged manifest."""
+
+    async def broken(self, digest: Digest) -> tuple[BrokenFile, ...]:
+        """Read every byte again: the files that are not as they were stored. Raises as `manifest`."""
 
     async def rows(self, digest: Digest, split: str, offset: int, limit: int) -> RowPage: ...
 

@@ -63,6 +63,7 @@ def planned(
         engine=first.engine,
         options=first.options,
         resources=first.resources,
+        generation=dict(said) if isinstance(said := version.meta.get("generation"), Mapping) else {},
         beside=tuple(beside),
         because=because,
     )

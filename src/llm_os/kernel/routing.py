@@ -13,7 +13,7 @@ from llm_os.drivers.engine import Engine
 from llm_os.errors import LLMOSError
 from llm_os.kernel.adapters import told_of
 from llm_os.kernel.calibrations import calibration_for
-from llm_os.kernel.revisions import member, revision
+from llm_os.kernel.revisions import in_force, member, revision
 from llm_os.kernel.state import State
 from llm_os.kernel.submission import find_model
 from llm_os.spec.base import Json
@@ -139,6 +139,7 @@ def _route(
         canary=_canary(deployment),
         shares_prefixes=any(one.shares_prefixes for one in endpoints),
         adapters=told_of(deployment),
+        generation=in_force(row).generation,
         created_at=deployment.created_at,
     )
 

@@ -2,53 +2,30 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from sqlalchemy import Connection
 
 from llm_os.errors import ConflictError
 from llm_os.kernel.deployments import Deployments
+from llm_os.kernel.need import Pace, followed, need
 from llm_os.kernel.replicas import count
 from llm_os.kernel.state import State
 from llm_os.spec.api import ScaleDeployment
-from llm_os.spec.deployments import Deployment, DeploymentState, Scaling
+from llm_os.spec.deployments import Deployment, DeploymentState
 from llm_os.spec.events import EventKind
-from llm_os.spec.routing import DeploymentUsage
+from llm_os.spec.jobs import AttemptState
 from llm_os.store import rows
 
 SOON = 0.25
 """Seconds until what is asked is looked at again: a request may wait for it."""
 
 
-@dataclass(slots=True)
-class Calm:
-    """How long fewer replicas have been enough, and the most that were needed in this time. Lost with a restart."""
-
-    since: float
-    peak: int
-
-
-def needed(scaling: Scaling, now: float, usage: DeploymentUsage | None, ready_at: float) -> int:
-    """Replicas for what is under way and waits. Pure.
-
-    Args:
-        now: seconds since the epoch. ready_at: since when it could be asked.
-    """
-    busy = usage.in_flight if usage is not None else 0
-    last = max(ready_at, usage.last_request_at if usage is not None else 0.0)
-    found = math.ceil(busy / scaling.in_flight)
-    if found == 0 and now - last < scaling.idle_after:
-        found = 1
-    return min(scaling.most, max(scaling.least, found))
-
-
 class Scales:
     def __init__(self, state: State, deployments: Deployments) -> None:
         self._state = state
         self._deployments = deployments
-        self._calm: dict[str, Calm] = {}
+        self._paces: dict[str, Pace] = {}
         self.wake_at: float | None = None
         """When what is asked is to be looked at again; None: nothing scales."""
 
@@ -67,7 +44,7 @@ class Scales:
                 number = min(request.scaling.most, max(request.scaling.least, count(deployment)))
                 told = f"between {request.scaling.least} and {request.scaling.most}"
             # Whoever asks for replicas by hand asks for those of engines that are out, too.
-            changed = deployment.model_copy(update={"spec": spec, "wanted": number, "troubles": {}})
+            changed = deployment.model_copy(update={"spec": spec, "wanted": number, "troubles": {}, "scaled": ""})
             self._write(tx, row, changed, f"{name} shall have {told} replicas.")
             found = self._deployments.get(tx, name).deployment
         self._state.pulse.beat()
@@ -86,27 +63,18 @@ class Scales:
             seen = usage.deployments.get(deployment.spec.name) if usage is not None else None
             # Before its first replica was ready nobody could ask: it is not idle.
             ready_at = now if deployment.ready_at is None else deployment.ready_at
-            number = self._steadied(deployment, scaling, needed(scaling, now, seen, ready_at), now)
-            if number != count(deployment):
-                busy = seen.in_flight if seen is not None else 0
-                message = f"{deployment.spec.name} from {count(deployment)} to {number} replicas: {busy} requests."
-                self._write(tx, row, deployment.model_copy(update={"wanted": number}), message)
+            there = count(deployment)
+            found = need(scaling, now, seen, ready_at, there)
+            ready = sum(one.state is AttemptState.READY for one in rows.live_attempts_of(tx, deployment.id))
+            number = followed(scaling, there, ready, found, now, self._paces.setdefault(deployment.id, Pace()))
+            if number != there:
+                told = f"from {there} to {number} replicas: {found.why}"
+                update = {"wanted": number, "scaled": told}
+                self._write(tx, row, deployment.model_copy(update=update), f"{deployment.spec.name} {told}.")
                 changed = True
+        for gone in self._paces.keys() - {row.deployment.id for row in live}:
+            del self._paces[gone]
         return changed
-
-    def _steadied(self, deployment: Deployment, scaling: Scaling, number: int, now: float) -> int:
-        """More at once; fewer when fewer were enough for a while."""
-        there = count(deployment)
-        if number >= there:
-            self._calm.pop(deployment.id, None)
-            return number
-        calm = self._calm.setdefault(deployment.id, Calm(now, number))
-        calm.peak = max(calm.peak, number)
-        # What `idle_after` allows has waited already.
-        if number and now - calm.since < scaling.steady:
-            return there
-        del self._calm[deployment.id]
-        return number if not number else calm.peak
 
     def _write(self, tx: Connection, row: rows.DeploymentRow, changed: Deployment, message: str) -> None:
         rows.update_deployment(tx, changed, was=row.deployment.state, not_before=row.not_before)

@@ -6,6 +6,7 @@ that are not coroutines never wait. Every method raises only `LLMOSError`s.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Protocol
 
 from llm_os.spec import api
@@ -19,6 +20,7 @@ from llm_os.spec.models import ModelVersion
 from llm_os.spec.resources import Resources
 from llm_os.spec.routing import KeyEntry, Served
 from llm_os.spec.sessions import Session
+from llm_os.spec.verification import ModelVerification, Verification
 
 
 class Syscalls(Protocol):
@@ -85,7 +87,8 @@ class Syscalls(Protocol):
 
     def create_deployment(self, request: api.CreateDeployment) -> api.CreatedDeployment: ...
 
-    def deployments(self, include_ended: bool = False) -> list[Deployment]: ...
+    def deployments(self, include_ended: bool = False, labels: Mapping[str, str] | None = None) -> list[Deployment]:
+        """`labels`: only those that have all of these."""
 
     def deployment(self, name: str) -> Deployment: ...
 
@@ -110,6 +113,19 @@ class Syscalls(Protocol):
         """Carry it no more."""
 
     def scale_deployment(self, name: str, request: api.ScaleDeployment) -> Deployment: ...
+
+    def begin_verification(self, name: str) -> Verification:
+        """Compare a live deployment with its reference again. Returns at once; `verification` tells more.
+
+        Raises:
+            ConflictError: no replica answers. NotFoundError: its version has no reference.
+        """
+
+    async def verification(self, name: str, number: int, wait: float) -> Verification:
+        """How far the comparison of this number is, when it is done or after `wait` seconds."""
+
+    async def verify_model(self, ref: str, wait: float) -> ModelVerification:
+        """Read the stored bytes of a version again; not done after `wait` seconds: ask again."""
 
     async def deployment_logs(self, name: str, offset: int) -> api.LogPage: ...
 

@@ -160,7 +160,10 @@ def _deployment(state: State, tx: Connection, row: rows.DeploymentRow, flow: Flo
         kind="deployment",
         state=deployment.state.value,
         sentence=sentence,
-        facts=where_the_time_goes(flow, state.clock.now()) if flow is not None and ready else (),
+        facts=(
+            *(where_the_time_goes(flow, state.clock.now()) if flow is not None and ready else ()),
+            *((f"It went {deployment.scaled}.",) if deployment.scaled and not deployment.state.ended else ()),
+        ),
         diagnoses=diagnoses,
         conditions=deployment.conditions,
         events=events,

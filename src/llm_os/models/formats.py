@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from llm_os.errors import BrokenWeightsError, ModelError, NotFoundError, UnsafeWeightsError, UnsupportedModelError
-from llm_os.models import remote
+from llm_os.models import remote, settings
 from llm_os.spec.base import Json
 
 PICKLED = {".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".joblib", ".model_state"}
@@ -35,7 +35,7 @@ MOST_ITEMS = 10_000_000
 def inspect(folder: Path) -> dict[str, Json]:
     """Facts of a model folder, a GGUF file, or a folder that says which server has the model.
 
-    They are format, precision, task, architecture, parameters, labels and sizes.
+    They are format, precision, task, architecture, parameters, labels and sizes, and settings of generation.
 
     Raises:
         NotFoundError: nothing there.
@@ -56,7 +56,7 @@ def inspect(folder: Path) -> dict[str, Json]:
             raise ModelError(
                 f"'{folder.name}' holds {len(gguf)} GGUF files: {', '.join(gguf)}.", hint="Give the path of one."
             )
-        return read_gguf(folder / gguf[0])
+        return {**read_gguf(folder / gguf[0]), **_generation(folder)}
     if not tensors:
         pickled = [name for name in names if Path(name).suffix in PICKLED]
         if pickled:
@@ -117,7 +117,14 @@ def _transformers_folder(folder: Path, tensors: list[str]) -> dict[str, Json]:
         "kv_heads": config.get("num_key_value_heads") or _number(config, "heads"),
         "vocabulary": config.get("vocab_size", 0),
         "chat_template": _chat_template(folder),
+        **(_generation(folder) if task == "text-generation" else {}),
     }
+
+
+def _generation(folder: Path) -> dict[str, Json]:
+    """How the model wants to be asked, where it says so."""
+    told = settings.read(folder).told()
+    return {"generation": told} if told else {}
 
 
 def _chat_template(folder: Path) -> bool:

@@ -50,6 +50,9 @@ class Sampling:
         seed: of the draw; the same seed gives the same answer whoever else is served.
         logprobs: likeliest tokens that are told for every place, with the token's own probability; None: none is told.
         adapter: that the answer is given with, from its first token to its last; None: the model alone.
+        top_k: likeliest tokens that are drawn from; 0: all.
+        repetition_penalty: by which logits of tokens that are there already are divided, or multiplied where they are
+            below 0 (Keskar et al. 2019, CTRL, section 4.1); 1 is none.
     """
 
     max_tokens: int
@@ -58,6 +61,8 @@ class Sampling:
     seed: int = 0
     logprobs: int | None = None
     adapter: Adapter | None = None
+    top_k: int = 0
+    repetition_penalty: float = 1.0
 
 
 Told = tuple[float, tuple[tuple[int, float], ...]]
@@ -221,7 +226,7 @@ class Generation:
     def _take(self, requests: Sequence[Request], logits: Any) -> None:
         """Draw one token for each and end those that are done."""
         for request, row in zip(requests, logits.float(), strict=True):
-            token = drawn(row, request.sampling, request.draw)
+            token = drawn(_penalized(row, request), request.sampling, request.draw)
             if token in self._ends:
                 request.finish = Finish.STOP
             else:
@@ -244,6 +249,18 @@ def told(logits: Any, token: int, most: int) -> Told:
     return float(logs[token]), tuple(zip(ids.tolist(), values.tolist(), strict=True))
 
 
+def _penalized(logits: Any, request: Request) -> Any:
+    """The logits [vocabulary] after the repetition penalty."""
+    import torch
+
+    penalty = request.sampling.repetition_penalty
+    if penalty == 1.0:
+        return logits
+    there = torch.tensor(sorted(set(request.tokens)), device=logits.device)
+    known = logits[there]
+    return logits.index_copy(0, there, torch.where(known < 0, known * penalty, known / penalty))
+
+
 def drawn(logits: Any, sampling: Sampling, draw: Any) -> int:
     """One token of float32 logits [vocabulary]: the likeliest, or drawn from the nucleus (Holtzman et al. 2020)."""
     import torch
@@ -251,6 +268,9 @@ def drawn(logits: Any, sampling: Sampling, draw: Any) -> int:
     if sampling.temperature < COLD:
         return int(logits.argmax())
     shares, order = torch.softmax(logits / sampling.temperature, -1).sort(descending=True)
+    if sampling.top_k:
+        shares, order = shares[: sampling.top_k], order[: sampling.top_k]
+        shares = shares / shares.sum()
     before = shares.cumsum(-1) - shares  # the first token is always kept
     kept = torch.where(before < sampling.top_p, shares, torch.zeros_like(shares))
     return int(order[torch.multinomial(kept, 1, generator=draw)])

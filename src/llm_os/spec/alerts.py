@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from enum import StrEnum
 from typing import Annotated, Literal
@@ -15,6 +16,15 @@ MetricName = Annotated[str, StringConstraints(pattern=r"^[a-zA-Z_:][a-zA-Z0-9_:]
 LabelName = Annotated[str, StringConstraints(pattern=r"^[a-zA-Z_][a-zA-Z0-9_]*$", max_length=100)]
 LabelValue = Annotated[str, StringConstraints(max_length=200)]
 Number = Annotated[float, Field(allow_inf_nan=False)]
+
+
+INFO = "llm_os_deployment_info"
+"""Metric that is 1 for each deployment, with its version, its engine and its owner's labels."""
+
+
+def series_label(name: str) -> str:
+    """What a label of a deployment is called in metrics: `team` is `label_team`, letters that cannot be are `_`."""
+    return "label_" + re.sub(r"[^a-zA-Z0-9_]", "_", name)
 
 
 class Form(StrEnum):
@@ -49,6 +59,9 @@ class AlertRule(Term):
     """Of form `quantile`: 0.95 is the 95th percentile."""
     of: Term | None = None
     """The number is divided by the same one of this metric: a share. Not with `quantile`."""
+    labelled: Mapping[Name, LabelValue] = Field(default_factory=dict)
+    """Only deployments that have these labels (`llm-os deploy --label`); a `*` stands for any text. The metric must
+    have the label `model`."""
     by: tuple[LabelName, ...] = ()
     """One alert for each value of these labels; empty: one for all."""
     window: Duration = Field(default=300.0, ge=1, le=86400)
@@ -81,6 +94,13 @@ class AlertRule(Term):
         if self.least_events and (self.form is Form.VALUE or (self.form is not Form.QUANTILE and self.of is None)):
             raise ValueError("'least_events' belongs to quantiles and to shares of counters")
         return self
+
+    @property
+    def chosen(self) -> Term | None:
+        """The series of the deployments that are meant; None: all."""
+        if not self.labelled:
+            return None
+        return Term(metric=INFO, where={series_label(name): value for name, value in self.labelled.items()})
 
     @property
     def threshold(self) -> float:

@@ -23,6 +23,7 @@ All under `/v1`, JSON, errors as `{"error": LLMOSError.to_dict()}` with the erro
 | GET /v1/models?card= | -> list[ModelVersion] |
 | GET /v1/models/{ref} | -> ModelVersion |
 | GET /v1/models/{ref}/calibration?session=&precision= | -> Measured: which engines could serve it, and what they did |
+| POST /v1/models/{ref}/verify?wait= | -> ModelVerification: its stored bytes read again; not `done`: ask again |
 | GET /v1/aliases?card= | -> list[Alias] |
 | PUT /v1/aliases/{card}/{name} | MoveAlias -> Alias |
 | DELETE /v1/aliases/{card}/{name} | -> Alias |
@@ -30,7 +31,7 @@ All under `/v1`, JSON, errors as `{"error": LLMOSError.to_dict()}` with the erro
 | GET /v1/artifacts/{digest}/rows?split=&offset=&limit= | -> RowPage |
 | POST /v1/artifacts/{digest}/export | ExportRequest -> ExportReport (copies files to a folder; socket only) |
 | POST /v1/deployments | CreateDeployment -> CreatedDeployment |
-| GET /v1/deployments?all= | -> list[Deployment] |
+| GET /v1/deployments?all=&label= | -> list[Deployment] |
 | GET /v1/deployments/{name}?wait= | -> Deployment; with `wait`, answers early on a change of state |
 | POST /v1/deployments/{name}/stop | -> Deployment |
 | POST /v1/deployments/{name}/update | UpdateDeployment -> Deployment |
@@ -39,6 +40,8 @@ All under `/v1`, JSON, errors as `{"error": LLMOSError.to_dict()}` with the erro
 | POST /v1/deployments/{name}/scale | ScaleDeployment -> Deployment |
 | POST /v1/deployments/{name}/adapters | AddAdapter -> Deployment |
 | DELETE /v1/deployments/{name}/adapters/{adapter} | -> Deployment |
+| POST /v1/deployments/{name}/verify | -> Verification: its replicas are compared with the reference again |
+| GET /v1/deployments/{name}/verify?number=&wait= | -> Verification of this number, early when it is done |
 | GET /v1/deployments/{name}/logs?offset= | -> LogPage |
 | POST /v1/keys | CreateKey -> CreatedKey |
 | GET /v1/keys | -> list[KeyInfo] |

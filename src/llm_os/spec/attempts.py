@@ -84,8 +84,16 @@ class Report(Record):
 
     seq: int
     at: float
-    kind: Literal["progress", "message", "checkpoint", "ready", "adapters", "result", "error"]
+    kind: Literal["progress", "message", "checkpoint", "ready", "adapters", "result", "error", "parity"]
     values: Mapping[str, Json] = Field(default_factory=dict)
+
+
+class Compare(Record):
+    """A wish: compare the engine, which serves already, with the reference once more."""
+
+    number: int
+    """Larger than that of any wish before; reports of the kind `parity` name it."""
+    reference: Input
 
 
 class Control(Record):
@@ -95,6 +103,7 @@ class Control(Record):
     """Seconds that its requests get to end; None: as its StopPolicy says."""
     adapters: tuple[AdapterInput, ...] | None = None
     """All that a replica shall hold from now on; None: what it has."""
+    compare: Compare | None = None
 
 
 class Exit(Record):

@@ -52,6 +52,10 @@ class Scaling(Spec):
     most: Count = 1
     in_flight: float = Field(default=8.0, gt=0, allow_inf_nan=False)
     """Requests under way, or waiting, that one replica shall have."""
+    tokens_in_flight: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    """Tokens still to be read and written that one replica shall have. None: they do not count."""
+    first_token: Duration | None = Field(default=None, gt=0)
+    """Objective: seconds from a request's arrival to its first token, for 95 of 100 streams. None: there is none."""
     idle_after: Duration = 300.0
     """Seconds without a request after which the last replica goes, where `least` is 0."""
     steady: Duration = 60.0
@@ -127,6 +131,8 @@ class Revision(Record):
     resources: ResourceSpec
     parity: Parity | None = None
     """How far the engine agrees with the reference; None: they were not compared."""
+    generation: Mapping[str, Json] = Field(default_factory=dict)
+    """How the version wants to be asked: what holds for a request that does not say. Empty: it says nothing of it."""
     because: str = ""
     """Why this engine with these options, where nobody asked for them."""
     beside: tuple[RevisionMember, ...] = ()
@@ -252,6 +258,8 @@ class Deployment(Record):
     """Replicas that there shall be now, of the last engine where there are several; None: `spec.replicas`."""
     troubles: Mapping[int, Trouble] = Field(default_factory=dict)
     """Of engines side by side in the revision in force: those whose replicas end, by their place."""
+    scaled: str = ""
+    """Which figure made it scale last, for people."""
     conditions: tuple[Condition, ...] = ()
     error: Mapping[str, Json] | None = None
     created_at: float

@@ -37,6 +37,13 @@ class DeploymentMeasures(Record):
     ready: int
     memory: int
     """Resident bytes of its replicas, as seen last."""
+    version: str = ""
+    engine: str = ""
+    labels: Mapping[str, str] = Field(default_factory=dict)
+    """Its owner's words."""
+    parity: Mapping[str, float] = Field(default_factory=dict)
+    """Shares in which the revision in force agreed with the reference, when it was compared last: `sure` (places where
+    the reference is sure) and `everywhere`. Empty: it was not compared."""
 
 
 class Measures(Record):

@@ -93,6 +93,18 @@ class Parity(Record):
     """Of what it holds for: reference, engine, its version and options. Equal keys are not compared again."""
     at: float = 0.0
     """When, seconds since the epoch."""
+    complaints: tuple[str, ...] = ()
+    """Limits that it does not keep, of a service that was compared again; what is refused at its start serves not."""
+
+    @property
+    def agrees(self) -> bool:
+        """Whether it keeps the limits."""
+        return not self.complaints
+
+    @property
+    def rank(self) -> tuple[bool, float, float]:
+        """The worse, the smaller."""
+        return not self.complaints, self.sure.value, self.everywhere.value
 
     @property
     def short(self) -> str:

@@ -70,6 +70,8 @@ class Route(Record):
     shares_prefixes: bool = False
     """What a replica has read of one prompt, it need not read again in another that begins alike."""
     adapters: tuple[RouteAdapter, ...] = ()
+    generation: Mapping[str, Json] = Field(default_factory=dict)
+    """What holds for a request that does not say, as the version itself has it."""
     created_at: float
 
 
@@ -115,12 +117,23 @@ class RevisionUsage(Record):
         return self.asked > 0 and self.first_bytes == 0
 
 
+FIRST_WINDOW = 15.0
+"""Seconds over which first tokens are looked at."""
+
+
 class DeploymentUsage(Record):
     last_request_at: float
     """Seconds since the epoch."""
     in_flight: int
     """Requests under way or waiting."""
     requests: int
+    tokens_in_flight: float = 0.0
+    """Of these requests: tokens of prompts still to read and of answers still to write, as they are guessed."""
+    first_token: float | None = None
+    """Seconds from arrival to the first token within which 95 of 100 streams of the last `FIRST_WINDOW` had theirs; a
+    stream that waits longer counts as it waits. None: there was none."""
+    first_tokens: int = 0
+    """Streams that this is of."""
     revisions: Mapping[int, RevisionUsage] = Field(default_factory=dict)
     """By the revision's number: those that answer, and the last that did."""
     created_at: float = 0.0

@@ -30,6 +30,7 @@ from llm_os.errors import ConflictError, DiskFullError, IntegrityError, InvalidI
 from llm_os.spec.api import ExportReport, ExportRequest, RowPage
 from llm_os.spec.artifacts import CHUNK_BYTES, ArtifactFacts, Manifest, ManifestFile
 from llm_os.spec.base import Digest
+from llm_os.spec.verification import BrokenFile
 
 DECLARATION = "artifact.json"
 MOST_ROWS = 5000
@@ -105,17 +106,33 @@ class ArtifactStore:
 
     def verify(self, digest: Digest) -> None:
         """Read every byte again. Raises IntegrityError naming the file and the chunk."""
+        for file in self.find_broken(digest):
+            raise IntegrityError(f"{file.path} of {digest} {file.problem}.", hint="Make the artifact again.")
+
+    async def broken(self, digest: Digest) -> tuple[BrokenFile, ...]:
+        """Read every byte again: the files that are not as they were stored. Raises as `manifest`."""
+        return await asyncio.to_thread(lambda: tuple(self.find_broken(digest)))
+
+    def find_broken(self, digest: Digest) -> Iterator[BrokenFile]:
+        """`broken`, blocking, file by file. What engines and tasks read, the view, is looked at, too."""
+        tree = self._root / "trees" / _hexadecimal(digest)
         for file in self.manifest(digest).files:
-            blob = self._blob(file.sha256)
-            if not blob.exists():
-                raise IntegrityError(f"{file.path} of {digest} is missing.", hint="Make the artifact again.")
-            with blob.open("rb") as source:
+            problem = self._problem(file) or _view_problem(tree, file.path, self._blob(file.sha256))
+            if problem is not None:
+                yield BrokenFile(path=file.path, problem=problem)
+
+    def _problem(self, file: ManifestFile) -> str | None:
+        try:
+            with self._blob(file.sha256).open("rb") as source:
                 _, chunks, size = _hashes(source)
-            for number, (seen, wanted) in enumerate(zip(chunks, file.chunks, strict=False)):
-                if seen != wanted:
-                    raise IntegrityError(f"{file.path} of {digest} was changed in chunk {number} (8 MiB each).")
-            if size != file.size:
-                raise IntegrityError(f"{file.path} of {digest} has {size} bytes, not {file.size}.")
+        except FileNotFoundError:
+            return "is missing"
+        except OSError as error:
+            return f"cannot be read: {error.strerror}"
+        for number, (seen, wanted) in enumerate(zip(chunks, file.chunks, strict=False)):
+            if seen != wanted:
+                return f"was changed in chunk {number} of {len(file.chunks)} (8 MiB each, the first is 0)"
+        return f"has {size} bytes, not {file.size}" if size != file.size else None
 
     async def rows(self, digest: Digest, split: str, offset: int, limit: int) -> RowPage:
         """A page of a data set. Raises NotFoundError for a split that is not there."""
@@ -216,6 +233,16 @@ class ArtifactStore:
 
     def _manifest_file(self, digest: Digest) -> Path:
         return self._root / "manifests" / f"{_hexadecimal(digest)}.json"
+
+
+def _view_problem(tree: Path, name: str, blob: Path) -> str | None:
+    """Whether a view, where one was made, shows other bytes than those that are stored."""
+    if not tree.exists():
+        return None
+    try:
+        return None if os.path.samefile(tree / _safe(name), blob) else "was replaced in the view that engines read"
+    except FileNotFoundError:
+        return "is missing in the view that engines read"
 
 
 def digest_of(manifest: Manifest) -> Digest:

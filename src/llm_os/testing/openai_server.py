@@ -65,6 +65,8 @@ class Server:
     left: int = 0
     words: list[str] = field(default_factory=list)
     adapters: dict[str, str] = field(default_factory=dict)
+    read: set[str] = field(default_factory=set)
+    """Prompts that were read: they are in its cache."""
 
     def app(self) -> web.Application:
         """Its routes, below `/v1` and beside it."""
@@ -190,7 +192,11 @@ class Server:
         end = {"index": 0, "finish_reason": finish, "stop_reason": stop, **_text(" " if stop else "", chat)}
         await response.write(_event({"choices": [end]}))
         if self.usage and (body.get("stream_options") or {}).get("include_usage"):
-            usage = {"prompt_tokens": prompt, "completion_tokens": len(kept)}
+            usage: dict[str, Any] = {"prompt_tokens": prompt, "completion_tokens": len(kept)}
+            asked = json.dumps(body.get("messages") or body.get("prompt"))
+            if asked in self.read:
+                usage["prompt_tokens_details"] = {"cached_tokens": prompt - 1}
+            self.read.add(asked)
             await response.write(_event({"choices": [], "usage": usage}))
         await response.write(b"data: [DONE]\n\n")
 

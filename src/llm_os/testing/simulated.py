@@ -26,6 +26,7 @@ from llm_os.spec.processes import ProcessPhase, ProcessSpec
 from llm_os.spec.resources import Capacity, Device, ResourceSpec
 from llm_os.spec.routing import DeploymentUsage, GatewayUsage, RoutingTable
 from llm_os.spec.units import Bytes
+from llm_os.spec.verification import BrokenFile
 from llm_os.testing.faults import Luck
 
 HOME = Path("/simulated")
@@ -372,6 +373,14 @@ class SimulatedArtifacts:
     def path(self, digest: Digest) -> Path:
         self.facts(digest)
         return HOME / "artifacts" / digest
+
+    def manifest(self, digest: Digest) -> Manifest:
+        facts = self.facts(digest)
+        return Manifest.model_validate({"kind": facts.kind, "files": (), "meta": facts.meta})
+
+    async def broken(self, digest: Digest) -> tuple[BrokenFile, ...]:
+        self.facts(digest)
+        return ()
 
     async def rows(self, digest: Digest, split: str, offset: int, limit: int) -> RowPage:
         raise NotFoundError(f"{digest} has no rows.")

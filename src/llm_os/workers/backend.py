@@ -40,6 +40,8 @@ class Piece:
         scores: of its tokens, where they were asked for.
         calls: whole calls of tools, which are not part of the text.
         ids: its tokens, where the engine tells them; the one that ends an answer may be among them.
+        cached_tokens: of the prompt, those that the engine knew already and did not read again, as it told by now;
+            None: it does not tell.
     """
 
     text: str
@@ -50,6 +52,7 @@ class Piece:
     scores: tuple[TokenScore, ...] = ()
     calls: tuple[ToolCall, ...] = ()
     ids: tuple[int, ...] = ()
+    cached_tokens: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,6 +34,7 @@ class Heard:
     scores: tuple[TokenScore, ...] = ()
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
+    cached_tokens: int | None = None
     calls: tuple[Mapping[str, Any], ...] = ()
     """Parts of calls of tools: the first of each has its name, all have its index."""
 
@@ -41,9 +42,11 @@ class Heard:
 def heard(event: Mapping[str, Any]) -> Heard:
     """Read an event of a chat or a completion, as OpenAI, vLLM and llama.cpp write them."""
     usage, timings = event.get("usage") or {}, event.get("timings") or {}
+    details = usage.get("prompt_tokens_details") or {}
     counts = Heard(
         prompt_tokens=usage.get("prompt_tokens"),
         completion_tokens=usage.get("completion_tokens", timings.get("predicted_n")),
+        cached_tokens=_count(details.get("cached_tokens", timings.get("cache_n"))),
     )
     choices = event.get("choices") or []
     if not choices:
@@ -59,6 +62,11 @@ def heard(event: Mapping[str, Any]) -> Heard:
         stop=stop if isinstance(stop, str) else None,
         scores=_scores(choice.get("logprobs") or {}),
     )
+
+
+def _count(given: Any) -> int | None:
+    """A number of tokens; None where a server tells something else."""
+    return given if isinstance(given, int) and not isinstance(given, bool) and given >= 0 else None
 
 
 def _scores(told: Mapping[str, Any]) -> tuple[TokenScore, ...]:
@@ -151,12 +159,12 @@ class Bridge(Backend):
         Args:
             size: tokens of the prompt, where they are known before.
         """
-        written, last, parts = 0, None, list[Mapping[str, Any]]()
+        written, last, cached, parts = 0, None, None, list[Mapping[str, Any]]()
         async with aclosing(self.upstream.events(self._version + path, body)) as events:
             async for event in events:
                 said = self._heard(event)
                 size = said.prompt_tokens if said.prompt_tokens is not None else size
-                known = said.completion_tokens
+                known, cached = said.completion_tokens, cached if said.cached_tokens is None else said.cached_tokens
                 written = known if known is not None else written + bool(said.text)
                 scores = said.scores if request.logprobs is not None else ()
                 parts.extend(said.calls)
@@ -168,7 +176,8 @@ class Bridge(Backend):
                     yield Piece(said.text, size, written, scores=scores)
         if parts:
             yield Piece("", size, written, calls=self._gathered(parts))
-        yield replace(last or Piece("", size, written, "stop"), prompt_tokens=size, completion_tokens=written)
+        last = last or Piece("", size, written, "stop")
+        yield replace(last, prompt_tokens=size, completion_tokens=written, cached_tokens=cached)
 
     def _gathered(self, parts: Sequence[Mapping[str, Any]]) -> tuple[ToolCall, ...]:
         try:
@@ -259,7 +268,7 @@ class TokenBridge(Bridge):
         vocabulary: number of tokens; 0 where it is not known.
     """
 
-    follows = Bridge.follows - {"tool_choice"}
+    follows = Bridge.follows - {"tool_choice"} | {"top_k", "repetition_penalty"}
 
     def __init__(
         self, upstream: Upstream, *, model: str, most: int, context: int, vocabulary: int, version: str = ""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from abc import abstractmethod
 from collections.abc import AsyncGenerator, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from llm_os.errors import OverloadedError
 from llm_os.workers.backend import Backend, Piece, Tokenized, TokenScore
@@ -27,7 +27,12 @@ class ChatBackend(Backend):
         context: tokens of prompt and answer together, at most.
         most: requests in the worker, at most.
         vocabulary: number of tokens.
+
+    Attributes:
+        cached_tokens: of any prompt, those that it does not read because it knows them; None: it cannot tell.
     """
+
+    cached_tokens: ClassVar[int | None] = None
 
     def __init__(self, pipeline: Pipeline, *, context: int, most: int, vocabulary: int) -> None:
         super().__init__()
@@ -113,7 +118,8 @@ class ChatBackend(Backend):
                 count += len(new.ids)
                 said = text.feed(new.ids, last=new.finish is not None)
                 scores = self._scores(new) if request.logprobs is not None else ()
-                yield Piece(said, size, count, new.finish, scores=scores, ids=new.ids)
+                cached = self.cached_tokens
+                yield Piece(said, size, count, new.finish, scores=scores, ids=new.ids, cached_tokens=cached)
         finally:
             self._running -= 1
             if tokens is not None:

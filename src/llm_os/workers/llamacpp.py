@@ -44,7 +44,8 @@ class LlamaBackend(ChildBridge):
         body = super().asked(request, path)
         body.pop("response_format", None)
         # What it would do unasked (the 40 likeliest, no less than 5 % of the best) is not what OpenAI's API says.
-        body |= {"samplers": ["penalties", "temperature", "top_p"], "top_k": 0, "min_p": 0.0}
+        body |= {"samplers": ["penalties", "top_k", "temperature", "top_p"], "top_k": request.top_k, "min_p": 0.0}
+        body["repeat_penalty"] = request.repetition_penalty
         body["repeat_last_n"] = self._context  # penalties look at all of the text, not at the last 64 tokens
         body["timings_per_token"] = True  # counts in each event
         if request.seed is not None:

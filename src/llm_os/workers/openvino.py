@@ -32,6 +32,7 @@ class OpenVinoBackend(ChatBackend):
 
     follows = frozenset(
         {"logprobs", "response_format", "frequency_penalty", "presence_penalty", "tools", "tool_choice"}
+        | {"top_k", "repetition_penalty"}
     )
     reads_anew = True  # it takes a whole burst in before any block of it can be used again
 
@@ -80,6 +81,7 @@ class OpenVinoBackend(ChatBackend):
         config.set_eos_token_id(self._tokenizer.get_eos_token_id())
         config.frequency_penalty = request.frequency_penalty
         config.presence_penalty = request.presence_penalty
+        config.repetition_penalty = request.repetition_penalty
         config.logprobs = int(request.logprobs is not None)
         if request.schema is not None:
             form = openvino_genai.StructuredOutputConfig()
@@ -93,6 +95,8 @@ class OpenVinoBackend(ChatBackend):
         if config.do_sample:
             config.temperature = request.temperature
             config.top_p = request.top_p
+            if request.top_k:
+                config.top_k = request.top_k
             config.rng_seed = random.getrandbits(31) if request.seed is None else request.seed
         return config
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from llm_os.errors import InvalidInputError, InvalidOptionError, LLMOSError
+from llm_os.models.settings import NONE, GenerationSettings
 from llm_os.spec.base import DEEPEST, half_characters, too_deep
 from llm_os.workers.conversation import Message, messages_of
 from llm_os.workers.refusals import wrong as wrong
@@ -53,6 +54,8 @@ FOLLOWED_BY: Mapping[str, str] = {
     "presence_penalty": "openvino, llamacpp or vllm",
     "tools": "torch, openvino, llamacpp or vllm",
     "tool_choice": FORCING,
+    "top_k": "torch, openvino, llamacpp or vllm",
+    "repetition_penalty": "torch, openvino, llamacpp or vllm",
 }
 """Parameters that some engines follow (`Backend.follows`) -> which, for the hints of those that do not."""
 UNUSED = frozenset({"model", "user", "metadata", "store"})
@@ -85,6 +88,8 @@ class ChatRequest:
         logprobs: alternatives to each token that are told with the token's own probability; None: nothing is told.
         schema: JSON Schema that the answer is held to, as JSON; None: any text.
         frequency_penalty, presence_penalty: as OpenAI defines them; 0 is none.
+        top_k: likeliest tokens that are drawn from; 0: all.
+        repetition_penalty: see `models.settings`; 1 is none.
         tools: what the model may call; none with `tool_choice` none, one with a named one.
         must_call: the answer is a call, and its arguments keep their schema.
         parallel_calls: the answer may be more than one call.
@@ -105,6 +110,8 @@ class ChatRequest:
     schema: str | None = None
     frequency_penalty: float = 0.0
     presence_penalty: float = 0.0
+    top_k: int = 0
+    repetition_penalty: float = 1.0
     tools: tuple[Tool, ...] = ()
     must_call: bool = False
     parallel_calls: bool = True
@@ -150,15 +157,19 @@ def json_object(body: bytes) -> dict[str, Any]:
     return value
 
 
-def chat_request(body: bytes, engine: str, follows: frozenset[str] = frozenset()) -> ChatRequest:
+def chat_request(
+    body: bytes, engine: str, follows: frozenset[str] = frozenset(), usual: GenerationSettings = NONE
+) -> ChatRequest:
     """Read a chat request. Raises InvalidInputError that names the wrong parameter and the engine.
 
     Args:
         follows: parameters that this engine follows and others do not.
+        usual: how the model wants to be asked where the request does not say.
     """
     value = json_object(body)
     _only(value, KNOWN | follows | ({"tool_choice", "parallel_tool_calls"} if "tools" in follows else set()), engine)
-    asked = replace(_sampling(value), messages=messages_of(value.get("messages")), schema=_schema(value))
+    asked = replace(_sampling(value, usual), messages=messages_of(value.get("messages")), schema=_schema(value))
+    asked = asked if asked.max_tokens is not None else replace(asked, max_tokens=usual.max_new_tokens)
     asked = _with_tools(asked, value, engine, follows)
     if not _boolean(value, "logprobs"):
         if value.get("top_logprobs"):
@@ -190,11 +201,13 @@ def _told_within(asked: ChatRequest, prompts: int) -> None:
         raise wrong("logprobs", f"Up to {told} probabilities would be told, {MOST_TOLD} at most.", "Set 'max_tokens'.")
 
 
-def completion_request(body: bytes, engine: str, follows: frozenset[str] = frozenset()) -> tuple[ChatRequest, ...]:
+def completion_request(
+    body: bytes, engine: str, follows: frozenset[str] = frozenset(), usual: GenerationSettings = NONE
+) -> tuple[ChatRequest, ...]:
     """Read a completion request, one for each of its prompts. Raises InvalidInputError as `chat_request` does."""
     value = json_object(body)
     _only(value, KNOWN_OF_COMPLETIONS | (follows - ONLY_OF_CHATS), engine)
-    asked = _sampling(value)
+    asked = _sampling(value, usual)
     if value.get("logprobs") is not False:
         asked = replace(asked, logprobs=_integer(value, "logprobs", least=0, most=MOST_LOGPROBS))
     if asked.logprobs and "top_logprobs" not in follows:
@@ -223,12 +236,19 @@ def _unfollowed(name: str, engine: str, hint: str) -> InvalidOptionError:
     return wrong(name, f"The engine {engine} does not follow '{name}'.", could + hint)
 
 
-def _sampling(value: Mapping[str, Any]) -> ChatRequest:
-    """What chats and completions have in common."""
+def _sampling(value: Mapping[str, Any], usual: GenerationSettings) -> ChatRequest:
+    """What chats and completions have in common.
+
+    A request for the likeliest tokens gets just those: the model's own penalty belongs to drawing, and evaluations and
+    comparisons know none.
+    """
     options = value.get("stream_options") or {}
     if not isinstance(options, dict) or set(options) - {"include_usage", "include_obfuscation"}:
         raise wrong("stream_options", "'stream_options' may hold 'include_usage' only.", "Leave it out.")
-    temperature = _number(value, "temperature", 1.0, lambda x: 0 <= x <= 2, "between 0 and 2")
+    warm = 1.0 if usual.temperature is None else usual.temperature
+    temperature = _number(value, "temperature", warm, lambda x: 0 <= x <= 2, "between 0 and 2")
+    drawn = usual if temperature >= COLD else NONE
+    penalty, likeliest = drawn.repetition_penalty or 1.0, _integer(value, "top_k", least=0)
     limit = "max_completion_tokens" if value.get("max_completion_tokens") is not None else "max_tokens"
     return ChatRequest(
         adapter=adapter_of(value),
@@ -236,12 +256,14 @@ def _sampling(value: Mapping[str, Any]) -> ChatRequest:
         usage=_boolean(options, "include_usage"),
         max_tokens=_integer(value, limit, least=1),
         temperature=temperature if temperature >= COLD else 0.0,
-        top_p=_number(value, "top_p", 1.0, lambda x: 0 < x <= 1, "above 0 and at most 1"),
+        top_p=_number(value, "top_p", drawn.top_p or 1.0, lambda x: 0 < x <= 1, "above 0 and at most 1"),
         seed=_integer(value, "seed", least=0),
         stop=_stops(value.get("stop")),
         n=_integer(value, "n", least=1, most=MOST_CHOICES) or 1,
         frequency_penalty=_number(value, "frequency_penalty", 0.0, _fair, "between -2 and 2"),
         presence_penalty=_number(value, "presence_penalty", 0.0, _fair, "between -2 and 2"),
+        top_k=(drawn.top_k or 0) if likeliest is None else likeliest,
+        repetition_penalty=_number(value, "repetition_penalty", penalty, lambda x: 0 < x <= 2, "above 0, at most 2"),
     )
 
 

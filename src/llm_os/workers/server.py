@@ -9,11 +9,13 @@ import logging
 from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from dataclasses import asdict, replace
+from pathlib import Path
 from typing import Any
 
 from aiohttp import web
 
 from llm_os.errors import InternalError, LLMOSError, NotFoundError, TooLargeError, UnavailableError
+from llm_os.models import settings
 from llm_os.spec.attempts import TELL_READ, ServeCall
 from llm_os.workers.backend import Backend, Piece, TokenScore
 from llm_os.workers.choices import choices_of, merged, primed
@@ -45,6 +47,8 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 class Face:
     """Routes of a worker: chats, completions, tokens, classes and embeddings; `/health` and `/metrics`.
 
+    What a request does not say is as the model's own folder says it (`models.settings`).
+
     Attributes:
         running, total, failed: requests by now.
         idle: set while no request runs.
@@ -52,6 +56,7 @@ class Face:
 
     def __init__(self, call: ServeCall, backend: Backend) -> None:
         self._call = call
+        self._usual = settings.read(Path(call.model.path))
         self._backend = backend
         self.running = 0
         self.total = 0
@@ -157,7 +162,7 @@ class Face:
         return web.json_response({"object": "list", "model": self._call.deployment, "data": data, "usage": usage})
 
     async def _chat(self, request: web.Request) -> web.StreamResponse:
-        asked = chat_request(await request.read(), self._call.engine, self._backend.follows)
+        asked = chat_request(await request.read(), self._call.engine, self._backend.follows, self._usual)
         return await self._generate(request, (asked,), Chat(self._named(asked)))
 
     def _named(self, asked: ChatRequest) -> str:
@@ -167,7 +172,7 @@ class Face:
         return f"{self._call.deployment}:{asked.adapter}" if asked.adapter else self._call.deployment
 
     async def _complete(self, request: web.Request) -> web.StreamResponse:
-        asked = completion_request(await request.read(), self._call.engine, self._backend.follows)
+        asked = completion_request(await request.read(), self._call.engine, self._backend.follows, self._usual)
         return await self._generate(request, asked, Completion(self._named(asked[0])))
 
     async def _generate(self, request: web.Request, asked: Sequence[ChatRequest], shape: Shape) -> web.StreamResponse:

@@ -25,6 +25,7 @@ from llm_os.spec.deployments import COMPARING
 from llm_os.workers.adapters import Keeper
 from llm_os.workers.backend import Backend
 from llm_os.workers.comparison import compare
+from llm_os.workers.recomparison import watch
 from llm_os.workers.server import Face, drain, listen
 
 Load = Callable[[ServeCall, AttemptSpec], Backend]
@@ -91,8 +92,9 @@ async def serve(spec: AttemptSpec, call: ServeCall, backend: Backend, reports: R
         reports.write("ready", told)
         keeping = asyncio.create_task(keeper.run())
         waits = {asyncio.create_task(stop.wait()), asyncio.create_task(backend.lost())}
+        again = asyncio.create_task(watch(Path(spec.cwd), backend, reports.write))
         await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-        for wait in (*waits, keeping):
+        for wait in (*waits, keeping, again):
             wait.cancel()
         broken = backend.broken
         await drain(runner, face, 0.0 if broken else max(0.5, _grace(spec) - MARGIN))

@@ -126,7 +126,15 @@ def _end(piece: Piece) -> dict[str, str | None]:
     return {"finish_reason": piece.finish, **stopped}
 
 
-def usage_of(last: Sequence[Piece], n: int) -> dict[str, int]:
-    """Token counts of answers, `n` to each prompt, from their last pieces; a prompt counts once."""
+def usage_of(last: Sequence[Piece], n: int) -> dict[str, Any]:
+    """Token counts of answers, `n` to each prompt, from their last pieces; a prompt counts once.
+
+    `prompt_tokens_details.cached_tokens` is there only where the engine told of every prompt: 0 is a number, too.
+    """
     prompt, completion = sum(p.prompt_tokens for p in last[::n]), sum(p.completion_tokens for p in last)
-    return {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
+    counts = {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
+    cached = [piece.cached_tokens for piece in last[::n]]
+    known = [
+        min(tokens, piece.prompt_tokens) for tokens, piece in zip(cached, last[::n], strict=True) if tokens is not None
+    ]
+    return counts | ({"prompt_tokens_details": {"cached_tokens": sum(known)}} if len(known) == len(cached) else {})

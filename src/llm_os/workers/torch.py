@@ -145,7 +145,8 @@ def best_time(
 class TorchChat(ChatBackend):
     """The reference generation loop behind a step thread."""
 
-    follows = frozenset({"logprobs", "top_logprobs", "tools"})
+    follows = frozenset({"logprobs", "top_logprobs", "tools", "top_k", "repetition_penalty"})
+    cached_tokens = 0  # the loop reads every prompt from its begin
 
     def __init__(self, chat: ChatModel, pipeline: Generation, *, most: int) -> None:
         super().__init__(
@@ -183,7 +184,16 @@ class TorchChat(ChatBackend):
         if request.adapter and request.adapter not in self.adapters:  # it went while the prompt was put together
             raise no_adapter(request.adapter, self.adapters)
         adapter: Adapter | None = self.adapters.get(request.adapter)
-        return Sampling(most, request.temperature, request.top_p, seed, request.logprobs, adapter)
+        return Sampling(
+            most,
+            request.temperature,
+            request.top_p,
+            seed,
+            request.logprobs,
+            adapter,
+            top_k=request.top_k,
+            repetition_penalty=request.repetition_penalty,
+        )
 
     def decode(self, ids: Sequence[int]) -> str:
         return self._chat.text(ids)

@@ -12,6 +12,7 @@ from typing import Any
 
 from llm_os import programs
 from llm_os.errors import LLMOSError, UnavailableError, UnsupportedModelError
+from llm_os.models import settings
 from llm_os.models.formats import inspect
 from llm_os.programs import Program
 from llm_os.spec.attempts import AdapterInput, AttemptSpec, ServeCall
@@ -32,7 +33,13 @@ ENVIRONMENT = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "VLLM_NO_USAG
 
 
 class VllmBackend(ChildBridge):
-    """Speaks to a `vllm serve`."""
+    """Speaks to a `vllm serve`.
+
+    Attributes:
+        ends: ids that end an answer by the model's own settings, which the server is not shown.
+    """
+
+    ends: tuple[int, ...] = ()
 
     _taken = 0
     """Adapters so far: a name is never used twice there, so nothing that was kept for one is taken for another."""
@@ -78,13 +85,17 @@ class VllmBackend(ChildBridge):
                 raise no_adapter(request.adapter, self.adapters)
             body["model"] = self.adapters[request.adapter]
         body["stream_options"] = {"include_usage": True, "continuous_usage_stats": True}
+        body |= {"top_k": request.top_k} if request.top_k else {}
+        body |= {"repetition_penalty": request.repetition_penalty} if request.repetition_penalty != 1.0 else {}
+        body |= {"stop_token_ids": list(self.ends)} if self.ends else {}
         return body
 
 
 def command(model: Path, options: Mapping[str, Any], *, context: int) -> list[str]:
     """The words behind the server's program. It listens on a Unix socket in its folder; code of models is never run."""
     argv = [str(model), "--served-model-name", MODEL, "--uds", SOCKET]
-    argv += ["--generation-config", "vllm"]  # else a file of the model would change what a request does not name
+    argv += ["--generation-config", "vllm"]  # the model's file is read here, for all engines alike
+    argv += ["--enable-prompt-tokens-details"]  # how much of a prompt was in its cache
     argv += ["--dtype", str(options["dtype"]), "--max-model-len", str(context)]
     argv += ["--max-num-seqs", str(options["max_batch"]), "--disable-uvicorn-access-log"]
     if options.get("max_adapters"):
@@ -142,13 +153,15 @@ def load(call: ServeCall, spec: AttemptSpec) -> Backend:
     argv = [*start(program), *command(folder, options, context=context)]
     log.info("%s of %s: %s", program.path, program.where, " ".join(argv[1:]))
     child = Child(WHO, argv, Path(spec.cwd) / "scratch" / "engine", environment(options, max(1, spec.threads)))
-    return VllmBackend(
+    backend = VllmBackend(
         child,
         model=MODEL,
         most=int(options["max_batch"]) * 2,
         context=context,
         vocabulary=int(str(facts["vocabulary"])),
     )
+    backend.ends = settings.read(folder).eos
+    return backend
 
 
 if __name__ == "__main__":

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 
 from llm_os.autopilot.exposition import Sample, read
-from llm_os.autopilot.history import Growth, Measured, matches, quantile_of
-from llm_os.spec.alerts import AlertRule, Term
+from llm_os.autopilot.history import Growth, Measured, matches, quantile_of, series_of
+from llm_os.spec.alerts import INFO, AlertRule, Form, Term
 
 
 def counter(value: float, **labels: str) -> Sample:
@@ -182,3 +182,34 @@ def test_a_share_of_values_is_that_of_now() -> None:
     measured = Measured(rule(metric="free", of={"metric": "size"}, above=None, below=0.1))
     assert measured.take(0, {"free": (Sample("free", {}, 1),), "size": (Sample("size", {}, 4),)}) == {(): 0.25}
     assert measured.take(1, {"free": (Sample("free", {}, 1),), "size": (Sample("size", {}, 0),)}) == {}
+
+
+def labelled(**labels: str) -> AlertRule:
+    return AlertRule(name="mine", metric="x", labelled=labels, by=("model",), above=1)
+
+
+INFOS = (
+    Sample(INFO, {"model": "a", "label_team": "search", "label_on_call": "yes"}, 1),
+    Sample(INFO, {"model": "b", "label_team": "sales"}, 1),
+)
+
+
+def test_a_rule_may_mean_the_deployments_with_a_label_only() -> None:
+    gauges = tuple(Sample("x", {"model": name}, value) for name, value in (("a", 2), ("b", 3), ("c", 4)))
+
+    def taken(rule: AlertRule) -> dict[tuple[str, ...], float]:
+        return Measured(rule).take(0.0, {"x": gauges, INFO: INFOS})
+
+    assert taken(labelled(team="search")) == {("a",): 2}
+    assert taken(labelled(team="s*")) == {("a",): 2, ("b",): 3}
+    assert taken(labelled(**{"team": "search", "on-call": "no"})) == {}
+    assert taken(labelled()) == {("a",): 2, ("b",): 3, ("c",): 4}
+    assert INFO in series_of(labelled(team="search"))
+
+
+def test_a_counter_of_other_deployments_does_not_grow_such_a_rule() -> None:
+    rule = AlertRule(name="mine", metric="x_total", form=Form.INCREASE, labelled={"team": "search"}, above=1)
+    measured = Measured(rule)
+    for now, (a, b) in ((0.0, (1, 1)), (10.0, (4, 100))):
+        found = measured.take(now, {"x_total": (counter(a, model="a"), counter(b, model="b")), INFO: INFOS})
+    assert found == {(): 3}

@@ -147,6 +147,10 @@ def a_rule(**fields: Any) -> AlertRule:
             "(histogram_quantile(0.95, sum by (model, le) (rate(x_bucket[1h]))) > 1) "
             "and sum by (model) (increase(x_count[1h])) >= 5",
         ),
+        (
+            a_rule(form="rate", by=["model"], labelled={"on-call": "me"}),
+            'sum by (model) (rate(x[5m]) * on (model) group_left () llm_os_deployment_info{label_on_call="me"}) > 1',
+        ),
         (a_rule(where={"a": "1.5*"}), r'sum(x{a=~"1\\.5.*"}) > 1'),
     ],
 )
@@ -175,11 +179,12 @@ def exported() -> dict[str, tuple[str, set[str]]]:
     for used in (series.duration, series.first_byte, series.between, series.queued):
         used.observe(1)
     series.tokens_in.inc(1)
+    series.tokens_cached.inc(1)
     for labelled in (gateway.in_flight, gateway.waiting, gateway.slots, gateway.retried, gateway.broken):
         labelled.labels("chat")
     gateway.rejected.labels("overloaded").inc()
     host = HostReading(memory=2, memory_available=1, oom_kills=0, throttled_seconds=0, thermal_throttles=0, frequency=1)
-    one = DeploymentMeasures(wanted=1, ready=1, memory=1)
+    one = DeploymentMeasures(wanted=1, ready=1, memory=1, labels={"on-call": "me"}, parity={"sure": 1, "everywhere": 1})
     kernel = Measures(
         host=host, disk=2, disk_free=1, memory_granted=2, memory_free=1, cpus_granted=1, cpus_free=1, gateway_up=True,
         deployments={"chat": one}, lost={"chat": 0}, jobs={"running": 1},
@@ -248,3 +253,9 @@ def test_the_dashboard_has_a_panel_for_each_rule_with_its_threshold_and_none_lie
 def test_an_own_rule_has_a_panel_too() -> None:
     titles = [panel["title"] for panel in dashboard([*DEFAULTS, a_rule(name="mine")])["panels"]]
     assert titles[-1] == "Alert: mine"
+
+
+def test_the_kernel_tells_parity_and_labels_of_each_deployment() -> None:
+    known = exported()
+    assert known["llm_os_deployment_parity"] == ("gauge", {"model", "version", "where"})
+    assert known["llm_os_deployment_info"] == ("gauge", {"model", "version", "engine", "label_on_call"})

@@ -9,13 +9,13 @@ from click.testing import CliRunner
 
 from llm_os.cli.commands import doctor
 from llm_os.cli.main import VERBS, cli, main
-from llm_os.cli.options import labelled
+from llm_os.cli.options import labels_of
 from llm_os.cli.render import print_table
 from llm_os.errors import InvalidOptionError
 
 PROMISED = (
     "up down status doctor ps logs events why jobs cancel models samples data train merge evaluate predict run deploy "
-    "stop update promote rollback scale adapters keys chat service alerts calibrate"
+    "stop update promote rollback scale adapters verify keys chat service alerts calibrate"
 )
 
 
@@ -109,5 +109,5 @@ def test_a_table_shows_brackets_as_they_are(capsys: pytest.CaptureFixture[str]) 
 @pytest.mark.parametrize(("text", "said"), [("team", "--label team has no value"), ("=x", "--label =x has no name")])
 def test_a_wrong_label_is_named_by_its_own_flag(text: str, said: str) -> None:
     with pytest.raises(InvalidOptionError, match=said):
-        labelled([text])
-    assert labelled(["team=7"]) == {"team": "7"}
+        labels_of([text])
+    assert labels_of(["team=7"]) == {"team": "7"}

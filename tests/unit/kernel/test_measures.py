@@ -80,7 +80,7 @@ def test_lost_replicas_are_counted_from_the_making_of_their_deployment(place: Pl
 def test_those_of_a_deployment_that_ended_are_told_for_an_hour_and_of_one_that_lives_always(place: Place) -> None:
     state: Any = place
     measuring = Measuring(state)
-    spec = DeploymentSpec(name="chat", model="writer@1", replicas=2)
+    spec = DeploymentSpec(name="chat", model="writer@1", replicas=2, labels={"team": "search"})
     chat = Deployment(
         id="dep-1", spec=spec, version="writer@1", task="t", engine="fake", session=None,
         state=DeploymentState.PENDING, created_at=1.0,
@@ -95,6 +95,8 @@ def test_those_of_a_deployment_that_ended_are_told_for_an_hour_and_of_one_that_l
     with place.database.reading() as tx:
         found = measuring.take(tx)
     assert (found.deployments["chat"].wanted, found.deployments["chat"].ready) == (2, 0)
+    assert (found.deployments["chat"].labels, found.deployments["chat"].version) == ({"team": "search"}, "writer@1")
+    assert found.deployments["chat"].parity == {}
     assert (found.disk, found.disk_free, found.memory_free, found.gateway_up) == (100, 7, 8, False)
 
 

@@ -3,8 +3,8 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
+from llm_os.kernel.need import needed
 from llm_os.kernel.replicas import surplus, wanted
-from llm_os.kernel.scaling import needed
 from llm_os.kernel.verdicts import complaint
 from llm_os.spec.deployments import (
     Deployment,

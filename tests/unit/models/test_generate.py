@@ -127,3 +127,33 @@ def test_a_template_may_refuse_and_cannot_reach_out_of_its_sandbox(tmp_path: Pat
 def test_a_model_without_a_chat_template_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UnsupportedModelError, match="no chat template"):
         load_chat(tiny_chat(tmp_path / "plain", None))
+
+
+def test_a_repetition_penalty_is_that_of_transformers() -> None:
+    import torch
+
+    tokenizer = tiny_tokenizer()
+    model = tiny_llama(tokenizer)
+    ours = generate(model, prompts(), Sampling(24, repetition_penalty=1.3), ends=[], most=3)
+    for prompt, answer in zip(prompts(), ours, strict=True):
+        ids = torch.tensor([prompt])
+        whole = model.generate(
+            ids,
+            attention_mask=torch.ones_like(ids),
+            max_new_tokens=24,
+            do_sample=False,
+            repetition_penalty=1.3,
+            eos_token_id=319,
+            pad_token_id=0,
+        )
+        assert answer[: whole.shape[1] - len(prompt)] == whole[0, len(prompt) :].tolist()
+    assert ours != generate(model, prompts(), Sampling(24), ends=[], most=3)
+
+
+def test_nothing_is_drawn_but_the_likeliest_tokens_that_were_asked_for() -> None:
+    import torch
+
+    logits = torch.tensor([1.0, 3.0, 2.9, 0.5, 2.8])
+    draw = torch.Generator().manual_seed(3)
+    seen = {drawn(logits, Sampling(1, temperature=1.0, top_k=2), draw) for _ in range(60)}
+    assert seen == {1, 2}

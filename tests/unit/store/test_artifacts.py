@@ -284,3 +284,17 @@ def test_a_place_that_cannot_be_written_is_the_users_to_change(store: ArtifactSt
     (tmp_path / "file").write_text("")
     with pytest.raises(InvalidInputError, match=r"cannot be written: Not a directory"):
         store.copy_out(digest, tmp_path / "file" / "model")
+
+
+async def test_all_broken_files_are_told_and_a_view_that_shows_other_bytes(
+    store: ArtifactStore, tmp_path: Path
+) -> None:
+    digest, _, manifest = store.put(output(tmp_path / "out", {"a": b"one", "b": b"two", "c": b"three"}))
+    assert await store.broken(digest) == ()
+    for file in manifest.files[:1]:
+        (tmp_path / "artifacts" / "blobs" / file.sha256[:2] / file.sha256).unlink()
+    view = store.path(digest) / "c"
+    view.unlink()
+    view.write_bytes(b"other")
+    found = {one.path: one.problem for one in await store.broken(digest)}
+    assert found == {"a": "is missing", "c": "was replaced in the view that engines read"}

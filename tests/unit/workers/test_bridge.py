@@ -25,6 +25,7 @@ from llm_os.workers.backend import Piece
 from llm_os.workers.bridge import Bridge, heard
 from llm_os.workers.llamacpp import LlamaBackend
 from llm_os.workers.requests import ChatRequest
+from llm_os.workers.shapes import usage_of
 from llm_os.workers.upstream import Upstream
 
 HELLO = ({"role": "user", "content": "What is it?"},)
@@ -334,3 +335,18 @@ async def test_no_proxy_is_asked_for_this_machine_or_a_unix_socket(
             assert await upstream.post("/tokenize", {"content": "a b"})
             await upstream.end()
         assert lines == []
+
+
+def test_what_was_in_a_servers_cache_is_heard_in_both_shapes() -> None:
+    assert heard({"usage": {"prompt_tokens": 9, "prompt_tokens_details": {"cached_tokens": 7}}}).cached_tokens == 7
+    assert heard({"choices": [{"text": "a"}], "timings": {"predicted_n": 1, "cache_n": 0}}).cached_tokens == 0
+    assert heard({"usage": {"prompt_tokens": 9, "prompt_tokens_details": None}}).cached_tokens is None
+    assert heard({"usage": {"prompt_tokens_details": {"cached_tokens": "many"}}}).cached_tokens is None
+
+
+def test_usage_tells_the_cache_once_a_prompt_and_only_where_the_engine_does() -> None:
+    pieces = [Piece("a", 10, 3, "stop", cached_tokens=8), Piece("b", 10, 2, "stop", cached_tokens=10)]
+    assert usage_of(pieces, 2)["prompt_tokens_details"] == {"cached_tokens": 8}
+    assert usage_of(pieces, 1)["prompt_tokens_details"] == {"cached_tokens": 18}
+    assert usage_of([Piece("a", 10, 3, "stop", cached_tokens=99)], 1)["prompt_tokens_details"] == {"cached_tokens": 10}
+    assert "prompt_tokens_details" not in usage_of([*pieces, Piece("c", 1, 1, "stop")], 1)

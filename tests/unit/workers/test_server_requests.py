@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from llm_os.errors import InvalidInputError, InvalidOptionError
+from llm_os.models.settings import GenerationSettings
 from llm_os.workers.requests import (
     FOLLOWED_BY,
     MOST_STOPS,
@@ -27,6 +28,27 @@ def chat(**more: Any) -> Any:
 def test_a_bare_chat_takes_the_defaults_of_openai() -> None:
     request = chat()
     assert (request.temperature, request.top_p, request.max_tokens, request.stream) == (1.0, 1.0, None, False)
+
+
+def test_what_a_request_does_not_say_is_as_the_model_has_it() -> None:
+    usual = GenerationSettings(0.6, 0.9, 20, 1.1, 300, (7,))
+    follows = frozenset({"top_k", "repetition_penalty"})
+
+    def asked(**more: Any) -> Any:
+        return chat_request(json.dumps({"messages": HELLO} | more).encode(), "toy", follows, usual)
+
+    def values(request: Any) -> tuple[Any, ...]:
+        return request.temperature, request.top_p, request.top_k, request.repetition_penalty, request.max_tokens
+
+    assert values(asked()) == (0.6, 0.9, 20, 1.1, 300)
+    named = {"temperature": 0.3, "top_p": 0.5, "top_k": 0, "repetition_penalty": 1, "max_tokens": 9}
+    assert values(asked(**named)) == (0.3, 0.5, 0, 1.0, 9)
+    assert values(asked(temperature=0)) == (0.0, 1.0, 0, 1.0, 300), "the likeliest tokens, as it was evaluated"
+    assert values(asked(temperature=0, repetition_penalty=1.2)) == (0.0, 1.0, 0, 1.2, 300)
+    (completion,) = completion_request(b'{"prompt": "a"}', "toy", follows, usual)
+    assert values(completion) == (0.6, 0.9, 20, 1.1, 16)
+    greedy = chat_request(json.dumps({"messages": HELLO}).encode(), "toy", follows, GenerationSettings(0.0, top_k=5))
+    assert values(greedy) == (0.0, 1.0, 0, 1.0, None)
 
 
 def test_max_completion_tokens_wins_over_its_old_name() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from llm_os.cli.link import looking
-from llm_os.cli.options import further, scaling_of
+from llm_os.cli.options import further, scaling_of, scaling_options
 from llm_os.cli.render import as_json_option, print_json
 from llm_os.client.adapters import fused
 from llm_os.client.calibrations import calibrate_for_update
@@ -100,17 +100,17 @@ def rollback(name: str, no_wait: bool, as_json: bool) -> int:
     return _told(transport, found, as_json=as_json, wait=not no_wait, by_hand=True)
 
 
-@click.command(epilog="Example: llm-os scale chat --least 0 --most 4")
+@click.command(epilog="Example: llm-os scale chat --least 1 --most 4 --first-token 0.5s")
 @click.argument("name")
 @click.argument("replicas", type=click.IntRange(1, 64), required=False)
-@click.option("--least", type=click.IntRange(0, 64), help="Replicas at least; 0 lets it sleep when nobody asks.")
-@click.option("--most", type=click.IntRange(1, 64), help="Replicas at most, when many ask.")
+@scaling_options
 @as_json_option
-def scale(name: str, replicas: int | None, least: int | None, most: int | None, as_json: bool) -> int:
+def scale(name: str, replicas: int | None, as_json: bool, **given: Any) -> int:
     """Give a deployment so many replicas, or as many as requests need."""
-    if (replicas is None) is (least is None and most is None):
+    scaling = scaling_of(**given)
+    if (replicas is None) is (scaling is None):
         raise InvalidInputError("Give a number, or --least and --most.", hint=f"Such as: llm-os scale {name} 2")
-    body = {"replicas": replicas} if replicas is not None else {"scaling": scaling_of(least, most)}
+    body = {"replicas": replicas} if replicas is not None else {"scaling": scaling}
     path = f"{place('deployments', name, 'deployment')}/scale"
     found = looking().call("POST", path, Deployment, body=checked(api.ScaleDeployment, body, "Scaling"))
     if as_json:

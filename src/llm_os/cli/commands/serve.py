@@ -11,7 +11,7 @@ import click
 
 from llm_os.cli.conversation import Conversation, Message
 from llm_os.cli.link import looking
-from llm_os.cli.options import further, labelled, scaling_of
+from llm_os.cli.options import further, labels_of, scaling_of, scaling_options
 from llm_os.cli.render import as_json_option, print_json
 from llm_os.client.transport import place
 from llm_os.errors import InvalidInputError
@@ -77,8 +77,7 @@ def run(model: str, prompt: str | None, max_tokens: int, as_json: bool) -> int:
 @click.option("--precision", help="Of the weights while they are served: int8, bf16 ...; any, if left out.")
 @click.option("--option", "-o", "more", multiple=True, metavar="NAME=VALUE", help="An option of the engine.")
 @click.option("--replicas", type=click.IntRange(1, 64), help="Replicas; one, if left out.")
-@click.option("--least", type=click.IntRange(0, 64), help="Replicas at least; 0 lets it sleep when nobody asks.")
-@click.option("--most", type=click.IntRange(1, 64), help="Replicas at most, when many ask.")
+@scaling_options
 @click.option("--label", "labels", multiple=True, metavar="NAME=VALUE", help="A word of yours, for lists and rules.")
 @click.option("--adapter", "adapters", multiple=True, metavar="NAME=VERSION", help="An adapter beside the model.")
 @click.option("--no-check", is_flag=True, help="Do not compare the engine with PyTorch before it serves.")
@@ -96,10 +95,9 @@ def deploy(model: str, name: str | None, as_json: bool, **given: Any) -> int:
     own: dict[str, Any] = {"engine": given["engine"] or None, **{n: given[n] for n in ("precision", "replicas")}}
     if given["no_calibrate"]:
         own["calibrate"] = False
-    if given["least"] is not None or given["most"] is not None:
-        own["scaling"] = scaling_of(given["least"], given["most"])
+    own["scaling"] = scaling_of(*(given[n] for n in ("least", "most", "first_token", "tokens_in_flight")))
     if given["labels"]:
-        own["labels"] = labelled(given["labels"])
+        own["labels"] = labels_of(given["labels"])
     if given["adapters"]:
         own["adapters"] = {key: str(value) for key, value in further(given["adapters"]).items()}
     alias = model.partition("@")[2]

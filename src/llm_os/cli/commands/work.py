@@ -9,6 +9,7 @@ from collections.abc import Iterable
 import click
 
 from llm_os.cli.link import looking
+from llm_os.cli.options import labels_of
 from llm_os.cli.render import ago, as_json_option, print_json, print_table
 from llm_os.client.transport import Transport, place
 from llm_os.client.watch import sentence
@@ -25,15 +26,20 @@ ALL = {"limit": 10_000}
 EVENTS_PAGE = 500
 
 
-@click.command(epilog="Example: llm-os ps")
+@click.command(epilog="Example: llm-os ps --label team=search")
+@click.option("--label", "labels", multiple=True, metavar="NAME=VALUE", help="Only deployments labelled so; no jobs.")
 @as_json_option
-def ps(as_json: bool) -> int:
+def ps(labels: tuple[str, ...], as_json: bool) -> int:
     """List jobs and deployments that live, and what each holds."""
     transport = looking()
+    wanted = labels_of(labels)
     jobs = [
-        job for state in LIVE for job in transport.call("GET", "/v1/jobs", list[Job], params={"state": state, **ALL})
+        job
+        for state in (() if wanted else LIVE)
+        for job in transport.call("GET", "/v1/jobs", list[Job], params={"state": state, **ALL})
     ]
-    deployments = transport.call("GET", "/v1/deployments", list[Deployment])
+    found = transport.call("GET", "/v1/deployments", list[Deployment])
+    deployments = [one for one in found if wanted.items() <= one.spec.labels.items()]
     resources = transport.call("GET", "/v1/resources", Resources)
     if as_json:
         print_json({"jobs": jobs, "deployments": deployments, "resources": resources})

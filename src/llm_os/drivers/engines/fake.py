@@ -59,7 +59,12 @@ class Fake(Engine):
     shares_prefixes = True  # it reads nothing, and is asked as those are that do
     preference = -100
     gaps: ClassVar[Mapping[str, str]] = dict.fromkeys(
-        ("probabilities_of_tokens_are_told", "the_likeliest_tokens_are_told", "an_answer_is_held_to_a_schema"),
+        (
+            "probabilities_of_tokens_are_told",
+            "the_likeliest_tokens_are_told",
+            "an_answer_is_held_to_a_schema",
+            "prompt_tokens_from_the_cache_are_told",
+        ),
         "it has no model",
     )
 

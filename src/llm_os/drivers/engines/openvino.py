@@ -65,6 +65,7 @@ class OpenVino(Engine):
     gaps: ClassVar[Mapping[str, str]] = {
         "the_likeliest_tokens_are_told": "openvino-genai tells the probability of the token that was taken, no others",
         "adapters_are_hot": "its step interface takes only adapters that are in the weights: update to a merged one",
+        "prompt_tokens_from_the_cache_are_told": "openvino-genai caches beginnings and tells of no request how much",
     }
 
     def probe(self) -> Probe:

@@ -93,6 +93,7 @@ class Torch(Engine):
     gaps: ClassVar[Mapping[str, str]] = {
         "an_answer_is_held_to_a_schema": "the reference loop has no grammar; openvino does",
         "a_tool_is_called_where_it_must_be": "the same: a model may call a tool, but it cannot be made to",
+        "prompt_tokens_from_the_cache_are_told": "the reference loop keeps no beginnings: it tells 0, which is so",
     }
 
     def probe(self) -> Probe:

@@ -12,7 +12,7 @@ from llm_os.server.gateway.estimates import Estimates
 from llm_os.server.gateway.exchange import Exchange
 from llm_os.server.gateway.metering import Metering
 from llm_os.server.gateway.metrics import Metrics, Series
-from llm_os.server.gateway.spool import tokens_of
+from llm_os.server.gateway.spool import cached_of, tokens_of
 
 CODES = frozenset(by_code())
 """Codes of errors that are ours; engines may say anything."""
@@ -73,6 +73,8 @@ class Accounting:
         if prompt or answer:
             series = self._series(exchange)
             series.tokens_in.inc(prompt)
+            if (cached := cached_of(exchange.usage)) is not None:
+                series.tokens_cached.inc(min(cached, prompt))
             series.tokens_out.inc(answer)
         exchange.tokens = prompt + answer
         return exchange.tokens

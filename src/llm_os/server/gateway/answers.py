@@ -20,7 +20,16 @@ from llm_os.server.gateway.schemas import (
     ref,
 )
 
-_USAGE = object_of(("prompt_tokens",), prompt_tokens=WHOLE, completion_tokens=WHOLE, total_tokens=WHOLE)
+_USAGE = object_of(
+    ("prompt_tokens",),
+    prompt_tokens=WHOLE,
+    completion_tokens=WHOLE,
+    total_tokens=WHOLE,
+    prompt_tokens_details={
+        **object_of(("cached_tokens",), cached_tokens=WHOLE),
+        "description": "Where the engine tells what it had in its cache: torch, llamacpp, vllm, and remote servers.",
+    },
+)
 _ENDING: Mapping[str, Schema] = {
     "finish_reason": {**or_null(TEXT), "description": "`stop`, `length`, or of a chat `tool_calls`."},
     "stop_reason": {**or_null(TEXT), "description": "The stop text that was met."},
@@ -123,6 +132,10 @@ ANSWERS: Mapping[str, Schema] = {
         task={**TEXT, "description": f"Asked at its endpoint: {', '.join(sorted(SERVED_BY))}."},
         engine=TEXT,
         ready={**TRUTH, "description": "It has a replica; else a request waits for one."},
+        generation={
+            "type": "object",
+            "description": "What holds for a request that does not say, as the model has it.",
+        },
     ),
     "Models": object_of(("object", "data"), object={"enum": ["list"]}, data=list_of(ref("Model"))),
     "Event": {**object_of(("data",), event=TEXT, data=TEXT), "description": "A server-sent event; `data` is JSON."},

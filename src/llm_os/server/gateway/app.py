@@ -191,7 +191,7 @@ class Gateway:
         use, tokens, left = parts.quotas.admit(entry, estimate), 0.0, False
         try:
             if not route.endpoints:
-                with accounting.metering.waiting(route.deployment), exchange.holding():
+                with accounting.metering.waiting(route.deployment, exchange), exchange.holding():
                     route = meet(await parts.routes.held(find, entry.tenant, clock, until()))
             name = route.deployment  # from here on it stays with this deployment, whatever else has the version
 
@@ -199,7 +199,7 @@ class Gateway:
                 return meet(await parts.routes.ready(partial(find, name), name, clock, until()))
 
             gauge = accounting.metrics.in_flight.labels(name)
-            with accounting.metering.request(name), gauge.track_inprogress():
+            with accounting.metering.request(name, exchange), gauge.track_inprogress():
                 async with parts.admission.slot(route, asker) as slot:
                     exchange.queued, exchange.count = slot.waited, partial(accounting.served, exchange, size)
                     try:
@@ -222,6 +222,7 @@ class Gateway:
         """Tokens of prompt and answer, before anybody has counted them."""
         name, size, estimates = route.deployment, len(call.body), self._parts.accounting.estimates
         exchange.prompt_tokens, exchange.answers = estimates.prompt(name, size), call.answers
+        exchange.streams = call.stream
         if path in READING:
             exchange.answer_tokens = estimates.answer(name, call.most, call.answers)
         return estimates.guess(name, size, call.most, call.answers)

@@ -31,10 +31,12 @@ class Exchange:
     """By when the whole answer must have come, on the clock of `started`."""
     prompt_tokens: float = 1.0
     """As far as they can be guessed."""
-    answer_tokens: float | None = None
-    """As far as they can be guessed; None: the answer is no text that is written."""
     answers: int = 1
     """That were asked for."""
+    answer_tokens: float | None = None
+    """Of all answers together, as far as they can be guessed; None: the answer is no text that is written."""
+    streams: bool = False
+    """Its answer is told as it comes."""
     held: float = 0.0
     """Seconds that it waited for a first replica."""
     queued: float = 0.0
@@ -69,6 +71,12 @@ class Exchange:
     """None: nobody traces it."""
     prompt: str = ""
     """What it asks, where that is written down."""
+
+    @property
+    def tokens_left(self) -> float:
+        """Tokens that are still to be read and written for it, as far as they can be guessed."""
+        written = max(0.0, (self.answer_tokens or 0.0) - self.events)
+        return written + (self.prompt_tokens if self.first_byte is None else 0.0)
 
     @contextmanager
     def holding(self) -> Iterator[None]:

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
+import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 from pydantic import ValidationError
 
+from llm_os.server.gateway.exchange import Exchange
 from llm_os.server.gateway.spool import Account, Spool
-from llm_os.spec.routing import DeploymentUsage, GatewayUsage, RevisionUsage, RoutingTable
+from llm_os.spec.routing import FIRST_WINDOW, DeploymentUsage, GatewayUsage, RevisionUsage, RoutingTable
 
+MOST_FIRSTS = 1000
+"""First tokens that are remembered: of the window, or the newest of it."""
 log = logging.getLogger("llm_os.gateway")
 
 
@@ -39,7 +45,7 @@ class _Fared:
 class _Count:
     """One deployment, changed in place: this is done twice for each request."""
 
-    __slots__ = ("created_at", "in_flight", "last_request_at", "requests", "revisions")
+    __slots__ = ("created_at", "firsts", "in_flight", "last_request_at", "live", "requests", "revisions")
 
     def __init__(self, known: DeploymentUsage) -> None:
         self.created_at = known.created_at
@@ -47,6 +53,29 @@ class _Count:
         self.in_flight = 0
         self.requests = known.requests
         self.revisions = {number: _Fared(usage) for number, usage in known.revisions.items()}
+        self.live: dict[str, Exchange] = {}
+        self.firsts: deque[tuple[float, float]] = deque(maxlen=MOST_FIRSTS)
+        """When streams that have ended had their first token, and how long after their arrival."""
+
+    def ended(self, exchange: Exchange) -> None:
+        """It is over; how long its first token took is still told for a while."""
+        del self.live[exchange.request_id]
+        if exchange.streams and exchange.first_byte is not None:
+            self.firsts.append((exchange.first_byte, exchange.first_byte - exchange.started))
+
+    def first_tokens(self, now: float) -> tuple[float | None, int]:
+        """(seconds within which 95 of 100 streams had their first token, their number), see `DeploymentUsage`.
+
+        Args:
+            now: on the clock of exchanges.
+        """
+        streams = [one for one in self.live.values() if one.streams]
+        had = [(one.first_byte, one.first_byte - one.started) for one in streams if one.first_byte is not None]
+        took = [seconds for at, seconds in (*self.firsts, *had) if now - at <= FIRST_WINDOW]
+        usual = percentile(took, 0.95) or 0.0
+        # Who waits longer than that already makes it worse, before the token is there.
+        took += [age for one in streams if one.first_byte is None and (age := now - one.started) > usual]
+        return percentile(took, 0.95), len(took)
 
     def of(self, revision: int) -> _Fared:
         """How requests fared at this revision."""
@@ -54,14 +83,28 @@ class _Count:
             found = self.revisions[revision] = _Fared(RevisionUsage())
         return found
 
-    def told(self) -> DeploymentUsage:
+    def told(self, now: float) -> DeploymentUsage:
+        """What the kernel is told.
+
+        Args:
+            now: on the clock of exchanges.
+        """
+        first_token, first_tokens = self.first_tokens(now)
         return DeploymentUsage(
             last_request_at=self.last_request_at,
             in_flight=self.in_flight,
             requests=self.requests,
+            tokens_in_flight=round(sum(one.tokens_left for one in self.live.values()), 1),
+            first_token=None if first_token is None else round(first_token, 4),
+            first_tokens=first_tokens,
             created_at=self.created_at,
             revisions={number: fared.told() for number, fared in self.revisions.items()},
         )
+
+
+def percentile(values: list[float], share: float) -> float | None:
+    """The smallest of the values that so many are not above; None of none."""
+    return sorted(values)[max(0, math.ceil(share * len(values)) - 1)] if values else None
 
 
 _NEW = DeploymentUsage(last_request_at=0.0, in_flight=0, requests=0)
@@ -74,11 +117,19 @@ class Metering:
         path: the file; what an earlier gateway counted is taken over, but for its requests in flight.
         clock: seconds since the epoch.
         known: the routing table in force; deployments that it does not have are forgotten when idle.
+        watch: the clock of exchanges.
     """
 
-    def __init__(self, path: Path, clock: Callable[[], float], known: Callable[[], RoutingTable]) -> None:
+    def __init__(
+        self,
+        path: Path,
+        clock: Callable[[], float],
+        known: Callable[[], RoutingTable],
+        watch: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._path = path
         self._clock = clock
+        self._watch = watch
         self._known = known
         self._changed = True
         self._failed = False
@@ -96,16 +147,20 @@ class Metering:
             log.warning("the usage of the earlier gateway cannot be read, counting begins anew: %s", error)
             return None
 
-    def request(self, deployment: str) -> AbstractContextManager[None]:
-        """Count one request from its admission to its end."""
-        return self._under_way(deployment, 1)
+    def request(self, deployment: str, exchange: Exchange | None = None) -> AbstractContextManager[None]:
+        """Count one request from its admission to its end.
 
-    def waiting(self, deployment: str) -> AbstractContextManager[None]:
+        Args:
+            exchange: what is known of it, if replicas work for it.
+        """
+        return self._under_way(deployment, 1, exchange)
+
+    def waiting(self, deployment: str, exchange: Exchange | None = None) -> AbstractContextManager[None]:
         """A request that waits for the deployment to be ready: it is wanted."""
-        return self._under_way(deployment, 0)
+        return self._under_way(deployment, 0, exchange)
 
     @contextmanager
-    def _under_way(self, deployment: str, requests: int) -> Iterator[None]:
+    def _under_way(self, deployment: str, requests: int, exchange: Exchange | None) -> Iterator[None]:
         count = self._usage.get(deployment)
         if count is None:
             count = self._usage[deployment] = _Count(_NEW)
@@ -114,10 +169,14 @@ class Metering:
         count.last_request_at = self._clock()
         count.in_flight += 1
         count.requests += requests
+        if exchange is not None:
+            count.live[exchange.request_id] = exchange
         self._changed = True
         try:
             yield
         finally:
+            if exchange is not None:
+                count.ended(exchange)
             count.last_request_at = self._clock()
             count.in_flight -= 1
             self._changed = True
@@ -167,15 +226,27 @@ class Metering:
 
     def snapshot(self, *, spool: int) -> GatewayUsage:
         """What is written: the sums are those without the lines of this spool."""
-        deployments = {name: count.told() for name, count in self._usage.items()}
+        now = self._watch()
+        deployments = {name: count.told(now) for name, count in self._usage.items()}
         return GatewayUsage(written_at=self._clock(), deployments=deployments, served=self._spool.sums(), spool=spool)
+
+    def _moves(self) -> bool:
+        """Whether numbers change by themselves: answers grow, first tokens become old."""
+        now = self._watch()
+        for count in self._usage.values():
+            if count.live:
+                return True
+            if count.firsts and now - count.firsts[-1][0] > FIRST_WINDOW:
+                count.firsts.clear()
+                return True
+        return False
 
     def flush(self) -> bool:
         """Write the file beside and rename it, if anything changed. True when it was written.
 
         A full disk must not stop requests: the failure is logged once, the next change tries again.
         """
-        if not self._changed:
+        if not self._changed and not self._moves():
             return False
         table = self._known()
         served = {route.deployment for route in table.routes}

@@ -45,6 +45,7 @@ class Series:
         mine += [(one, labels) for one in (metrics.duration, metrics.first_byte, metrics.between, metrics.queued)]
         mine += [(metrics.cached, (*labels[1:], outcome)) for outcome in ("hit", "miss")]
         mine += [(metrics.tokens, (*labels[1:], direction)) for direction in ("in", "out")]
+        mine.append((metrics.tokens_cached, labels[1:]))
         for metric, values in mine:
             with suppress(KeyError):  # never counted, or removed with another endpoint's
                 metric.remove(*values)
@@ -68,6 +69,10 @@ class Series:
     @cached_property
     def tokens_in(self) -> Any:
         return self._metrics.tokens.labels(*self._labels[1:], "in")
+
+    @cached_property
+    def tokens_cached(self) -> Any:
+        return self._metrics.tokens_cached.labels(*self._labels[1:])
 
     @cached_property
     def tokens_out(self) -> Any:
@@ -109,6 +114,12 @@ class Metrics:
         )
         self.tokens = Counter(
             "llm_os_gateway_tokens", "Tokens, as engines reported them.", (*_WHO[1:], "direction"), **kept
+        )
+        self.tokens_cached = Counter(
+            "llm_os_gateway_prompt_tokens_cached",
+            "Of the tokens in, those that engines had in their cache; engines that cannot tell have no such series.",
+            _WHO[1:],
+            **kept,
         )
         self.cached = Counter(
             "llm_os_gateway_cache",

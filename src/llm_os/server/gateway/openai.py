@@ -138,6 +138,7 @@ def model_object(route: Route) -> dict[str, Any]:
         "task": route.task,
         "engine": route.engine,
         "ready": bool(route.endpoints),
+        "generation": dict(route.generation),
     }
 
 

@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
 
+from llm_os.server.gateway.spool import cached_of
 from llm_os.server.gateway.translation import (
     Called,
     ChatTranslation,
@@ -82,7 +83,7 @@ class Response(ChatTranslation):
         status = "incomplete" if cut else "completed"
         usage = {
             "input_tokens": said.prompt_tokens,
-            "input_tokens_details": {"cached_tokens": 0},
+            "input_tokens_details": {"cached_tokens": cached_of(said.usage) or 0},
             "output_tokens": said.completion_tokens,
             "output_tokens_details": {"reasoning_tokens": 0},
             "total_tokens": said.prompt_tokens + said.completion_tokens,

@@ -101,6 +101,7 @@ _TOP_P = {**NUMBER, "exclusiveMinimum": 0, "maximum": 1}
 _STOPS = list_of(SAID, maxItems=MOST_STOPS)
 _FOLLOWED = "Followed by the engines openvino, llamacpp and vllm"
 _PENALTY = {**NUMBER, "minimum": -2, "maximum": 2, "description": f"{_FOLLOWED}."}
+_DRAWN = "Else as the model itself says; followed by the engines torch, openvino, llamacpp and vllm."
 _IDS = list_of({**WHOLE, "minimum": 0, "maximum": 2**31 - 1}, minItems=1)
 _PROMPTS = {"anyOf": [SAID, _IDS, list_of({"anyOf": [SAID, _IDS]}, minItems=1, maxItems=MOST_PROMPTS)]}
 _CONTENT = _parts(("text",), minItems=1)
@@ -173,6 +174,8 @@ _SAMPLING: Mapping[str, Schema] = {
     "n": {**WHOLE, "minimum": 1, "maximum": MOST_ANSWERS},
     "frequency_penalty": _PENALTY,
     "presence_penalty": _PENALTY,
+    "top_k": {**WHOLE, "minimum": 0, "maximum": 2**63 - 1, "description": f"0: all. {_DRAWN}"},
+    "repetition_penalty": {**NUMBER, "exclusiveMinimum": 0, "maximum": 2, "description": f"1: none. {_DRAWN}"},
     **_neutral(NEUTRAL),
 }
 _TOP = {**WHOLE, "minimum": 0, "maximum": MOST_LOGPROBS}

@@ -128,6 +128,13 @@ def lines_of(path: Path) -> list[tuple[Account, int, int]]:
     return found
 
 
+def cached_of(usage: Mapping[str, object]) -> int | None:
+    """Tokens of the prompt that the engine had in its cache; None where it does not tell."""
+    details = usage.get("prompt_tokens_details")
+    cached = details.get("cached_tokens") if isinstance(details, Mapping) else None
+    return cached if isinstance(cached, int) and not isinstance(cached, bool) and cached >= 0 else None
+
+
 def tokens_of(usage: Mapping[str, object]) -> tuple[int, int]:
     """Tokens of prompt and answer that an engine reported; 0 where it did not."""
     prompt, completion = usage.get("prompt_tokens"), usage.get("completion_tokens")

@@ -5,12 +5,19 @@ from __future__ import annotations
 from typing import Annotated
 
 from fastapi import APIRouter, Query
+from pydantic import StringConstraints
 
 from llm_os.kernel.syscalls import Syscalls
 from llm_os.server.management.paths import Paths
 from llm_os.server.management.waiting import Offset, Wait
 from llm_os.spec import api
 from llm_os.spec.deployments import Deployment
+from llm_os.spec.verification import Verification
+
+Labels = Annotated[
+    tuple[Annotated[str, StringConstraints(pattern=r"^[^=]+=.*$", max_length=400)], ...],
+    Query(description="`NAME=VALUE`, as often as wanted: only deployments that have all of these labels."),
+]
 
 
 def router(syscalls: Syscalls) -> APIRouter:
@@ -23,8 +30,10 @@ def router(syscalls: Syscalls) -> APIRouter:
         return syscalls.create_deployment(request)
 
     @routes.get("")
-    async def deployments(include_ended: Annotated[bool, Query(alias="all")] = False) -> list[Deployment]:
-        return syscalls.deployments(include_ended)
+    async def deployments(
+        include_ended: Annotated[bool, Query(alias="all")] = False, label: Labels = ()
+    ) -> list[Deployment]:
+        return syscalls.deployments(include_ended, dict(one.split("=", 1) for one in label))
 
     @routes.get("/{name}")
     async def one(name: str, wait: Wait = 0.0, state: str | None = None) -> Deployment:
@@ -62,6 +71,14 @@ def router(syscalls: Syscalls) -> APIRouter:
     @routes.delete("/{name}/adapters/{adapter}")
     async def remove_adapter(name: str, adapter: str) -> Deployment:
         return syscalls.remove_adapter(name, adapter)
+
+    @routes.post("/{name}/verify")
+    async def verify(name: str) -> Verification:
+        return syscalls.begin_verification(name)
+
+    @routes.get("/{name}/verify")
+    async def verification(name: str, number: int, wait: Wait = 0.0) -> Verification:
+        return await syscalls.verification(name, number, wait)
 
     @routes.get("/{name}/logs")
     async def logs(name: str, offset: Offset = 0) -> api.LogPage:

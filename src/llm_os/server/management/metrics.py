@@ -9,6 +9,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from llm_os._version import __version__
+from llm_os.spec.alerts import INFO, series_label
 from llm_os.spec.measures import Measures
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -92,3 +93,20 @@ def _deployments(measures: Measures) -> Iterator[Metric]:
     for name, number in sorted(measures.lost.items()):
         lost.add_metric([name], number)
     yield from (wanted, ready, memory, lost)
+    yield from _served(measures)
+
+
+def _served(measures: Measures) -> Iterator[Metric]:
+    """What each deployment serves, how far it agrees with the reference, and its owner's labels."""
+    parity = GaugeMetricFamily(
+        "llm_os_deployment_parity",
+        "Share of places at which it says what the model says in PyTorch, when it was compared last.",
+        labels=("model", "version", "where"),
+    )
+    info = GaugeMetricFamily(INFO, "1, with what it serves and its labels (`label_NAME`).")
+    for name, found in sorted(measures.deployments.items()):
+        for where, share in sorted(found.parity.items()):
+            parity.add_metric([name, found.version, where], share)
+        own = {series_label(label): value for label, value in sorted(found.labels.items(), reverse=True)}
+        info.add_sample(INFO, {"model": name, "version": found.version, "engine": found.engine, **own}, 1)
+    yield from (parity, info)

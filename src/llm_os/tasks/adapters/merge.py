@@ -10,6 +10,7 @@ from llm_os.spec.artifacts import ArtifactFacts
 from llm_os.spec.base import Json, Spec
 from llm_os.spec.resources import Capacity, ResourceSpec
 from llm_os.tasks.context import Context
+from llm_os.tasks.evaluation import prompts
 from llm_os.tasks.task import Task
 
 BASE = 700 * 2**20
@@ -49,6 +50,7 @@ class Merge(Task[MergeOptions]):
     def run(self, context: Context, options: MergeOptions) -> None:
         import torch
 
+        from llm_os.models import settings
         from llm_os.models.adapters import merged
         from llm_os.models.formats import inspect
 
@@ -59,6 +61,9 @@ class Merge(Task[MergeOptions]):
         model, tokenizer = merged(base.path, adapter.path, str(adapter.facts.meta.get("task")), _named(labels))
         model.save_pretrained(context.output)
         tokenizer.save_pretrained(context.output)
+        settings.hand_on(base.path, context.output)
+        if adapter.facts.meta.get("task") in prompts.COMPARED:
+            prompts.bring(context.output, adapter.path)
         known: dict[str, Json] = {name: adapter.facts.meta.get(name) for name in PASSED_ON}
         context.finish(
             "model",

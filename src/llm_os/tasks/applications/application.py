@@ -15,10 +15,13 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from llm_os import plugins
 from llm_os.errors import DataError, EmptyDataError, InvalidOptionError, UnsupportedModelError
+from llm_os.models import settings
+from llm_os.models.formats import inspect
 from llm_os.spec.artifacts import ArtifactFacts
 from llm_os.spec.base import Json
 from llm_os.tasks.applications.labels import labels_of
 from llm_os.tasks.context import Context
+from llm_os.tasks.evaluation import prompts
 from llm_os.tasks.training import seeds
 from llm_os.tasks.training.batches import hold_out, read_rows
 from llm_os.tasks.training.examples import Examples
@@ -32,6 +35,8 @@ HELD, MOST_HELD = 0.1, 1000
 """What early stopping holds out: this share of the rows, and no more rows than that."""
 SPECIAL = ("label_smoothing", "class_weights", "mixup", "packing", "beta")
 """Options of a training that have a meaning for some kinds of data only."""
+UNLEARNED = {"checkpoint_every", "threads", "check_prompts"}
+"""Options that change nothing of what is learned."""
 
 
 @dataclass(slots=True)
@@ -224,7 +229,7 @@ def identity_of(context: Context, options: TrainingOptions, method: str) -> dict
     return {
         "model": context.inputs["model"].facts.digest,
         "data": context.inputs["data"].facts.digest,
-        "options": json.dumps(options.model_dump(mode="json", exclude={"checkpoint_every", "threads"}), sort_keys=True),
+        "options": json.dumps(options.model_dump(mode="json", exclude=UNLEARNED), sort_keys=True),
         "method": method,
     }
 
@@ -246,25 +251,38 @@ def train(context: Context, options: TrainingOptions, prepared: Prepared, *, rat
     return loop.run()
 
 
+def _prompts(context: Context, options: TrainingOptions) -> None:
+    """Put the texts into the output by which engines are compared on it.
+
+    Its own rows are those of the validation data where some were given, else of the training data: never others.
+    """
+    rows = (validation_rows(context, options) or training_rows(context, options)) if options.check_prompts else []
+    prompts.write(context.output, prompts.own(rows))
+
+
 def finish(
     context: Context,
+    options: TrainingOptions,
     prepared: Prepared,
     outcome: Outcome,
     save: Callable[[Path], None],
     extra: Mapping[str, Json] | None = None,
 ) -> None:
-    """Fill the output folder: weights, tokenizer, history; then declare it."""
+    """Fill the output folder: weights, tokenizer, history, what goes along; then declare it."""
     context.report(stage="saving", step=0, total=0)
     save(context.output)
+    settings.hand_on(context.inputs["model"].path, context.output)
+    made = inspect(context.output)
+    if made["task"] in prompts.COMPARED:
+        _prompts(context, options)
     history = {"epochs": outcome.history, "losses": outcome.losses}
     (context.output / "history.json").write_text(json.dumps(history, indent=1) + "\n", encoding="utf-8")
-    from llm_os.models.formats import inspect
 
     best = outcome.history[outcome.best_epoch - 1]
     metrics = {name: value for name, value in best.items() if isinstance(value, float) and "validation" in name}
     parent = context.inputs["model"].facts.meta
     facts: dict[str, Json] = {
-        **inspect(context.output),
+        **made,
         "license": parent.get("license", "not stated"),
         "metrics": dict(metrics),
         "trained_on": context.inputs["data"].facts.meta.get("name"),

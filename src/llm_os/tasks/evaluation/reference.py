@@ -1,13 +1,11 @@
 """Writes down what a model says of the check texts in PyTorch with fp32 weights, for engines to be compared with.
 
-Must not know an engine. The texts ship with us (`data/check_texts.jsonl`), so every version is asked the same.
+Must not know an engine. A version is asked what lies in its artifact (`prompts`), and the texts that ship with us.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from llm_os.errors import UnavailableError, UnsupportedModelError
@@ -16,21 +14,21 @@ from llm_os.spec.base import Json, Spec
 from llm_os.spec.parity import FILE, CheckText, Place, Reading, Reference, ScoredText
 from llm_os.spec.resources import Capacity, ResourceSpec
 from llm_os.tasks.context import Context
-from llm_os.tasks.evaluation import language
+from llm_os.tasks.evaluation import language, prompts
 from llm_os.tasks.evaluation.judging import sized
 from llm_os.tasks.libraries import TRANSFORMERS
 from llm_os.tasks.task import Task
 
-TEXTS = Path(__file__).parent / "data" / "check_texts.jsonl"
 PLACES = 1040
 """Places where an engine is asked: the interval of 98 % is then 1 point wide on each side."""
 FIRST = 4
 """Tokens of the shortest beginning: behind fewer a model says hardly anything."""
 LONGEST = 96
 """Tokens of a text that are used, at most: longer beginnings cost an engine more and tell the same."""
-CLASSIFIERS = ("text-classification", "multi-label-classification")
 CUTS = 4
 """Beginnings of each text that a classifier judges."""
+FEWEST = 30
+"""Texts that are too few for a classifier: ours are judged beside them."""
 UNFINISHED = "\ufffd"
 """What a decoder writes for bytes that are no whole character."""
 
@@ -51,23 +49,23 @@ class ReferenceTask(Task[ReferenceOptions]):
     ) -> ResourceSpec:
         model = inputs["model"]
         task = model.meta.get("task")
-        if task in CLASSIFIERS:
+        if task in prompts.CLASSIFIERS:
             return sized(model, granted, copies=2.0)
         if task != "text-generation":
             raise UnsupportedModelError(
                 f"Engines are not compared on a {task} model.",
-                hint=f"Only on text-generation, {', '.join(CLASSIFIERS)}.",
+                hint=f"Only on {', '.join(prompts.COMPARED)}.",
             )
         return language.sized(model, granted)
 
     def run(self, context: Context, options: ReferenceOptions) -> None:
-        rows = [json.loads(line) for line in TEXTS.read_text(encoding="utf-8").splitlines()]
         model = context.inputs["model"]
+        brought, more = prompts.asked(model.path)
         try:
-            if model.facts.meta.get("task") in CLASSIFIERS:
-                reference = _scored(context, rows)
+            if model.facts.meta.get("task") in prompts.CLASSIFIERS:
+                reference = _scored(context, [*brought, *(more if len(brought) < FEWEST else [])])
             else:
-                reference = said(context, rows)
+                reference = said(context, brought, more)
         except ModuleNotFoundError as error:
             raise UnavailableError(
                 f"{error.name} is not installed, which runs the reference.", hint="pip install 'llm-os[train]'"
@@ -77,6 +75,7 @@ class ReferenceTask(Task[ReferenceOptions]):
             "places": sum(len(text.places) for text in reference.texts),
             "readings": len(reference.readings),
             "scored": len(reference.scored),
+            "own": sum(bool(row.get("own")) for row in brought),
         }
         context.finish("report", {"report": "reference", "model": model.facts.digest, **figures})
         context.result(**figures)
@@ -93,39 +92,47 @@ def _taken(row: Mapping[str, Any], tokenizer: Any) -> bool:
     return True
 
 
-def said(context: Context, rows: Sequence[Mapping[str, Any]]) -> Reference:
-    """Of a causal language model: its likeliest token at `PLACES` places, spread evenly over all that there are."""
-    import torch
+def said(context: Context, rows: Sequence[Mapping[str, Any]], more: Sequence[Mapping[str, Any]] = ()) -> Reference:
+    """Of a causal language model: its likeliest token at `PLACES` places, spread evenly over all that there are.
 
+    Args:
+        more: asked where `rows` have too few places.
+    """
     from llm_os.models.generate import stops_of
 
     model, tokenizer, _ = language.load(context)
-    rows = [row for row in rows if _taken(row, tokenizer)]
     ends = frozenset(stops_of(model, tokenizer))
     found: list[tuple[list[int], list[Place]]] = []
+    read: list[Mapping[str, Any]] = []
     seen: set[tuple[int, ...]] = set()
-    for number, row in enumerate(rows):
-        ids = _ids(tokenizer, row)[:LONGEST]
-        with torch.inference_mode():
-            logits = model(input_ids=torch.tensor([ids], device=model.device)).logits[0, FIRST - 1 :].float()
-        top = logits.topk(2)
-        margins = (top.values[:, 0] - top.values[:, 1]).tolist()
-        tokens = top.indices[:, 0].tolist()
-        places = [
-            place
-            for at, (token, margin) in enumerate(zip(tokens, margins, strict=True), start=FIRST)
-            if tuple(ids[:at]) not in seen  # chats begin alike
-            and (place := _place(tokenizer, ends, at, token, margin)) is not None
-        ]
-        seen |= {tuple(ids[:at]) for at in range(len(ids) + 1)}
-        found.append((ids, places))
-        context.report(stage="reference", step=number + 1, total=len(rows))
+    for number, row in enumerate([*rows, *more], start=1):
+        if number == len(rows) + 1 and sum(len(places) for _, places in found) >= PLACES:
+            break
+        if not _taken(row, tokenizer) or len(ids := _ids(tokenizer, row)[:LONGEST]) < FIRST:
+            continue
+        read.append(row)
+        found.append((ids, [one for one in _places(model, tokenizer, ends, ids) if tuple(ids[: one.at]) not in seen]))
+        seen |= {tuple(ids[:at]) for at in range(len(ids) + 1)}  # chats begin alike
+        context.report(stage="reference", step=number, total=len(rows))
     keep = spread([len(places) for _, places in found], PLACES)
     texts = [
         CheckText(ids=tuple(ids), places=tuple(places[i] for i in kept))
         for (ids, places), kept in zip(found, keep, strict=True)
     ]
-    return Reference(texts=tuple(texts), readings=tuple(_readings(tokenizer, rows)))
+    return Reference(texts=tuple(texts), readings=tuple(_readings(tokenizer, read)))
+
+
+def _places(model: Any, tokenizer: Any, ends: frozenset[int], ids: list[int]) -> list[Place]:
+    """What the model says behind every beginning of the ids that is long enough."""
+    import torch
+
+    with torch.inference_mode():
+        logits = model(input_ids=torch.tensor([ids], device=model.device)).logits[0, FIRST - 1 :].float()
+    top = logits.topk(2)
+    margins = (top.values[:, 0] - top.values[:, 1]).tolist()
+    told = enumerate(zip(top.indices[:, 0].tolist(), margins, strict=True), start=FIRST)
+    places = (_place(tokenizer, ends, at, token, margin) for at, (token, margin) in told)
+    return [place for place in places if place is not None]
 
 
 def _ids(tokenizer: Any, row: Mapping[str, Any]) -> list[int]:

@@ -9,6 +9,7 @@ from llm_os.spec.artifacts import ArtifactFacts
 from llm_os.spec.base import Spec
 from llm_os.spec.resources import Capacity, ResourceSpec
 from llm_os.tasks.context import Context
+from llm_os.tasks.evaluation import prompts
 from llm_os.tasks.task import Task
 
 BASE = 700 * 2**20
@@ -45,6 +46,7 @@ class Convert(Task[ConvertOptions]):
         context.report(stage="reading GGUF", step=0, total=0)
         given = context.inputs["model"]
         facts = gguf_to_safetensors(given.path, context.output)
+        prompts.bring(context.output, given.path)
         context.message(
             f"Weights of {given.facts.meta.get('file')} as fp32: no better than the quantization they come from."
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 
 from pydantic import Field
 
@@ -10,6 +11,7 @@ from llm_os.spec.artifacts import ArtifactFacts
 from llm_os.spec.base import Spec
 from llm_os.spec.resources import Capacity, ResourceSpec
 from llm_os.tasks.context import Context
+from llm_os.tasks.evaluation import prompts
 from llm_os.tasks.task import Task
 
 
@@ -20,7 +22,7 @@ class FetchOptions(Spec):
 
 
 class Fetch(Task[FetchOptions]):
-    """The output is the model folder itself."""
+    """The output is the model folder itself, and the prompts by which engines are compared on it."""
 
     Options = FetchOptions
     output = "model"
@@ -29,9 +31,12 @@ class Fetch(Task[FetchOptions]):
         return ResourceSpec(cpus=min(0.25, granted.cpus), memory=300 * 2**20)
 
     def run(self, context: Context, options: FetchOptions) -> None:
-        from llm_os.models.sources import fetch
+        from llm_os.models.sources import fetch, parse
 
         facts = fetch(options.source, context.output, report=context.report)
+        if facts["task"] in prompts.COMPARED and facts["format"] not in {"remote", "adapter"}:
+            kind, rest = parse(options.source)
+            prompts.bring(context.output, Path(rest).expanduser() if kind == "file" else None)
         context.finish("model", facts)
         context.result(source=facts["source"], format=facts["format"], task=facts["task"])
 

@@ -15,6 +15,7 @@ from llm_os.spec.artifacts import ArtifactFacts
 from llm_os.spec.base import Json, Spec
 from llm_os.spec.resources import Capacity, ResourceSpec
 from llm_os.tasks.context import Context
+from llm_os.tasks.evaluation import prompts
 from llm_os.tasks.task import Task
 from llm_os.tasks.training.batches import read_rows
 
@@ -81,7 +82,10 @@ class New(Task[NewOptions]):
             facts["word_vectors"] = use_vectors(model, tokenizer, data.path / SIDE)
         model.save_pretrained(context.output)
         tokenizer.save_pretrained(context.output)
-        context.finish("model", {**inspect(context.output), **facts, "learning_rate": chosen.rate})
+        made = inspect(context.output)
+        if made["task"] in prompts.COMPARED:
+            prompts.bring(context.output)
+        context.finish("model", {**made, **facts, "learning_rate": chosen.rate})
         context.result(parameters=model.num_parameters(), vocabulary=len(tokenizer), **facts)
 
 

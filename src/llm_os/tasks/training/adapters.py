@@ -108,7 +108,7 @@ def tune(
     facts: dict[str, Json] = {"adapter": said}
     if not options.merge:
         facts["base"] = base.digest
-    application.finish(context, prepared, outcome, save, facts)
+    application.finish(context, options, prepared, outcome, save, facts)
 
 
 def adapted_model(model: Any, options: AdapterOptions, task: str, heads: Sequence[str] = (), **config: Any) -> Any:

@@ -26,7 +26,7 @@ class Full(Method[FullOptions]):
         found, prepared = application.prepare(context, options)
         rate = rate_of(options, application.own_rate(context, usual_rate(context)))
         outcome = application.train(context, options, prepared, rate=rate, method="full")
-        application.finish(context, prepared, outcome, lambda folder: found.save(prepared, folder))
+        application.finish(context, options, prepared, outcome, lambda folder: found.save(prepared, folder))
 
 
 def usual_rate(context: Context) -> float:

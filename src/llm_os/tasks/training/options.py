@@ -79,6 +79,8 @@ class TrainingOptions(Spec):
     """Language models: put several texts into one row, where they do not see each other; none: texts yes, chats no."""
     beta: float | None = Field(default=None, gt=0)
     """Preference data: how much departing from the model at the start costs; none: 0.1."""
+    check_prompts: bool = True
+    """Put the beginnings of some rows (24 at most) into the version, for comparing engines on them; false: none."""
     checkpoint_every: float = Field(default=120.0, ge=0)
     """Seconds between checkpoints; 0: after every step."""
     threads: int | None = Field(default=None, ge=1)

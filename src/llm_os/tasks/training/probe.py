@@ -89,7 +89,7 @@ class Probe(Method[ProbeOptions]):
             precision=computed.precision,
             seconds=computed.seconds + time.monotonic() - begun,
         )
-        application.finish(context, prepared, outcome, lambda folder: found.save(prepared, folder))
+        application.finish(context, options, prepared, outcome, lambda folder: found.save(prepared, folder))
 
 
 def _check(options: ProbeOptions, inputs: Mapping[str, ArtifactFacts]) -> None:

@@ -82,6 +82,20 @@ async def the_likeliest_tokens_are_told(served: Served) -> None:
     assert (status, body["error"]["param"]) == (400, "top_logprobs")
 
 
+async def prompt_tokens_from_the_cache_are_told(served: Served) -> None:
+    long = [{"role": "user", "content": "Count: " + " ".join(map(str, range(120)))}]
+    usages = []
+    for _ in range(2):
+        status, body = await served.post(CHAT, chat_body(messages=long, max_tokens=1))
+        assert status == 200, body
+        usages.append(body["usage"])
+    cached = usages[1]["prompt_tokens_details"]["cached_tokens"]
+    assert 0.5 * usages[1]["prompt_tokens"] < cached <= usages[1]["prompt_tokens"], usages
+    asked = chat_body(messages=long, max_tokens=1, stream=True, stream_options={"include_usage": True})
+    events = [event async for event in served.events(CHAT, asked)]
+    assert events[-2]["usage"]["prompt_tokens_details"]["cached_tokens"] > 0
+
+
 SCHEMA = {
     "type": "object",
     "properties": {"city": {"type": "string", "enum": ["Paris", "Rome"]}, "large": {"type": "boolean"}},
@@ -232,4 +246,5 @@ ABILITIES: tuple[Callable[[Served], Awaitable[None]], ...] = (
     a_wrong_tool_is_refused_by_name,
     a_tool_is_called_where_it_must_be,
     adapters_are_hot,
+    prompt_tokens_from_the_cache_are_told,
 )

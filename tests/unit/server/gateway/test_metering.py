@@ -8,9 +8,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llm_os.server.gateway.access import AccessLog
+from llm_os.server.gateway.accounting import Accounting
+from llm_os.server.gateway.estimates import Estimates
+from llm_os.server.gateway.exchange import Exchange
 from llm_os.server.gateway.metering import Metering
-from llm_os.server.gateway.spool import Spool, tokens_of
+from llm_os.server.gateway.metrics import Metrics
+from llm_os.server.gateway.spool import Spool, cached_of, tokens_of
 from llm_os.spec.routing import (
+    FIRST_WINDOW,
     Endpoint,
     GatewayUsage,
     KeyEntry,
@@ -51,6 +56,56 @@ def test_counts_and_forgets_what_is_served_no_more(tmp_path: Path) -> None:
     assert set(seen) == {"chat"}
     assert (seen["chat"].in_flight, seen["chat"].last_request_at) == (0, 105.0)
     assert [file.name for file in tmp_path.iterdir()] == ["usage.json"]
+
+
+def an_exchange(name: str, started: float, *, streams: bool = True) -> Exchange:
+    return Exchange(name, started, prompt_tokens=100.0, answer_tokens=40.0, streams=streams)
+
+
+def test_tokens_under_way_shrink_as_prompts_are_read_and_answers_written(tmp_path: Path) -> None:
+    metering = Metering(tmp_path / "usage.json", lambda: 5.0, lambda: a_table("chat"), lambda: 10.0)
+
+    def told() -> float:
+        assert metering.flush(), "an answer that grows is told, though nothing else has changed"
+        return written(tmp_path).deployments["chat"].tokens_in_flight
+
+    one, two = an_exchange("one", 9.0), an_exchange("two", 9.5, streams=False)
+    with metering.request("chat", one), metering.waiting("chat", two):
+        assert told() == 280
+        one.first_byte, one.events = 9.8, 10
+        assert told() == 170
+        one.events = 99
+        assert told() == 140, "a longer answer than was guessed counts nothing, not less"
+    assert told() == 0
+
+
+def test_first_tokens_are_told_for_a_window_and_who_waits_longer_counts(tmp_path: Path) -> None:
+    now = [100.0]
+    metering = Metering(tmp_path / "usage.json", lambda: 5.0, lambda: a_table("chat"), lambda: now[0])
+
+    def told() -> tuple[float | None, int]:
+        metering.flush()
+        seen = written(tmp_path).deployments["chat"]
+        return seen.first_token, seen.first_tokens
+
+    for number in range(20):
+        quick = an_exchange(f"r{number}", 100.0)
+        with metering.request("chat", quick):
+            quick.first_byte = 100.1 + number / 100
+    whole = an_exchange("whole", 90.0, streams=False)
+    with metering.request("chat", whole):
+        whole.first_byte = 99.0
+    assert told() == (0.28, 20), "the 19th of 20; the first byte of a whole answer is its last"
+    late = an_exchange("late", 100.0)
+    with metering.request("chat", late):
+        now[0] = 100.2
+        assert told() == (0.28, 20), "nothing is known of one that waits no longer than others did"
+        now[0] = 107.0
+        assert told() == (0.29, 21)
+        now[0] = 100.0 + FIRST_WINDOW + 5
+        assert told() == (20.0, 1), "the others are too old"
+    now[0] += FIRST_WINDOW + 1
+    assert told() == (None, 0)
 
 
 def test_how_revisions_fare_is_counted_apart_and_never_for_another_deployment_of_the_same_name(tmp_path: Path) -> None:
@@ -192,3 +247,28 @@ def test_the_access_log_turns_and_a_full_disk_does_not_stop_it(
     names = sorted(file.name for file in tmp_path.iterdir())
     assert names == ["access.log", "access.log.1", "access.log.2", "access.log.3"]
     assert [(tmp_path / name).read_text()[24:28] for name in names] == ["last", "5 xx", "4 xx", "3 xx"]
+
+
+@pytest.mark.parametrize(
+    ("details", "found"),
+    [({"cached_tokens": 7}, 7), ({"cached_tokens": 0}, 0), ({}, None), (None, None), ({"cached_tokens": "x"}, None)],
+)
+def test_what_an_engine_had_in_its_cache_is_known_only_where_it_says_so(details: object, found: int | None) -> None:
+    assert cached_of({"prompt_tokens": 9, "prompt_tokens_details": details}) == found
+
+
+def test_tokens_from_the_cache_are_counted_beside_those_of_prompts(tmp_path: Path) -> None:
+    metrics = Metrics()
+    metering = Metering(tmp_path / "usage.json", lambda: 5.0, lambda: a_table("chat"))
+    accounting = Accounting(metering, metrics, Estimates(), AccessLog(tmp_path / "access.log"))
+    for number, details in enumerate(({"cached_tokens": 7}, None)):
+        exchange = an_exchange(f"r{number}", 0.0)
+        exchange.route, exchange.model, exchange.version, exchange.tenant = "/v1/x", "chat", "m@1", "lab"
+        exchange.first_byte = 1.0
+        exchange.usage = {"prompt_tokens": 9, "completion_tokens": 2, "prompt_tokens_details": details}
+        accounting.served(exchange, 36)
+    page = metrics.page().decode()
+    assert 'llm_os_gateway_prompt_tokens_cached_total{model="chat",tenant="lab",version="m@1"} 7.0' in page
+    assert 'llm_os_gateway_tokens_total{direction="in",model="chat",tenant="lab",version="m@1"} 18.0' in page
+    metrics.forget({"other"})
+    assert "cached_total{" not in metrics.page().decode()
