@@ -119,6 +119,16 @@ def _grace(spec: AttemptSpec) -> float:
     return spec.stop.grace if told is None else told
 
 
+def _loop() -> asyncio.AbstractEventLoop:
+    """uvloop, which leaves more of the processors to the model; an engine's own environment may lack it."""
+    try:
+        import uvloop
+    except ImportError:
+        return asyncio.new_event_loop()
+    loop: asyncio.AbstractEventLoop = uvloop.new_event_loop()
+    return loop
+
+
 def run(folder: Path, load: Load) -> int:
     """Serve what the attempt folder names; see `spec.attempts` for the exit codes."""
     reports = Reports(folder)
@@ -126,7 +136,9 @@ def run(folder: Path, load: Load) -> int:
         spec = AttemptSpec.model_validate_json((folder / "spec.json").read_bytes())
         if spec.serve is None:
             raise InternalError(f"The attempt {spec.attempt} serves nothing.")
-        return asyncio.run(serve(spec, spec.serve, load(spec.serve, spec), reports))
+        backend = load(spec.serve, spec)
+        with asyncio.Runner(loop_factory=_loop) as runner:
+            return runner.run(serve(spec, spec.serve, backend, reports))
     except Exception as error:  # noqa: BLE001 - the border: whatever it is becomes a report
         traceback.print_exc()
         told = explain(error, folder)
