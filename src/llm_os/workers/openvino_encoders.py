@@ -25,7 +25,7 @@ from llm_os.workers.backend import Backend
 from llm_os.workers.kept import folder_of, kept
 from llm_os.workers.precisions import Chosen, Runnable, choose
 from llm_os.workers.reading import Embedding, Tagging
-from llm_os.workers.serving import main
+from llm_os.workers.serving import main, quick_loop
 from llm_os.workers.torch import TorchBackend
 
 log = logging.getLogger("llm_os.worker")
@@ -125,4 +125,4 @@ def load(call: ServeCall, spec: AttemptSpec) -> Backend:
 
 
 if __name__ == "__main__":
-    main(load)
+    main(load, quick_loop)

@@ -23,7 +23,7 @@ from llm_os.workers.batching import Batcher
 from llm_os.workers.chatting import QUEUE, ChatBackend
 from llm_os.workers.conversation import Message
 from llm_os.workers.requests import ChatRequest
-from llm_os.workers.serving import main
+from llm_os.workers.serving import main, quick_loop
 from llm_os.workers.tools import Tool
 
 log = logging.getLogger("llm_os.worker")
@@ -227,4 +227,4 @@ def load(call: ServeCall, spec: AttemptSpec) -> Backend:
 
 
 if __name__ == "__main__":
-    main(load)
+    main(load, quick_loop)
