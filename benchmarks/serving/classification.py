@@ -230,6 +230,7 @@ def main() -> None:
     parser.add_argument("--openvino-encoders", default="auto", help="its precision")
     parser.add_argument("--json", action="store_true")
     given = parser.parse_args()
+    os.environ["OMP_WAIT_POLICY"] = "PASSIVE"  # as the drivers set it: offline batches must not spin, either
     found = uvloop.run(measure(given))
     if given.json:
         print(json.dumps(found, indent=1))
