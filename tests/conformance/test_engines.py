@@ -79,6 +79,26 @@ async def test_torch_classifies(classifier: Path) -> None:
     await _conforms(plugins.load("engine", "torch"), classifier)
 
 
+@pytest.mark.slow
+@pytest.mark.net
+async def test_openvino_encoders_classifies(classifier: Path) -> None:
+    await _conforms(plugins.load("engine", "openvino_encoders"), classifier, precision="int8")
+
+
+@pytest.mark.slow
+@pytest.mark.net
+async def test_openvino_encoders_and_torch_make_the_same_vectors(sample_model: Sample) -> None:
+    said, body = {}, {"model": "served", "input": ["a film", "a much longer text about a film that nobody liked"]}
+    for name, options in (("torch", {}), ("openvino_encoders", {"precision": "int8"})):
+        async with started(plugins.load("engine", name), sample_model("transformer"), **options) as served:
+            status, answer = await served.post("/v1/embeddings", body)
+            assert status == 200, f"{answer}\n{served.log()}"
+            said[name] = answer
+    for one, two in zip(*(answer["data"] for answer in said.values()), strict=True):
+        assert sum(a * b for a, b in zip(one["embedding"], two["embedding"], strict=True)) > 0.99
+    assert said["torch"]["usage"] == said["openvino_encoders"]["usage"]
+
+
 @pytest.fixture(scope="session")
 def floats(sample_model: Sample, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """SmolLM2 as safetensors."""

@@ -15,6 +15,7 @@ from typing import Any
 from llm_os.errors import UnsupportedModelError
 from llm_os.models.formats import inspect
 from llm_os.models.load import LONGEST, load_transformer
+from llm_os.models.padding import padded, read
 
 POOLINGS = ("mean", "cls", "max", "lasttoken")
 MODULES, POOLING, LENGTH = "modules.json", "1_Pooling", "sentence_bert_config.json"
@@ -44,27 +45,28 @@ class Encoder:
 
     def predict(self, texts: Sequence[str], batch_size: int = 32) -> list[list[float]]:
         """For each text its vector, in the order given."""
+        ids = self.read(texts)
+        order = sorted(range(len(ids)), key=lambda i: -len(ids[i]))
+        answers: list[list[float]] = [[] for _ in texts]
+        for begin in range(0, len(order), batch_size):
+            part = order[begin : begin + batch_size]
+            for index, row in zip(part, self.vectors([ids[i] for i in part]), strict=True):
+                answers[index] = row
+        return answers
+
+    def read(self, texts: Sequence[str]) -> list[list[int]]:
+        """Token ids of texts, cut at `max_length`."""
+        return read(self.tokenizer, texts, self.max_length)
+
+    def vectors(self, ids: Sequence[Sequence[int]]) -> list[list[float]]:
+        """As `predict`, of texts that were read, in one batch."""
         import torch
 
-        order = sorted(range(len(texts)), key=lambda i: -len(texts[i]))
-        answers: list[list[float]] = [[] for _ in texts]
+        rows, mask = (one.to(self.model.device) for one in padded(ids, self.tokenizer))
         with torch.inference_mode():
-            for begin in range(0, len(order), batch_size):
-                part = order[begin : begin + batch_size]
-                batch = self.tokenizer(
-                    [texts[i] for i in part],
-                    truncation=True,
-                    max_length=self.max_length,
-                    padding=True,
-                    return_tensors="pt",
-                ).to(self.model.device)
-                states = self.model(
-                    input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]
-                ).last_hidden_state
-                vectors = pooled(states, batch["attention_mask"], self.pooling, normalize=self.normalize)
-                for index, row in zip(part, vectors.tolist(), strict=True):
-                    answers[index] = row
-        return answers
+            states = self.model(input_ids=rows, attention_mask=mask).last_hidden_state
+            found: list[list[float]] = pooled(states, mask, self.pooling, normalize=self.normalize).tolist()
+        return found
 
 
 def pooled(states: Any, mask: Any, pooling: str = "mean", *, normalize: bool = True) -> Any:

@@ -11,6 +11,7 @@ from llm_os.errors import BrokenWeightsError, InvalidInputError, ModelError, Uns
 from llm_os.models import remote
 from llm_os.models.formats import NAMES, inspect
 from llm_os.models.generate import stops_of
+from llm_os.models.padding import padded, read
 
 LONGEST = 512
 """Tokens of a text that a classifier looks at, at most."""
@@ -64,18 +65,27 @@ class Classifier:
 
         They sum to 1, but for a multi-label classifier, whose labels are said each on its own.
         """
+        ids = self.read(texts)
+        order = sorted(range(len(ids)), key=lambda i: -len(ids[i]))
+        answers: list[list[float]] = [[] for _ in texts]
+        for begin in range(0, len(order), batch_size):
+            part = order[begin : begin + batch_size]
+            for index, row in zip(part, self.scores([ids[i] for i in part]), strict=True):
+                answers[index] = row
+        return answers
+
+    def read(self, texts: Sequence[str]) -> list[list[int]]:
+        """Token ids of texts, cut at `max_length`."""
+        return read(self.tokenizer, texts, self.max_length)
+
+    def scores(self, ids: Sequence[Sequence[int]]) -> list[list[float]]:
+        """As `predict`, of texts that were read, in one batch."""
         import torch
 
-        order = sorted(range(len(texts)), key=lambda i: -len(texts[i]))
-        answers: list[list[float]] = [[] for _ in texts]
         with torch.inference_mode():
-            for begin in range(0, len(order), batch_size):
-                part = order[begin : begin + batch_size]
-                logits = self.logits([texts[i] for i in part])
-                values = self._probabilities(logits) if self.labels else logits
-                for index, row in zip(part, values.tolist(), strict=True):
-                    answers[index] = row
-        return answers
+            logits = self._logits(ids)
+            rows: list[list[float]] = (self._probabilities(logits) if self.labels else logits).tolist()
+        return rows
 
     def chosen(self, probabilities: Sequence[float]) -> tuple[str, ...]:
         """Labels that are said: of a multi-label classifier all above their thresholds, else the likeliest one."""
@@ -89,13 +99,15 @@ class Classifier:
 
     def logits(self, texts: list[str]) -> Any:
         """float32 [texts, outputs]."""
+        return self._logits(self.read(texts))
+
+    def _logits(self, ids: Sequence[Sequence[int]]) -> Any:
         import torch
 
-        batch = self.tokenizer(
-            texts, truncation=True, max_length=self.max_length, padding=True, return_tensors="pt"
-        ).to(self.model.device)
-        with torch.autocast(self.model.device.type, dtype=torch.bfloat16, enabled=self.precision == "bf16"):
-            return self.model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits.float()
+        device = self.model.device
+        rows, mask = padded(ids, self.tokenizer)
+        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=self.precision == "bf16"):
+            return self.model(input_ids=rows.to(device), attention_mask=mask.to(device)).logits.float()
 
 
 def load_classifier(folder: Path, *, dtype: str = "fp32", device: str = "cpu") -> Classifier:

@@ -5,13 +5,15 @@ All three put texts of different callers into one batch (see `batching`).
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncGenerator, Callable, Sequence
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from llm_os.models.embedding import load_encoder
-from llm_os.models.tagging import Span, load_tagger
-from llm_os.models.translation import load_translator
+from llm_os.models.embedding import Encoder, load_encoder
+from llm_os.models.padding import read
+from llm_os.models.tagging import Span, Tagger, load_tagger
+from llm_os.models.translation import Translator, load_translator
 from llm_os.workers.backend import Backend, Embedded, Piece, Tagged
 from llm_os.workers.batching import Batcher
 from llm_os.workers.requests import ChatRequest, wrong
@@ -19,55 +21,79 @@ from llm_os.workers.requests import ChatRequest, wrong
 BATCH_TOKENS = 4096
 """Tokens of a batch with its padding; the driver's footprint counts on it."""
 Answer = TypeVar("Answer")
+Prepare = Callable[[Any], str]
+log = logging.getLogger("llm_os.worker")
 
 
 class Reading(Backend, Generic[Answer]):
     """See the module.
 
     Args:
-        runnable: a model of `llm_os.models` with a `tokenizer` and a `max_length`.
-        run: answers of texts. most: texts in a batch.
+        runnable: a model of `llm_os.models`.
+        batcher: what becomes of a text, and its tokens as the model sees them, cut at its longest.
+        prepare: makes `runnable` the one to serve with and says why; called in the thread that will run it.
     """
 
-    def __init__(self, runnable: Any, run: Callable[[list[str]], Sequence[Answer]], most: int) -> None:
+    def __init__(self, runnable: Any, batcher: Batcher[tuple[Answer, int]], prepare: Prepare | None = None) -> None:
         super().__init__()
-        self._tokenizer, self._longest = runnable.tokenizer, int(runnable.max_length)
-        self._batcher = Batcher(
-            run, most=most, weigh=lambda text: min(len(text) + 2, self._longest), budget=BATCH_TOKENS
-        )
+        self._runnable, self._batcher, self._prepare = runnable, batcher, prepare
 
     async def begin(self) -> None:
-        await self._batcher.scores(["A first text warms the model up."])
+        if self._prepare is not None:
+            log.info("precision %s", await self._batcher.on_thread(self._prepare, self._runnable))
+        await self.answers(["A first text warms the model up."])
+
+    async def answers(self, texts: Sequence[str]) -> tuple[list[Answer], int]:
+        """What becomes of the texts, and how many tokens they have together."""
+        found = await self._batcher.scores(texts)
+        return [answer for answer, _ in found], sum(tokens for _, tokens in found)
 
     async def end(self) -> None:
         await self._batcher.end()
 
-    def count(self, texts: Sequence[str]) -> int:
-        """Tokens of the texts as the model sees them, that is, cut at its longest."""
-        read = self._tokenizer(list(texts), truncation=True, max_length=self._longest)
-        return sum(len(ids) for ids in read["input_ids"])
+
+def of_texts(runnable: Any, run: Callable[[list[str]], Sequence[Answer]], most: int) -> Batcher[tuple[Answer, int]]:
+    """A batcher for models that read texts themselves: their tokens are counted once more, on its thread."""
+    longest = int(runnable.max_length)
+
+    def answers(texts: list[str]) -> list[tuple[Answer, int]]:
+        return list(zip(run(texts), map(len, read(runnable.tokenizer, texts, longest)), strict=True))
+
+    def weigh(text: str) -> int:
+        return min(len(text) + 2, longest)  # a token has one character at least
+
+    return Batcher(answers, most=most, weigh=weigh, budget=BATCH_TOKENS)
 
 
 class Embedding(Reading[list[float]]):
     """Texts become vectors."""
 
+    def __init__(self, encoder: Encoder, most: int, prepare: Prepare | None = None) -> None:
+        def answers(ids: list[list[int]]) -> list[tuple[list[float], int]]:
+            return list(zip(encoder.vectors(ids), map(len, ids), strict=True))
+
+        super().__init__(encoder, Batcher(answers, read=encoder.read, most=most, budget=BATCH_TOKENS), prepare)
+
     async def embed(self, texts: Sequence[str]) -> Embedded:
-        return Embedded(await self._batcher.scores(texts), self.count(texts))
+        return Embedded(*await self.answers(texts))
 
 
 class Tagging(Reading[list[Span]]):
     """Texts become spans."""
 
+    def __init__(self, tagger: Tagger, most: int, prepare: Prepare | None = None) -> None:
+        super().__init__(tagger, of_texts(tagger, lambda texts: tagger.spans(texts, most), most), prepare)
+
     async def tag(self, texts: Sequence[str]) -> Tagged:
-        return Tagged(await self._batcher.scores(texts), self.count(texts))
+        return Tagged(*await self.answers(texts))
 
 
 class Writing(Reading[list[int]]):
     """The last message is the text that an encoder-decoder reads; what it writes is the likeliest, token by token."""
 
-    def __init__(self, runnable: Any, run: Callable[[list[str]], Sequence[list[int]]], most: int) -> None:
-        super().__init__(runnable, run, most)
-        self._text = runnable.text
+    def __init__(self, translator: Translator, most: int) -> None:
+        super().__init__(translator, of_texts(translator, lambda texts: translator.generate(texts, most), most))
+        self._text, self._longest = translator.text, translator.max_length
 
     async def chat(self, request: ChatRequest) -> AsyncGenerator[Piece, None]:
         if request.prompt is not None:
@@ -75,10 +101,10 @@ class Writing(Reading[list[int]]):
         last = request.messages[-1]
         if last["role"] != "user":
             raise wrong("messages", "The last message is not the user's.", "Put the text to read last.")
-        ids = (await self._batcher.scores([last["content"]]))[0]
+        (ids,), tokens = await self.answers([last["content"]])
         kept = ids[: request.max_tokens] if request.max_tokens else ids
         finish = "length" if len(kept) < len(ids) or len(ids) >= self._longest else "stop"
-        yield Piece(self._text(kept), self.count([last["content"]]), len(kept), finish)
+        yield Piece(self._text(kept), tokens, len(kept), finish)
 
 
 def load(task: str, folder: Path, dtype: str, most: int) -> Backend:
@@ -86,14 +112,14 @@ def load(task: str, folder: Path, dtype: str, most: int) -> Backend:
     if task == "token-classification":
         tagger = load_tagger(folder)
         _cast(tagger.model, dtype)
-        return Tagging(tagger, lambda texts: tagger.spans(texts, most), most)
+        return Tagging(tagger, most)
     if task == "text2text-generation":
         translator = load_translator(folder)
         _cast(translator.model, dtype)
-        return Writing(translator, lambda texts: translator.generate(texts, most), most)
+        return Writing(translator, most)
     encoder = load_encoder(folder)
     _cast(encoder.model, dtype)
-    return Embedding(encoder, lambda texts: encoder.predict(texts, most), most)
+    return Embedding(encoder, most)
 
 
 def _cast(model: Any, dtype: str) -> None:

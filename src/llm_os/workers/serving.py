@@ -30,6 +30,7 @@ from llm_os.workers.server import Face, drain, listen
 
 Load = Callable[[ServeCall, AttemptSpec], Backend]
 """Builds the backend; may take seconds; raises LLMOSError."""
+Loop = Callable[[], asyncio.AbstractEventLoop]
 MARGIN = 1.5
 """Seconds of the grace kept for ending threads and the process itself."""
 
@@ -137,14 +138,29 @@ def _grace(spec: AttemptSpec) -> float:
     return spec.stop.grace if told is None else told
 
 
-def run(folder: Path, load: Load) -> int:
+def quick_loop() -> asyncio.AbstractEventLoop:
+    """uvloop, which leaves more of the processors to the model; an engine's own environment may lack it.
+
+    Not for workers that start programs: it knows no process groups.
+    """
+    try:
+        import uvloop
+    except ImportError:
+        return asyncio.new_event_loop()
+    loop: asyncio.AbstractEventLoop = uvloop.new_event_loop()
+    return loop
+
+
+def run(folder: Path, load: Load, loop: Loop = asyncio.new_event_loop) -> int:
     """Serve what the attempt folder names; see `spec.attempts` for the exit codes."""
     reports = Reports(folder)
     try:
         spec = AttemptSpec.model_validate_json((folder / "spec.json").read_bytes())
         if spec.serve is None:
             raise InternalError(f"The attempt {spec.attempt} serves nothing.")
-        return asyncio.run(serve(spec, spec.serve, load(spec.serve, spec), reports))
+        backend = load(spec.serve, spec)
+        with asyncio.Runner(loop_factory=loop) as runner:
+            return runner.run(serve(spec, spec.serve, backend, reports))
     except Exception as error:  # noqa: BLE001 - the border: whatever it is becomes a report
         traceback.print_exc()
         told = explain(error, folder)
@@ -159,11 +175,11 @@ def threads_of(options: Mapping[str, Any], spec: AttemptSpec) -> int:
     return max(1, spec.threads if asked is None else min(int(asked), spec.threads))
 
 
-def main(load: Load) -> NoReturn:
+def main(load: Load, loop: Loop = asyncio.new_event_loop) -> NoReturn:
     """`python -m llm_os.workers.NAME <attempt folder>`."""
     faulthandler.enable()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s")
-    code = run(Path(sys.argv[1]).resolve(), load)
+    code = run(Path(sys.argv[1]).resolve(), load, loop)
     logging.shutdown()
     sys.stdout.flush()
     sys.stderr.flush()

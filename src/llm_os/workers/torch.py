@@ -26,11 +26,12 @@ from llm_os.workers.chatting import QUEUE, ChatBackend
 from llm_os.workers.conversation import Message
 from llm_os.workers.refusals import no_adapter
 from llm_os.workers.requests import ChatRequest
-from llm_os.workers.serving import main, threads_of
+from llm_os.workers.serving import main, quick_loop, threads_of
 from llm_os.workers.tools import Tool
 
 log = logging.getLogger("llm_os.worker")
 Given = TypeVar("Given")
+Choose = Callable[[Classifier], tuple[Classifier, str]]
 
 PROBES = (
     "A wonderful film, I would see it again at once.",
@@ -53,38 +54,35 @@ class TorchBackend(Backend):
     """A classifier behind a batcher.
 
     Args:
-        dtype: `fp32`, `bf16` or `auto`.
+        choose: the classifier in the precision to serve with, and which it is and why; called in the thread that runs
+            it, before the first text.
         most: texts in a batch.
     """
 
-    def __init__(self, classifier: Classifier, *, dtype: str = "auto", most: int = 32) -> None:
+    def __init__(self, classifier: Classifier, choose: Choose, *, most: int = 32) -> None:
         super().__init__()
         self._classifier = classifier
-        self._dtype = dtype
-        longest, ends = classifier.max_length, classifier.tokenizer.num_special_tokens_to_add()
-        self._batcher = Batcher(
-            lambda texts: self._classifier.predict(texts, most),
+        self._choose = choose
+        # Tokens are counted where the model reads them: reading once more took as long as all of the HTTP.
+        self._batcher: Batcher[tuple[list[float], int]] = Batcher(
+            lambda ids: list(zip(self._classifier.scores(ids), map(len, ids), strict=True)),
+            read=classifier.read,
             most=most,
-            weigh=lambda text: min(len(text) + ends, longest),  # a token has one character at least
             budget=BATCH_TOKENS,
         )
         self.labels = classifier.labels or ("value",)
 
     async def begin(self) -> None:
-        self._classifier, why = await self._batcher.on_thread(choose, self._classifier, self._dtype)
-        log.info("precision %s: %s", "bf16" if _is_bf16(self._classifier) else "fp32", why)
+        self._classifier, why = await self._batcher.on_thread(self._choose, self._classifier)
+        log.info("precision %s", why)
         await self._batcher.scores(PROBES[:1])
 
     async def classify(self, texts: Sequence[str]) -> Classified:
-        scores = await self._batcher.scores(texts)
+        found = await self._batcher.scores(texts)
+        scores = [row for row, _ in found]
         many = self._classifier.thresholds
         chosen = [self._classifier.chosen(row) for row in scores] if many else None
-        return Classified(self.labels, scores, self._count(texts), chosen)
-
-    def _count(self, texts: Sequence[str]) -> int:
-        """Tokens of the texts as the model saw them, that is, cut at its longest."""
-        read = self._classifier.tokenizer(list(texts), truncation=True, max_length=self._classifier.max_length)
-        return sum(len(ids) for ids in read["input_ids"])
+        return Classified(self.labels, scores, sum(tokens for _, tokens in found), chosen)
 
     async def end(self) -> None:
         await self._batcher.end()
@@ -93,18 +91,18 @@ class TorchBackend(Backend):
 def choose(classifier: Classifier, dtype: str) -> tuple[Classifier, str]:
     """The classifier in the precision to serve with, and why. Takes some hundred milliseconds with `auto`."""
     if dtype == "fp32":
-        return classifier, "asked for"
+        return classifier, "fp32: asked for"
     other = in_bf16(classifier)
     if dtype == "bf16":
-        return other, "asked for"
+        return other, "bf16: asked for"
     texts = list(PROBES)
     difference = distance(classifier.predict(texts), other.predict(texts), bool(classifier.labels))
     if not difference <= AGREES:  # also when it is no number
-        return classifier, f"bf16 differs by {difference:.3g}"
+        return classifier, f"fp32: bf16 differs by {difference:.3g}"
     slow, fast = best_time(classifier.predict, texts), best_time(other.predict, texts)
     if slow < FASTER * fast:
-        return classifier, f"bf16 takes {fast * 1000:.1f} ms, fp32 {slow * 1000:.1f} ms"
-    return other, f"{slow / fast:.2f} times as fast as fp32, differs by {difference:.3g}"
+        return classifier, f"fp32: it takes {slow * 1000:.1f} ms, bf16 {fast * 1000:.1f} ms"
+    return other, f"bf16: {slow / fast:.2f} times as fast as fp32, differs by {difference:.3g}"
 
 
 def in_bf16(classifier: Classifier) -> Classifier:
@@ -113,10 +111,6 @@ def in_bf16(classifier: Classifier) -> Classifier:
 
     model: Any = copy.deepcopy(classifier.model).to(torch.bfloat16)
     return replace(classifier, model=model)
-
-
-def _is_bf16(classifier: Classifier) -> bool:
-    return str(next(classifier.model.parameters()).dtype) == "torch.bfloat16"
 
 
 def distance(one: Sequence[Sequence[float]], two: Sequence[Sequence[float]], probabilities: bool) -> float:
@@ -257,8 +251,8 @@ def load(call: ServeCall, spec: AttemptSpec) -> Backend:
     if call.task not in {"text-classification", "multi-label-classification"}:
         return reading.load(call.task, Path(call.model.path), dtype, most)
     classifier = load_classifier(Path(call.model.path))
-    return TorchBackend(classifier, dtype=dtype, most=most)
+    return TorchBackend(classifier, lambda given: choose(given, dtype), most=most)
 
 
 if __name__ == "__main__":
-    main(load)
+    main(load, quick_loop)

@@ -6,9 +6,11 @@ import asyncio
 import threading
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from llm_os.errors import OverloadedError
-from llm_os.workers.batching import Batcher
+from llm_os.workers.batching import CALL, Batcher, pieces
 
 
 class Model:
@@ -106,4 +108,64 @@ async def test_a_full_queue_refuses_at_once() -> None:
     assert caught.value.details["retry_after"] == 1
     model.gate.set()
     await asyncio.gather(first, waiting)
+    await batcher.end()
+
+
+def test_pieces_are_of_like_length_and_the_short_ones_come_first() -> None:
+    assert pieces([200, 10, 11, 210, 12], budget=4096) == [[1, 2, 4], [0, 3]]
+    assert pieces([10, 10 + CALL], budget=4096) == [[0, 1]], "a further piece would cost more than the padding"
+
+
+def test_a_piece_is_closed_when_more_texts_make_it_no_faster() -> None:
+    assert pieces([100] * 5, budget=4096, enough=200) == [[0, 1], [2, 3], [4]]
+
+
+@given(st.lists(st.integers(1, 600), max_size=40), st.integers(1, 5000))
+def test_each_text_is_in_one_piece_and_no_piece_of_several_exceeds_the_budget(sizes: list[int], budget: int) -> None:
+    found = pieces(sizes, budget)
+    assert sorted(at for piece in found for at in piece) == list(range(len(sizes)))
+    for piece in found:
+        assert len(piece) == 1 or max(sizes[at] for at in piece) * len(piece) <= budget
+
+
+async def test_a_piece_is_answered_before_the_next_one_has_run() -> None:
+    model = Model()
+    batcher = Batcher(model.run)
+    first = await _hold(model, batcher)
+    short, long = (asyncio.create_task(batcher.scores(["x" * n])) for n in (1, 500))
+    await asyncio.sleep(0)
+    model.began.clear()
+    held = threading.Event()
+    run, batcher._run = batcher._run, lambda texts: (held.wait(10) if len(texts[0]) == 500 else None, run(texts))[1]
+    model.gate.set()
+    await first
+    assert await short == [[1.0]]
+    assert not long.done()
+    held.set()
+    assert await long == [[500.0]]
+    await batcher.end()
+
+
+async def test_texts_are_read_once_a_batch_and_an_unreadable_one_is_told() -> None:
+    read: list[list[str]] = []
+
+    def words(texts: list[str]) -> list[list[str]]:
+        read.append(texts)
+        if "unreadable" in texts:
+            raise ValueError("unreadable")
+        return [text.split() for text in texts]
+
+    batcher = Batcher(lambda items: [len(words) for words in items], read=words)
+    assert await batcher.scores(["a b c", "a"]) == [3, 1]
+    assert read == [["a b c", "a"]]
+    with pytest.raises(ValueError, match="unreadable"):
+        await batcher.scores(["unreadable"])
+    assert await batcher.scores(["a b"]) == [2]
+    await batcher.end()
+
+
+async def test_too_few_answers_are_an_error_of_all_callers_of_the_piece() -> None:
+    batcher: Batcher[int] = Batcher(lambda items: [1])
+    with pytest.raises(RuntimeError, match="1 answers to 2 texts"):
+        await batcher.scores(["a", "b"])
     await batcher.end()

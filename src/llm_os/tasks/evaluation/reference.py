@@ -184,9 +184,9 @@ def _scored(context: Context, rows: Sequence[Mapping[str, Any]]) -> Reference:
     classifier = load_classifier(context.inputs["model"].path)
     texts = beginnings(rows)
     scores = classifier.predict(texts)
-    labels = classifier.labels
+    labels = classifier.labels or ("value",)  # of a regression, as workers name it
     scored = [
-        ScoredText(text=text, scores=dict(zip(labels or map(str, range(len(row))), row, strict=True)))
+        ScoredText(text=text, scores=dict(zip(labels, row, strict=True)))
         for text, row in zip(texts, scores, strict=True)
     ]
     return Reference(scored=tuple(scored))

@@ -48,6 +48,16 @@ def test_openvino_needs_the_model_twice_when_nothing_is_known_of_it() -> None:
     assert engine.footprint(OpenVinoOptions(), facts(10**9), GRANTED).memory == 2 * 10**9 + OVERHEAD
 
 
+def test_encoders_are_served_by_torch_where_nobody_measured_that_their_graphs_are_faster() -> None:
+    graphs, torch = plugins.load("engine", "openvino_encoders"), plugins.load("engine", "torch")
+    assert set(graphs.tasks) < set(torch.tasks)
+    assert graphs.formats == torch.formats
+    assert graphs.preference < torch.preference
+    assert graphs.compared, "it is compared with the reference before it serves"
+    model = facts(4 * 10**8, parameters=10**8)
+    assert graphs.footprint(graphs.Options(), model, GRANTED).memory > 2 * 4 * 10**8, "in PyTorch and in the graph"
+
+
 def test_torch_counts_parameters_in_fp32_whatever_the_file_holds() -> None:
     engine = plugins.load("engine", "torch")
     half = engine.footprint(TorchOptions(), facts(2 * 10**8, parameters=10**8), GRANTED).memory

@@ -1,0 +1,244 @@
+"""Classification under load beside offline batches: `python benchmarks/serving/classification.py [--json]`.
+
+A real kernel, gateway and workers with MiniLM under a fresh head, on torch and on openvino_encoders. In each round and
+for each engine: texts in sorted batches in a process of its own (the best batch size), 64 callers in a closed loop
+through the gateway, one caller, and an open loop (Poisson) at half of what the 64 reached. Rounds are interleaved,
+figures are medians. Work is processor time of a text or request, which other work on the machine hardly changes; the
+share by work is what the share of offline would be if nothing else limited it. Engines serve in the precision that
+`auto` chose at the beginning, or in the one that is given.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import multiprocessing
+import os
+import random
+import statistics
+import tempfile
+import time
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import psutil
+import uvloop
+from load import Callers
+
+from llm_os.testing.home_bed import Home
+
+CLIENTS = 64
+SIZES = (8, 16, 32, 64)
+WAYS = {"torch": "dtype", "openvino_encoders": "precision"}
+BARS = {"share of offline": 0.9, "p95 in closed loop": 1.5, "p95 in open loop": 3.0}
+
+
+def classifier(folder: Path) -> None:
+    """MiniLM with a fresh head of two labels: the work of a tuned one."""
+    import torch
+
+    from llm_os.models import sources
+    from llm_os.models.load import load_transformer
+
+    (plain := folder.with_name("plain")).mkdir()
+    sources.fetch("transformer", plain)
+    torch.manual_seed(0)
+    names = {0: "negative", 1: "positive"}
+    made = load_transformer(plain, "text-classification", fresh=True, num_labels=2, id2label=names)
+    made.model.save_pretrained(folder)
+    made.tokenizer.save_pretrained(folder)
+
+
+def texts(count: int) -> list[str]:
+    """English of 10 to 120 words or so, long ones seldom (log-normal), made of the check texts' sentences."""
+    from llm_os.tasks.evaluation.reference import TEXTS
+
+    rows = [json.loads(line) for line in TEXTS.read_text(encoding="utf-8").splitlines()]
+    words = " ".join(row["text"] for row in rows if "text" in row and row["text"].isascii()).split()
+    rng = random.Random(0)
+    sizes = [min(120, max(10, round(rng.lognormvariate(3.5, 0.6)))) for _ in range(count)]
+    return [" ".join(words[at : at + size]) for size in sizes for at in [rng.randrange(len(words) - size)]]
+
+
+def offline(pipe: Connection, engine: str, folder: Path, precision: str, threads: int, some: list[str]) -> None:
+    """A process that answers each message with texts a second by batch size; the first with its precision."""
+    import torch
+
+    from llm_os.models.load import load_classifier
+    from llm_os.workers import openvino_encoders
+    from llm_os.workers.torch import choose
+
+    torch.set_num_threads(threads)
+    runnable = load_classifier(folder)
+    if engine == "torch":
+        runnable, why = choose(runnable, precision)
+        precision = why.partition(":")[0]
+    else:
+        with tempfile.TemporaryDirectory() as kept:
+            graph = openvino_encoders.Graphs(runnable.model, "logits", Path(kept), "model", threads)
+            chosen = graph.chosen(runnable, precision)
+        runnable.model, precision, why = chosen.model, chosen.precision, chosen.why
+    tokens = sum(map(len, runnable.read(some)))
+    pipe.send({"precision": precision, "why": why, "tokens": tokens / len(some)})
+    while pipe.recv():
+        found = {}
+        for size in SIZES:
+            begun, spent = time.perf_counter(), time.process_time()
+            runnable.predict(some, size)
+            seconds, processor = time.perf_counter() - begun, time.process_time() - spent
+            found[size] = (len(some) / seconds, processor / len(some))
+        pipe.send(found)
+
+
+class Bench:
+    """Both engines in one home, and a process each for offline batches."""
+
+    def __init__(self, folder: Path, given: argparse.Namespace) -> None:
+        self._home = Home(folder)
+        self._model = folder / "model"
+        self._given = given
+        self._texts = texts(given.texts)
+        self._pipes: dict[str, Connection] = {}
+        self._callers: dict[str, Callers] = {}
+        self.setting: dict[str, Any] = {}
+
+    async def begin(self) -> None:
+        classifier(self._model)
+        context = multiprocessing.get_context("spawn")
+        for engine in WAYS:
+            self._pipes[engine], other = context.Pipe()
+            asked = getattr(self._given, engine)
+            threads = os.cpu_count() or 1
+            arguments = (other, engine, self._model, asked, threads, self._texts)
+            context.Process(target=offline, args=arguments, daemon=True).start()
+            self.setting[engine] = await asyncio.to_thread(self._pipes[engine].recv)
+        await self._home.start()
+        job = await self._home.post(
+            "/v1/jobs",
+            {
+                "spec": {"task": "sources/fetch", "options": {"source": str(self._model)}, "name": "minilm"},
+                "background": True,
+            },
+        )
+        while (await self._home.get(f"/v1/jobs/{job['id']}", wait=5))["state"] != "succeeded":
+            pass
+        for engine, option in WAYS.items():
+            options = {option: self.setting[engine]["precision"]}
+            name = engine.replace("_", "-")
+            spec = {"name": name, "model": "minilm", "engine": engine, "options": options}
+            created = await self._home.post("/v1/deployments", {"spec": spec, "keep": True})
+
+            async def ready(name: str = name) -> bool:
+                return (await self._home.get(f"/v1/deployments/{name}"))["state"] == "ready"
+
+            await self._home.until(ready, 300)
+            url = (await self._home.get("/v1/status"))["gateway"].removesuffix("/v1")
+            self._callers[engine] = Callers(url, created["key"], name, self._texts)
+
+    async def end(self) -> None:
+        for pipe in self._pipes.values():
+            pipe.send(False)
+        await self._home.down()
+
+    def _spent(self, program: str) -> float:
+        """Processor seconds of this home's process that runs this module."""
+        home, total = str(self._home.folder), 0.0
+        for process in psutil.process_iter():
+            try:
+                line, environ = " ".join(process.cmdline()), process.environ()
+                if (
+                    f"-m {program}" in line
+                    and "stub.py" not in line
+                    and (home in line or environ.get("LLM_OS_HOME", "").startswith(home))
+                ):
+                    total += sum(process.cpu_times()[:2])
+            except psutil.Error:
+                continue
+        return total
+
+    def _processes(self, engine: str) -> dict[str, float]:
+        return {"worker": self._spent(f"llm_os.workers.{engine}"), "gateway": self._spent("llm_os.server.gateway")}
+
+    async def once(self, engine: str, number: int) -> dict[str, Any]:
+        """All figures of one engine in one round."""
+        self._pipes[engine].send(True)
+        batches = await asyncio.to_thread(self._pipes[engine].recv)
+        best = max(batches, key=lambda size: batches[size][0])
+        callers, seconds = self._callers[engine], self._given.seconds
+        alone = await callers.closed(1, seconds / 2)
+        before, answered = self._processes(engine), callers.answered
+        closed = await callers.closed(CLIENTS, seconds)
+        after = self._processes(engine)
+        served = await callers.open(closed.rate / 2, seconds, number)
+        asked = callers.answered - answered  # with those before and after what was counted
+        work = {name: (after[name] - spent) / asked * 1000 for name, spent in before.items()}
+        work["callers"] = closed.processor / len(closed.latencies) * 1000
+        return {
+            "offline": batches[best][0],
+            "batch": best,
+            "offline ms of work": batches[best][1] * 1000,
+            "closed": closed.rate,
+            "share of offline": closed.rate / batches[best][0],
+            "p95 in closed loop": closed.quantile(0.95) / (CLIENTS / closed.rate),
+            "alone ms": alone.quantile(0.5) * 1000,
+            "open p95 ms": served.quantile(0.95) * 1000,
+            "p95 in open loop": served.quantile(0.95) / alone.quantile(0.5),
+            "callers' share of a processor": closed.processor / seconds,
+            **{f"{name} ms of work": spent for name, spent in work.items()},
+            "share by work": batches[best][1] * 1000 / sum(work.values()),
+        }
+
+
+def judged(medians: dict[str, float]) -> dict[str, str]:
+    """For each bar `met` or `missed`."""
+    least = "share of offline"
+    met = {name: (medians[name] >= bar if name == least else medians[name] <= bar) for name, bar in BARS.items()}
+    return {name: "met" if is_met else "missed" for name, is_met in met.items()}
+
+
+async def measure(given: argparse.Namespace) -> dict[str, Any]:
+    with tempfile.TemporaryDirectory(prefix="llm-os-classification-") as folder:
+        os.environ["XDG_RUNTIME_DIR"] = folder
+        bench = Bench(Path(folder), given)
+        try:
+            await bench.begin()
+            rounds: dict[str, list[dict[str, Any]]] = {engine: [] for engine in WAYS}
+            for number in range(given.rounds):
+                for engine in list(WAYS)[:: 1 if number % 2 else -1]:
+                    rounds[engine].append(await bench.once(engine, number))
+        finally:
+            await bench.end()
+    found: dict[str, Any] = {}
+    for engine, seen in rounds.items():
+        medians = {name: round(statistics.median(one[name] for one in seen), 3) for name in seen[0]}
+        spread = [round(pick(one["share of offline"] for one in seen), 3) for pick in (min, max)]
+        found[engine] = {**bench.setting[engine], **medians, "spread of the share": spread, "bars": judged(medians)}
+    best = max(one["offline"] for one in found.values())
+    for one in found.values():
+        one["share of the best engine's offline"] = round(one["closed"] / best, 3)
+    return {"load average": [round(value, 1) for value in os.getloadavg()], "rounds": given.rounds, **found}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=8.0, help="of each loop")
+    parser.add_argument("--texts", type=int, default=256)
+    parser.add_argument("--torch", default="auto", help="its precision")
+    parser.add_argument("--openvino-encoders", default="auto", help="its precision")
+    parser.add_argument("--json", action="store_true")
+    given = parser.parse_args()
+    os.environ["OMP_WAIT_POLICY"] = "PASSIVE"  # as the drivers set it: offline batches must not spin, either
+    found = uvloop.run(measure(given))
+    if given.json:
+        print(json.dumps(found, indent=1))
+        return
+    for name, value in found.items():
+        for line in [f"{key}: {one}" for key, one in value.items()] if isinstance(value, dict) else [value]:
+            print(f"{name}: {line}")
+
+
+if __name__ == "__main__":
+    main()
