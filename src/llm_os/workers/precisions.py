@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +12,8 @@ from llm_os.models.embedding import Encoder
 from llm_os.models.load import Classifier
 from llm_os.models.tagging import Tagger
 from llm_os.spec.parity import ScoredText
-from llm_os.tasks.evaluation.reference import CUTS, TEXTS, beginnings
+from llm_os.tasks.evaluation.prompts import ours
+from llm_os.tasks.evaluation.reference import CUTS, beginnings
 from llm_os.workers.parity import complaints, of_scores
 from llm_os.workers.torch import AGREES, FASTER, best_time, distance
 
@@ -35,8 +35,7 @@ class Chosen:
 
 def check_texts() -> list[str]:
     """A quarter of what `evaluation/reference` asks, halves of its texts: enough for a choice in the start."""
-    rows = [json.loads(line) for line in TEXTS.read_text(encoding="utf-8").splitlines()]
-    return beginnings(rows)[1::CUTS]
+    return beginnings(ours())[1::CUTS]
 
 
 def choose(runnable: Runnable, models: Mapping[str, Callable[[], Any]]) -> Chosen:

@@ -142,3 +142,13 @@ def test_this_installation_fits_and_knows_its_extras() -> None:
     assert versions.extra_of("openvino_genai") == "openvino"
     assert versions.extra_of("click") == ""
     assert versions.extra_of("no_such_module") is None
+
+
+def test_what_the_processor_can_is_told_in_an_order_that_stays(tmp_path: Path) -> None:
+    assert host.instruction_sets(tmp_path) == ()
+    (tmp_path / "cpuinfo").write_text(
+        "processor\t: 0\nflags\t\t: sse avx2 avx\n\nprocessor\t: 1\nflags\t\t: sse avx2 avx\n"
+    )
+    assert host.instruction_sets(tmp_path) == ("avx", "avx2", "sse")
+    (tmp_path / "cpuinfo").write_text("processor: 0\nFeatures: fp asimd\n")
+    assert host.instruction_sets(tmp_path) == ("asimd", "fp")

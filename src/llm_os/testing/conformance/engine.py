@@ -54,10 +54,23 @@ def process_names_the_attempt_folder(engine: Engine, facts: ArtifactFacts) -> No
     assert "{attempt}" in process.argv
 
 
+def candidates_are_few_and_the_same_at_each_call(engine: Engine, facts: ArtifactFacts) -> None:
+    for gib in (64, 4):
+        granted = Capacity(cpus=8, memory=gib * 2**30)
+        found = engine.candidates(facts, granted)
+        assert found == engine.candidates(facts, granted)
+        assert len(found) <= 4, "each costs whoever deploys some seconds"
+        assert len({options.model_dump_json() for options in found}) == len(found)
+        assert all(type(options) is engine.Options for options in found)
+    nowhere = engine.candidates(facts, Capacity(cpus=8, memory=64 * 2**30), "no such precision")
+    assert nowhere == (), "a precision that it cannot serve in is no candidate"
+
+
 PURE_CHECKS: tuple[Pure, ...] = (
     probe_says_what_is_there_or_why_not,
     footprint_is_pure_and_larger_than_the_weights,
     process_names_the_attempt_folder,
+    candidates_are_few_and_the_same_at_each_call,
 )
 
 
