@@ -167,8 +167,11 @@ class Deployment:
             RolloutError: it was taken back; the old version goes on serving.
             ConflictError: another update is under way.
         """
+        if policy is not None and not isinstance(policy, Mapping):
+            raise InvalidInputError(f"policy is no {type(policy).__name__}.", hint='Such as policy={"bake": "1m"}.')
         whole = checked(UpdatePolicy, {**self._policy(), **policy}, "An update") if policy is not None else None
-        request = api.UpdateDeployment(model=model, engine=engine, options=options or None, policy=whole)
+        asked = {"model": model, "engine": engine, "options": options or None, "policy": whole}
+        request = checked(api.UpdateDeployment, asked, "An update")
         path = f"/v1/deployments/{self.name}"
         ensure_for_update(self._connection, self._connection.transport.call("GET", path, DeploymentRecord), request)
         record = self._change("update", request)
@@ -359,6 +362,8 @@ def _rollout_steps(transport: Transport, name: str, starting: Starting | None) -
             if starting is not None:
                 starting.close()
             yield record
+        elif not record.updating:
+            yield record  # the deployment was ended in the middle of a phase
         if not record.updating:
             return
         time.sleep(LOOK_EVERY)

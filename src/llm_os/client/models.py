@@ -297,7 +297,7 @@ class Model:
         model = f"{whole.card}@{follow}" if follow else whole.ref
         given = {"name": name, "model": model, "options": options, "check": check}
         spec = checked(DeploymentSpec, {**given, **own}, "A deployment")
-        if check and is_compared(whole, spec.engine):
+        if spec.check and is_compared(whole, spec.engine):
             check_deployment(self._connection, spec)  # what is refused shall not be refused after a minute's work
             ensure_reference(self._connection, whole, spec.engine)
         return deploy(self._connection, spec, keep=keep)

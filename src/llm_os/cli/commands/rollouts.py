@@ -117,11 +117,14 @@ def scale(name: str, replicas: int | None, least: int | None, most: int | None, 
 
 def _told(transport: Transport, found: Deployment, *, as_json: bool, wait: bool, by_hand: bool = False) -> int:
     """Show the phases of a rollout as they come; with `wait` until it has ended, or needs a person."""
-    name, last = found.spec.name, found
+    name, last, said = found.spec.name, found, ""
     for record in rollout_steps(transport, name, Starting(name, quiet=as_json)) if wait else [found]:
         rollout, last = record.rollout, record
         if rollout is not None and not as_json:
-            print(f"{name} to {rollout.target.version}, {rollout.phase.value.replace('_', ' ')}: {rollout.message}.")
+            line = f"{name} to {rollout.target.version}, {rollout.phase.value.replace('_', ' ')}: {rollout.message}."
+            if line != said:
+                print(line)
+            said = line
         if rollout is not None and rollout.phase is Phase.CANARY and rollout.policy.bake is None:
             if not as_json:
                 print(f"Take it over with: llm-os promote {name}\nTake it back with: llm-os rollback {name}")
