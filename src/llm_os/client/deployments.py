@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -16,7 +15,7 @@ from llm_os.client.connection import Connection
 from llm_os.client.gateway import GREEDY, Gateway, as_messages
 from llm_os.client.references import ensure_for_update
 from llm_os.client.transport import Transport
-from llm_os.client.watch import Display, display
+from llm_os.client.waiting import Starting, interrupted, update_goes_on
 from llm_os.errors import (
     AuthenticationError,
     ConflictError,
@@ -27,7 +26,6 @@ from llm_os.errors import (
     from_dict,
 )
 from llm_os.spec import api
-from llm_os.spec.attempts import Report
 from llm_os.spec.deployments import Deployment as DeploymentRecord
 from llm_os.spec.deployments import DeploymentSpec, DeploymentState, Phase, Rollout, UpdatePolicy
 from llm_os.spec.parity import Parity
@@ -295,46 +293,6 @@ def deploy(connection: Connection, spec: DeploymentSpec, *, keep: bool = False, 
     return Deployment(connection, record.spec.name, created.url or connection.gateway(), created.key, record.version)
 
 
-@contextmanager
-def interrupted(goes_on: str) -> Iterator[None]:
-    """At Ctrl-C say what goes on all the same; it is raised again."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        print(f"\n{goes_on}", file=sys.stderr)
-        raise
-
-
-class Starting:
-    """Shows how far a replica's start is, on standard error, once there is something to show.
-
-    Attributes:
-        title: of the line. quiet: nothing is shown.
-    """
-
-    def __init__(self, title: str, *, quiet: bool = False) -> None:
-        self._title, self._quiet = title, quiet
-        self._shown: Display | None = None
-        self._at = 0.0
-
-    def look(self, record: DeploymentRecord) -> bool:
-        """Show what is new; whether it came a step further since the last look."""
-        told = next((replica.progress for replica in record.replicas if replica.progress), {})
-        at = told.get("at")
-        if not isinstance(at, int | float) or at <= self._at:
-            return False
-        self._at = at
-        self._shown = self._shown or display(self._title, quiet=self._quiet)
-        self._shown.show(Report(seq=1, at=at, kind="progress", values=told))
-        return True
-
-    def close(self) -> None:
-        """Leave the line as it is. May be called twice."""
-        if self._shown is not None:
-            self._shown.close(None)
-            self._shown = None
-
-
 def rollout_steps(transport: Transport, name: str, starting: Starting | None = None) -> Iterator[DeploymentRecord]:
     """The deployment at each phase of its rollout, the last one when it has ended.
 
@@ -367,11 +325,6 @@ def _rollout_steps(transport: Transport, name: str, starting: Starting | None) -
         if not record.updating:
             return
         time.sleep(LOOK_EVERY)
-
-
-def update_goes_on(name: str) -> str:
-    """What a person reads who no longer waits for an update."""
-    return f"The update of {name} goes on: llm-os why {name}. Take it back with: llm-os rollback {name}"
 
 
 def _rollout(record: DeploymentRecord) -> Rollout:

@@ -10,9 +10,10 @@ from llm_os.cli.link import looking
 from llm_os.cli.options import further, scaling_of
 from llm_os.cli.render import as_json_option, print_json
 from llm_os.client.checks import checked
-from llm_os.client.deployments import Starting, interrupted, rollout_steps, update_goes_on
+from llm_os.client.deployments import rollout_steps
 from llm_os.client.references import ensure_for_update
 from llm_os.client.transport import Transport, place
+from llm_os.client.waiting import Starting, interrupted, update_goes_on
 from llm_os.errors import ConflictError, InvalidInputError, RolloutError
 from llm_os.session import connect
 from llm_os.spec import api
