@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, TypeVar
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
 
@@ -23,9 +23,21 @@ def checked(kind: type[Body], values: Mapping[str, Any], what: str) -> Body:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
-        hint = did_you_mean(where, kind.model_fields) if first["type"] == "extra_forbidden" else ""
+        hint = _meant(kind, first["loc"]) if first["type"] == "extra_forbidden" else ""
         given = first.get("input")
         said = first["msg"].removeprefix("Value error, ")  # pydantic's words, not a person's
         raise InvalidOptionError(
             f"{what}: {where or 'the whole'} cannot be {given!r}: {said}.", hint=hint, details={"option": where}
         ) from error
+
+
+def _meant(kind: type[BaseModel], where: Sequence[int | str]) -> str:
+    """What a name at this place could have meant: one of the fields beside it."""
+    within: Any = kind
+    for part in where[:-1]:
+        field = within.model_fields.get(part)
+        found = [field.annotation, *get_args(field.annotation)] if field is not None else []
+        within = next((one for one in found if isinstance(one, type) and issubclass(one, BaseModel)), None)
+        if within is None:
+            return ""
+    return did_you_mean(str(where[-1]), within.model_fields)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -20,7 +19,7 @@ from llm_os.client.members import changed
 from llm_os.client.references import ensure_for_update
 from llm_os.client.transport import Transport
 from llm_os.client.verification import verify_deployment
-from llm_os.client.watch import Display, display
+from llm_os.client.waiting import Starting, interrupted, update_goes_on
 from llm_os.errors import (
     AuthenticationError,
     ConflictError,
@@ -31,7 +30,6 @@ from llm_os.errors import (
     from_dict,
 )
 from llm_os.spec import api
-from llm_os.spec.attempts import Report
 from llm_os.spec.deployments import Deployment as DeploymentRecord
 from llm_os.spec.deployments import DeploymentSpec, DeploymentState, Phase, Rollout, UpdatePolicy
 from llm_os.spec.parity import Parity
@@ -214,6 +212,8 @@ class Deployment:
             RolloutError: it was taken back; the old version goes on serving.
             ConflictError: another update is under way.
         """
+        if policy is not None and not isinstance(policy, Mapping):
+            raise InvalidInputError(f"policy is no {type(policy).__name__}.", hint='Such as policy={"bake": "1m"}.')
         whole = checked(UpdatePolicy, {**self._policy(), **policy}, "An update") if policy is not None else None
         model = fused(self._connection, model)
         path = f"/v1/deployments/{self.name}"
@@ -367,46 +367,6 @@ def deploy(connection: Connection, spec: DeploymentSpec, *, keep: bool = False, 
     return Deployment(connection, record.spec.name, created.url or connection.gateway(), created.key, record.version)
 
 
-@contextmanager
-def interrupted(goes_on: str) -> Iterator[None]:
-    """At Ctrl-C say what goes on all the same; it is raised again."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        print(f"\n{goes_on}", file=sys.stderr)
-        raise
-
-
-class Starting:
-    """Shows how far a replica's start is, on standard error, once there is something to show.
-
-    Attributes:
-        title: of the line. quiet: nothing is shown.
-    """
-
-    def __init__(self, title: str, *, quiet: bool = False) -> None:
-        self._title, self._quiet = title, quiet
-        self._shown: Display | None = None
-        self._at = 0.0
-
-    def look(self, record: DeploymentRecord) -> bool:
-        """Show what is new; whether it came a step further since the last look."""
-        told = next((replica.progress for replica in record.replicas if replica.progress), {})
-        at = told.get("at")
-        if not isinstance(at, int | float) or at <= self._at:
-            return False
-        self._at = at
-        self._shown = self._shown or display(self._title, quiet=self._quiet)
-        self._shown.show(Report(seq=1, at=at, kind="progress", values=told))
-        return True
-
-    def close(self) -> None:
-        """Leave the line as it is. May be called twice."""
-        if self._shown is not None:
-            self._shown.close(None)
-            self._shown = None
-
-
 def rollout_steps(transport: Transport, name: str, starting: Starting | None = None) -> Iterator[DeploymentRecord]:
     """The deployment at each phase of its rollout, the last one when it has ended.
 
@@ -434,14 +394,11 @@ def _rollout_steps(transport: Transport, name: str, starting: Starting | None) -
             if starting is not None:
                 starting.close()
             yield record
+        elif not record.updating:
+            yield record  # the deployment was ended in the middle of a phase
         if not record.updating:
             return
         time.sleep(LOOK_EVERY)
-
-
-def update_goes_on(name: str) -> str:
-    """What a person reads who no longer waits for an update."""
-    return f"The update of {name} goes on: llm-os why {name}. Take it back with: llm-os rollback {name}"
 
 
 def _rollout(record: DeploymentRecord) -> Rollout:

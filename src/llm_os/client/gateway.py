@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from types import MappingProxyType
 from typing import Any
@@ -135,5 +135,14 @@ class Gateway:
 
 
 def as_messages(prompt: str | Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """A prompt becomes one message of the user; messages stay what they are."""
-    return [{"role": "user", "content": prompt}] if isinstance(prompt, str) else list(prompt)
+    """A prompt becomes one message of the user; messages stay what they are. Raises InvalidInputError for neither."""
+    if isinstance(prompt, str):
+        return [{"role": "user", "content": prompt}]
+    messages = list(prompt) if isinstance(prompt, Iterable) else [prompt]
+    wrong = next((one for one in messages if not isinstance(one, Mapping)), None)
+    if wrong is not None or not isinstance(prompt, Iterable):
+        raise InvalidInputError(
+            f"A prompt is a text or a list of messages, not {type(wrong if wrong is not None else prompt).__name__}.",
+            hint='Such as "Hello", or [{"role": "user", "content": "Hello"}].',
+        )
+    return messages

@@ -309,7 +309,7 @@ class Model:
         given = {"name": name, "model": model, "check": check, **engines}
         spec = checked(DeploymentSpec, {**given, **own}, "A deployment")
         engine = compared(whole, named(engines))
-        if check and is_compared(whole, engine):
+        if spec.check and is_compared(whole, engine):
             check_deployment(self._connection, spec)  # what is refused shall not be refused after a minute's work
             ensure_reference(self._connection, whole, engine)
         if self._connection.calibrate if calibrate is None else calibrate:

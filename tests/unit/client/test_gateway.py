@@ -11,7 +11,7 @@ from typing import Any
 import httpx2
 import pytest
 
-from llm_os.client.gateway import GREEDY, Gateway
+from llm_os.client.gateway import GREEDY, Gateway, as_messages
 from llm_os.client.transport import place
 from llm_os.errors import InvalidInputError, NotFoundError, UnavailableError
 
@@ -125,3 +125,10 @@ def test_a_proxy_of_the_environment_is_not_asked_for_this_machines_gateway(monke
         thread.start()
         assert chats(Gateway(f"http://127.0.0.1:{listening.getsockname()[1]}/v1", "key", "talk")) == "Paris"
         thread.join(5)
+
+
+@pytest.mark.parametrize("prompt", [5, None, [5], ["Hello"], {"role": "user"}])
+def test_what_is_no_prompt_is_refused_by_its_kind(prompt: Any) -> None:
+    with pytest.raises(InvalidInputError, match=r"A prompt is a text or a list of messages, not (int|NoneType|str)"):
+        as_messages(prompt)
+    assert as_messages([]) == []

@@ -14,8 +14,19 @@ from fake_kernel import FakeKernel
 
 from llm_os.client import deployments
 from llm_os.client.deployments import READY_SECONDS, wait_ready
-from llm_os.errors import UnavailableError
-from llm_os.spec.deployments import COMPARING, Deployment, DeploymentSpec, DeploymentState, Replica
+from llm_os.errors import ConflictError, UnavailableError
+from llm_os.spec.deployments import (
+    COMPARING,
+    Deployment,
+    DeploymentSpec,
+    DeploymentState,
+    Phase,
+    Replica,
+    Revision,
+    Rollout,
+    UpdatePolicy,
+)
+from llm_os.spec.resources import ResourceSpec
 
 PATH = "GET /v1/deployments/dep-1"
 
@@ -73,3 +84,22 @@ def test_who_waits_no_longer_is_told_what_goes_on(capsys: pytest.CaptureFixture[
     said = capsys.readouterr().err
     assert "chat goes on starting. End it with: llm-os stop chat" in said
     assert ("llm-os keys create KEY --only chat" in said) is keep, "its own key was never shown"
+
+
+def updating(phase: Phase, state: DeploymentState = DeploymentState.READY) -> Deployment:
+    target = Revision(number=2, version="chat@2", task="t", engine="e", resources=ResourceSpec(memory=1))
+    rollout = Rollout(target=target, policy=UpdatePolicy(), asked="chat@2", phase=phase, started_at=0, since=0)
+    return record(state=state).model_copy(update={"rollout": rollout})
+
+
+@pytest.mark.parametrize("state", [DeploymentState.STOPPING, DeploymentState.STOPPED])
+def test_a_deployment_that_is_ended_while_it_is_updated_is_no_success(
+    state: DeploymentState, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It ends in the middle of a phase: the phase says nothing of it."""
+    monkeypatch.setattr(deployments.time, "sleep", lambda _: None)
+    asked = iter([updating(Phase.CANARY), updating(Phase.CANARY), updating(Phase.CANARY, state)])
+    kernel = FakeKernel({"GET /v1/deployments/chat": lambda _: next(asked)})
+    handle = deployments.Deployment(kernel, "chat", "http://127.0.0.1:1/v1", "key", "chat@1")  # type: ignore[arg-type]
+    with pytest.raises(ConflictError, match="chat was ended while it was updated"):
+        handle._followed(updating(Phase.STARTING))

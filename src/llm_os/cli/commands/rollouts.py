@@ -12,10 +12,11 @@ from llm_os.cli.render import as_json_option, print_json
 from llm_os.client.adapters import fused
 from llm_os.client.calibrations import calibrate_for_update
 from llm_os.client.checks import checked
-from llm_os.client.deployments import Starting, interrupted, rollout_steps, update_goes_on
+from llm_os.client.deployments import rollout_steps
 from llm_os.client.members import changed
 from llm_os.client.references import ensure_for_update
 from llm_os.client.transport import Transport, place
+from llm_os.client.waiting import Starting, interrupted, update_goes_on
 from llm_os.errors import ConflictError, InvalidInputError, RolloutError
 from llm_os.session import connect
 from llm_os.spec import api
@@ -124,11 +125,14 @@ def scale(name: str, replicas: int | None, as_json: bool, **given: Any) -> int:
 
 def _told(transport: Transport, found: Deployment, *, as_json: bool, wait: bool, by_hand: bool = False) -> int:
     """Show the phases of a rollout as they come; with `wait` until it has ended, or needs a person."""
-    name, last = found.spec.name, found
+    name, last, said = found.spec.name, found, ""
     for record in rollout_steps(transport, name, Starting(name, quiet=as_json)) if wait else [found]:
         rollout, last = record.rollout, record
         if rollout is not None and not as_json:
-            print(f"{name} to {rollout.target.version}, {rollout.phase.value.replace('_', ' ')}: {rollout.message}.")
+            line = f"{name} to {rollout.target.version}, {rollout.phase.value.replace('_', ' ')}: {rollout.message}."
+            if line != said:
+                print(line)
+            said = line
         if rollout is not None and rollout.phase is Phase.CANARY and rollout.policy.bake is None:
             if not as_json:
                 print(f"Take it over with: llm-os promote {name}\nTake it back with: llm-os rollback {name}")

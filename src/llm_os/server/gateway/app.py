@@ -36,6 +36,7 @@ from llm_os.server.gateway.tracing import Tracing
 from llm_os.server.gateway.translation import Translation
 from llm_os.server.gateway.wishes import deadline_of, priority_of
 from llm_os.server.loopback import refuse_foreign
+from llm_os.spec.quotas import Priority
 from llm_os.spec.routing import KeyEntry, Route
 
 log = logging.getLogger("llm_os.gateway")
@@ -168,10 +169,8 @@ class Gateway:
         """Quota, a ready replica, a slot, the answer: in this order, and the account of it at the end."""
         parts, exchange, clock = self._parts, request[_EXCHANGE], time.monotonic
         accounting, size = parts.accounting, len(call.body)
-        if accounting.logs_prompts:
-            exchange.prompt = (prompt_of(call.value) or str(call.value.get("input") or ""))[:MOST_LOGGED]
-        priority = exchange.priority = priority_of(request.headers, entry.quota)
-        exchange.deadline = deadline_of(request.headers, exchange.started)
+        exchange.prompt = _logged(call) if accounting.logs_prompts else ""
+        priority = _wished(request, entry, exchange)
 
         def until() -> float:
             return clock() + routes.HOLD if exchange.deadline is None else exchange.deadline
@@ -315,6 +314,18 @@ class Gateway:
             if exchange.trace is not None:
                 exchange.trace.end(exchange, code)
         return response
+
+
+def _wished(request: web.Request, entry: KeyEntry, exchange: Exchange) -> Priority:
+    """Notes by when the answer shall have come, and how urgent it is, which is returned. Raises InvalidInputError."""
+    priority = exchange.priority = priority_of(request.headers, entry.quota)
+    exchange.deadline = deadline_of(request.headers, exchange.started)
+    return priority
+
+
+def _logged(call: Call) -> str:
+    """What of a request the access log takes."""
+    return (prompt_of(call.value) or str(call.value.get("input") or ""))[:MOST_LOGGED]
 
 
 def _refusal(request: web.Request, error: LLMOSError, status: int, code: str) -> web.Response:

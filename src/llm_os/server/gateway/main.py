@@ -78,13 +78,8 @@ async def run(settings: Settings, folder: Path, listening: socket.socket, limits
     table.refresh()
     upstreams = Upstreams(time.monotonic)
     metering = Metering(settings.usage, time.time, lambda: table.table)
-    accounting = Accounting(
-        metering,
-        Metrics(),
-        Estimates(),
-        AccessLog(settings.logs / "gateway-access.log"),
-        logs_prompts=settings.log_prompts,
-    )
+    access, prompts = AccessLog(settings.logs / "gateway-access.log"), settings.log_prompts
+    accounting = Accounting(metering, Metrics(), Estimates(), access, logs_prompts=prompts)
     admission, quotas = Admission(limits.per_replica, time.monotonic), Quotas(time.monotonic)
     lanes = Lanes()
     table.listeners += [admission.changed, lanes.forget, metering.changed]
