@@ -5,9 +5,9 @@
 The trace (Mooncake, FAST '25: `FAST25-release/traces/conversation_trace.jsonl`) names the blocks of 512 tokens of every
 prompt. Each worker keeps the blocks that it used last, the ends of prompts go first, and it reads and writes so many
 tokens a second, one request after the other. Peers: round robin, least work under way, and the cost that is often
-written down (work under way plus tokens to read, both in full). "Told who comes back" knows the future, and uses the evenness
-that is asked for to the full: what a good guess of it could gain. The limits are caches that everybody shares: one
-without end, and one of all the workers' blocks.
+written down (work under way plus tokens to read, both in full). "Told who comes back" knows the future, and uses the
+evenness that is asked for to the full: what a good guess of it could gain. The limits are caches that everybody
+shares: one without end, and one of all the workers' blocks.
 Also: the time of a decision with 64 workers, on this machine.
 """
 
