@@ -23,8 +23,11 @@ import aiohttp
 BODY = {"model": "chat", "messages": [{"role": "user", "content": "hello"}]}
 READY_WITHIN = 150.0
 """Seconds. LiteLLM's proxy takes half a minute on two free cores, and more on busy ones."""
-ENVIRONMENT = {"LITELLM_LOCAL_MODEL_COST_MAP": "True"}
-"""It asks the network for prices otherwise."""
+ENVIRONMENT = {
+    "LITELLM_LOCAL_MODEL_COST_MAP": "True",
+    "LITELLM_DANGEROUSLY_PERMIT_WEAK_OR_UNSET_MASTER_KEY": "true",
+}
+"""Of LiteLLM: it asks the network for prices, and does not start without a key, otherwise. It listens on loopback."""
 
 NGINX = """daemon off; user root; worker_processes 1; pid {folder}/nginx.pid; error_log {folder}/error.log;
 events {{ worker_connections 1024; }}

@@ -23,6 +23,8 @@ import aiohttp
 from llm_os.testing.home_bed import Home
 
 STREAMS = (1, 8, 32)
+READY_WITHIN = 600.0
+"""Seconds: the model is fetched, converted, and compared with its reference first."""
 THINGS = ("the sea", "a train", "a lost dog", "winter", "a garden", "an old clock", "two sisters", "the moon")
 
 
@@ -66,12 +68,13 @@ async def measure(model: str, engine: str, rounds: int, tokens: int) -> dict[str
         try:
             spec = {"task": "sources/fetch", "options": {"source": model}, "name": model}
             job = await home.post("/v1/jobs", {"spec": spec, "background": True})
-            while (await home.get(f"/v1/jobs/{job['id']}", wait=5))["state"] != "succeeded":
-                pass
+            while job["state"] != "succeeded":
+                job = await home.get(f"/v1/jobs/{job['id']}", wait=5)
+                assert job["state"] not in {"failed", "cancelled"}, job["error"]
             created = await home.post(
                 "/v1/deployments", {"spec": {"name": "chat", "model": model, "engine": engine}, "keep": True}
             )
-            await home.until_state("chat", "ready")
+            await home.until_state("chat", "ready", READY_WITHIN)
             gateway = (await home.get("/v1/status"))["gateway"].removesuffix("/v1")
             (replica,) = (await home.get("/v1/deployments/chat"))["replicas"]
             through = aiohttp.ClientSession(headers={"authorization": f"Bearer {created['key']}"})

@@ -150,11 +150,13 @@ class Home:
         await self.until_state(name, "ready")
         return (await self.get("/v1/status"))["gateway"].removesuffix("/v1"), created["key"]
 
-    async def until_state(self, name: str, state: str) -> None:
+    async def until_state(self, name: str, state: str, seconds: float = 30.0) -> None:
         async def reached() -> bool:
-            return (await self.get(f"/v1/deployments/{name}"))["state"] == state
+            found = await self.get(f"/v1/deployments/{name}")
+            assert found["state"] != "failed" or state == "failed", found["error"]
+            return bool(found["state"] == state)
 
-        await self.until(reached)
+        await self.until(reached, seconds)
 
 
 class Callers:
