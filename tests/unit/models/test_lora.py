@@ -14,8 +14,10 @@ from tiny_chat import tiny_gpt2, tiny_llama, tiny_tokenizer
 from tiny_lora import tiny_adapter
 
 from llm_os.errors import BrokenWeightsError, ModelError, UnsupportedModelError
+from llm_os.models.formats import inspect
 from llm_os.models.generate import Generation, Sampling, generate
 from llm_os.models.lora import Adapter, Adapters
+from llm_os.testing.adapters import write_adapter
 
 PROMPTS = ([5, 9, 33, 7], [120, 8, 44, 71, 90, 13], [77] * 11, [3, 4, 5])
 
@@ -130,6 +132,19 @@ def test_broken_weights_are_refused(tmp_path: Path) -> None:
     (folder / "adapter_model.safetensors").write_bytes(b"none")
     with pytest.raises(BrokenWeightsError, match="broken"):
         read(folder, "one@1")
+
+
+def test_an_adapters_facts_tell_its_kind_its_rank_and_its_base_where_that_is_a_digest(tmp_path: Path) -> None:
+    digest = "sha256:" + "a" * 64
+    here = inspect(write_adapter(tmp_path / "here", base=digest, rank=3))
+    assert (here["format"], here["task"], here["base"]) == ("adapter", "text-generation", digest)
+    assert here["adapter"] == {"method": "lora", "rank": 3, "alpha": 6}
+    folder = write_adapter(tmp_path / "elsewhere", base="somebody/else")
+    config = json.loads((folder / "adapter_config.json").read_text())
+    (folder / "adapter_config.json").write_text(json.dumps({**config, "use_dora": True}))
+    elsewhere = inspect(folder)
+    assert "base" not in elsewhere, "a name on a hub says nothing of what is here"
+    assert elsewhere["adapter"]["method"] == "dora"
 
 
 def test_the_scale_is_that_of_the_training(tmp_path: Path) -> None:
