@@ -1,8 +1,17 @@
 """Engines side by side, as people write them."""
 
+import sys
+from pathlib import Path
+from typing import Any
+
 import pytest
 
+sys.path.insert(0, str(Path(__file__).parent))
+from fake_kernel import FakeKernel, version
+
+from llm_os.client.deployments import Deployment
 from llm_os.client.members import changed, named, wished
+from llm_os.client.models import Model
 from llm_os.errors import InvalidOptionError
 
 
@@ -41,3 +50,61 @@ def test_an_update_names_what_changes() -> None:
     assert both == {"members": [{"engine": "a", "options": {}}, {"engine": "b", "options": {"x": 1}}]}
     assert named(both) == ("a", "b")
     assert named(changed(None, {}, ["a"])) == (None,)
+
+
+# -- what is sent ------------------------------------------------------------------------------------------------------
+
+
+def record(engines: tuple[str, ...] = ("llamacpp", "openvino")) -> dict[str, Any]:
+    """A deployment that is ready, as the kernel tells it."""
+    members = [{"engine": name, "resources": {"memory": 1}} for name in engines]
+    served = {"number": 1, "version": "encoder@1", "task": "x", **members[0], "beside": members[1:]}
+    return {
+        "id": "dep-1", "spec": {"name": "mood", "model": "encoder@1", "check": False}, "version": "encoder@1",
+        "task": "x", "engine": engines[0], "state": "ready", "session": None, "created_at": 0.0, "history": [served],
+    }  # fmt: skip
+
+
+def sent(kernel: FakeKernel, request: str) -> Any:
+    (body,) = [body for asked, body in kernel.asked if asked == request]
+    return body
+
+
+def test_deploying_with_two_engines_sends_both_with_their_options() -> None:
+    created = {"deployment": record(), "key": "k", "url": "http://127.0.0.1:1/v1"}
+    kernel = FakeKernel({"POST /v1/deployments": created})
+    deployed = Model(kernel, version()).deploy(  # type: ignore[arg-type]
+        "mood", check=False, engine=["llamacpp", "openvino"], context=512, llamacpp={"parallel": 8}, replicas=2
+    )
+    assert deployed.name == "mood"
+    spec = sent(kernel, "POST /v1/deployments")["spec"]
+    assert [(one["engine"], one["options"]) for one in spec["members"]] == [
+        ("llamacpp", {"context": 512, "parallel": 8}),
+        ("openvino", {"context": 512}),
+    ]
+    assert (spec["engine"], spec["options"], spec["replicas"]) == (None, {}, 2)
+
+
+@pytest.mark.parametrize(
+    ("asked", "members"),
+    [
+        ({"engine": ["openvino", "torch"]}, [("openvino", {}), ("torch", {})]),
+        ({"context": 9}, [("llamacpp", {"context": 9}), ("openvino", {"context": 9})]),
+        ({"engine": "torch"}, None),
+    ],
+)
+def test_an_update_sends_the_engines_that_shall_be(asked: dict[str, Any], members: Any) -> None:
+    rollout = {"target": record()["history"][0], "policy": {}, "asked": "encoder@1", "started_at": 0, "since": 0}
+    kernel = FakeKernel(
+        {
+            "GET /v1/deployments/mood": record(),
+            "POST /v1/deployments/mood/update": {**record(), "rollout": rollout},
+        }
+    )
+    deployment = Deployment(kernel, "mood", "http://127.0.0.1:1/v1", "key", "encoder@1")  # type: ignore[arg-type]
+    assert list(deployment.parities) == ["llamacpp", "openvino"]
+    deployment.update(wait=False, **asked)
+    body = sent(kernel, "POST /v1/deployments/mood/update")
+    found = body["members"]
+    assert (found and [(one["engine"], one["options"]) for one in found]) == members
+    assert body["engine"] == (asked["engine"] if members is None else None)
