@@ -55,7 +55,7 @@ class Window:
             raise wrong(param, f"There is no token {max(ids)}: the model has {self.vocabulary}.", "POST /tokenize.")
 
     def answer(self, request: ChatRequest, size: int) -> int:
-        """New tokens at most, after a prompt of `size`. Raises InvalidOptionError when it is empty or leaves no room."""
+        """New tokens at most, after a prompt of `size`. Raises InvalidOptionError where it is empty or fills all."""
         if not size:
             raise wrong("prompt", "The text has no token that this model knows.", "Send another text.")
         room = self.context - size
