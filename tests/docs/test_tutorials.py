@@ -14,7 +14,7 @@ import pytest
 
 from .run_page import BLOCK
 
-pytestmark = [pytest.mark.net, pytest.mark.slow, pytest.mark.timeout(900), pytest.mark.xdist_group("heavy")]
+pytestmark = [pytest.mark.net, pytest.mark.slow, pytest.mark.timeout(900)]
 
 HERE = Path(__file__).parent
 FOLDER = HERE.parent.parent / "docs" / "tutorials"

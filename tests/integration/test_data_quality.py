@@ -14,7 +14,7 @@ import pytest
 
 from llm_os.tasks.datasets.sentic_data import read, select
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300), pytest.mark.xdist_group("heavy")]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 RAW = ("jane.doe@example.org", "+1 202-456-1414", "4111 1111 1111 1111", "078-05-1120")
 

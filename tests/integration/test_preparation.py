@@ -12,7 +12,7 @@ import pytest
 
 from llm_os.tasks.datasets.sentic_data import read, select
 
-pytestmark = [pytest.mark.net, pytest.mark.slow, pytest.mark.timeout(600), pytest.mark.xdist_group("heavy")]
+pytestmark = [pytest.mark.net, pytest.mark.slow, pytest.mark.timeout(600)]
 
 SCRIPT = """
 import json, llm_os

@@ -11,7 +11,7 @@ import pytest
 
 from llm_os.models.formats import inspect
 
-pytestmark = [pytest.mark.net, pytest.mark.slow, pytest.mark.timeout(600), pytest.mark.xdist_group("heavy")]
+pytestmark = [pytest.mark.net, pytest.mark.slow, pytest.mark.timeout(600)]
 
 PROBES = """
 import json, sys, urllib.request
