@@ -31,7 +31,7 @@ demo: $(STAMP)  ## set up and run the main job: train, evaluate, deploy, ask, ch
 	$(BIN)/python examples/sentiment.py
 
 test: $(TSTAMP)  ## set up and run all tests (under 20 minutes on two cores)
-	$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup --no-loadscope-reorder
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
 
 check: lint  ## format, lint, types, import contracts, sizes, unit tests (under 2 minutes)
 	$(BIN)/python -m pytest -q -n $(JOBS) tests/unit

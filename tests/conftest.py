@@ -81,22 +81,13 @@ def demo_data() -> Callable[[str], Path]:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """How a run on several processes is dealt out (`--dist loadgroup --no-loadscope-reorder`, see the Makefile).
+    """Files with slow tests first, where a run is dealt out to processes: thousands of short ones fill up what is left.
 
-    What takes long begins first, so that thousands of short tests fill up what is left on each core; and tests that
-    share a fixture of their module stay together, else each process would make it.
+    The Makefile has it dealt out by files, so that what tests of a file share is made once. (Groups by marks are not
+    heeded: pytest-xdist 3.8 writes them into an attribute that pytest 9.2 does not read.)
     """
-    if not hasattr(config, "workerinput"):
-        return
-    for item in items:
-        if _shares_with_its_module(item):
-            item.add_marker(pytest.mark.xdist_group(item.path.stem))
-    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
-
-
-def _shares_with_its_module(item: pytest.Item) -> bool:
-    fixtures = getattr(item, "_fixtureinfo").name2fixturedefs  # noqa: B009 - pytest has no public name for it
-    return any(found[-1].scope == "module" for found in fixtures.values())
+    if hasattr(config, "workerinput"):
+        items.sort(key=lambda item: item.get_closest_marker("slow") is None)
 
 
 @pytest.fixture(scope="session")

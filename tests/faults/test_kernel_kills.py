@@ -15,6 +15,9 @@ import pytest
 
 from llm_os.testing.home_bed import Callers, Home
 
+pytestmark = pytest.mark.slow
+
+
 KILLS = int(os.environ.get("LLM_OS_KILLS", "25"))
 JOBS = 4
 STEPS = 40

@@ -15,6 +15,9 @@ import pytest
 from llm_os.testing.simulator import simulate
 from llm_os.testing.strategies import GIB, Misfortune, PlannedDeployment, PlannedJob, PlannedSession, Scenario
 
+pytestmark = pytest.mark.slow
+
+
 SEEDS = int(os.environ.get("LLM_OS_SEEDS", "500"))
 CHUNK = 50
 STRIDES = 16
