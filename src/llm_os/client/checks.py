@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from llm_os.errors import InvalidOptionError, did_you_mean
+from llm_os.spec.base import slug
 
 Body = TypeVar("Body", bound=BaseModel)
 
@@ -28,3 +29,13 @@ def checked(kind: type[Body], values: Mapping[str, Any], what: str) -> Body:
         raise InvalidOptionError(
             f"{what}: {where or 'the whole'} cannot be {given!r}: {first['msg']}.", hint=hint, details={"option": where}
         ) from error
+
+
+def checked_name(name: str | None, what: str) -> str | None:
+    """The name as it was given; requests must find a deployment under just that. Raises InvalidOptionError."""
+    if name is not None and (not isinstance(name, str) or slug(name) != name):
+        raise InvalidOptionError(
+            f"{name!r} cannot be the name of {what}.",
+            hint=f"At most 64 small letters, digits, '.', '_' and '-', for example '{slug(str(name))}'.",
+        )
+    return name
