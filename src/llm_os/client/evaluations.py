@@ -256,7 +256,7 @@ class Comparison:
         return "\n".join([self._head(), *lines, *(d.sentence(name, self.confidence) for name, d in both)])
 
 
-def compared(connection: Connection, a: Evaluation, b: Evaluation, options: Mapping[str, Any]) -> Comparison:
+def compare_evaluations(connection: Connection, a: Evaluation, b: Evaluation, options: Mapping[str, Any]) -> Comparison:
     """Have two evaluations compared, with those options of theirs that a comparison has too."""
     wanted = {name: options[name] for name in ("confidence", "resamples", "seed") if name in options}
     spec = JobSpec(task="evaluation/compare", options=wanted, inputs={"a": a.artifact, "b": b.artifact})

@@ -13,7 +13,7 @@ from llm_os.client.checks import checked, checked_name
 from llm_os.client.connection import Connection
 from llm_os.client.datasets import Dataset, expect_rows, rows_of
 from llm_os.client.deployments import Deployment, Prediction, Prompt, answer, deploy, embeddings, predictions
-from llm_os.client.evaluations import Comparison, Evaluation, compared, evaluation, method_for
+from llm_os.client.evaluations import Comparison, Evaluation, compare_evaluations, evaluation, method_for
 from llm_os.client.exports import copied_out, curves, history
 from llm_os.client.gateway import Gateway
 from llm_os.client.jobs import Job, run, submit
@@ -203,7 +203,7 @@ class Model:
             print(figures, flush=True)
             return figures
         other = against._evaluated(data, method, options)
-        found = compared(self._connection, figures, other, options)
+        found = compare_evaluations(self._connection, figures, other, options)
         print(found, flush=True)
         return found
 

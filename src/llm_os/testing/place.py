@@ -10,6 +10,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+PATIENCE = 500.0
+"""Seconds that a program may take."""
+
 
 class Place:
     """See the module. Programs run in `folder`, where the home lies too unless `home` names another.
@@ -39,11 +42,11 @@ class Place:
         command = [sys.executable, *words]
         return subprocess.Popen(command, env={**self.env, **more}, cwd=self.folder, stdout=pipe, stderr=pipe, text=True)
 
-    def run(self, *words: str, seconds: float = 500.0, **more: str) -> subprocess.CompletedProcess[str]:
-        """What became of the interpreter with these words. Raises TimeoutExpired."""
+    def run(self, *words: str, **more: str) -> subprocess.CompletedProcess[str]:
+        """What became of the interpreter with these words. Raises TimeoutExpired after `PATIENCE`."""
         process = self.start(*words, **more)
         try:
-            out, err = process.communicate(timeout=seconds)
+            out, err = process.communicate(timeout=PATIENCE)
         except BaseException:
             process.kill()
             process.communicate()
