@@ -52,7 +52,7 @@ class Looking(Place):
 
 
 def looking(folder: Path, home: Path) -> Looking:
-    return Looking(folder, home=home, more={"LLM_OS_TESTING": "1", "LLM_OS_SESSION_TTL": "3"})
+    return Looking(folder, home=home, more={"LLM_OS_TESTING": "1", "LLM_OS_SESSION_TTL": "3", "LLM_OS_LINGER": "60"})
 
 
 @pytest.fixture
