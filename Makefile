@@ -7,7 +7,7 @@ TSTAMP   = $(VENV)/.installed-test
 JOBS    ?= 2
 PIP      = $(BIN)/python -m pip --disable-pip-version-check install --quiet
 
-.PHONY: help demo test check soak fix bench reference clean
+.PHONY: help demo test check lint soak fix bench reference clean
 
 help:  ## show this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
@@ -31,16 +31,18 @@ demo: $(STAMP)  ## set up and run the main job: train, evaluate, deploy, ask, ch
 	$(BIN)/python examples/sentiment.py
 
 test: $(TSTAMP)  ## set up and run all tests (under 20 minutes on two cores)
-	$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
 
-check: $(TSTAMP)  ## format, lint, types, import contracts, sizes, unit tests (under 2 minutes)
+check: lint  ## format, lint, types, import contracts, sizes, unit tests (under 2 minutes)
+	$(BIN)/python -m pytest -q -n $(JOBS) tests/unit
+
+lint: $(TSTAMP)  ## the same without tests
 	$(BIN)/ruff format --check src tests scripts examples benchmarks
 	$(BIN)/ruff check src tests scripts examples benchmarks
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python scripts/check_sizes.py
 	$(BIN)/python scripts/reference.py --check
-	$(BIN)/python -m pytest -q -n $(JOBS) tests/unit
 
 soak: $(TSTAMP)  ## long chaos, simulation and fuzz runs: 1,000 kernel kills, 20,000 seeds, an hour (log in soak.log)
 	LLM_OS_KILLS=1000 LLM_OS_SEEDS=20000 $(BIN)/python -m pytest -x --timeout 36000 tests/faults tests/simulation 2>&1 | tee -a soak.log

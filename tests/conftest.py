@@ -7,6 +7,7 @@ import os
 import pwd
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import tarfile
@@ -20,6 +21,7 @@ import pytest
 from filelock import FileLock
 
 from llm_os.models import sources
+from llm_os.testing.place import Place
 
 DEMO = ("llamafactory==0.9.5", "1702c0bfb864e80577a59521d2edcacd2aab05ec6aee06188fcba335a589681f")
 """A source archive with small files of instructions and preferences (Apache-2.0), and its sha256."""
@@ -81,21 +83,87 @@ def demo_data() -> Callable[[str], Path]:
     return file
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Files with slow tests first, where a run is dealt out to processes: thousands of short ones fill up what is left.
+
+    The Makefile has it dealt out by files, so that what tests of a file share is made once. (Groups by marks are not
+    heeded: pytest-xdist 3.8 writes them into an attribute that pytest 9.2 does not read.)
+    """
+    if hasattr(config, "workerinput"):
+        items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+
+
+@pytest.fixture(scope="session")
+def once(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Callable[[Path], None]], Path]:
+    """A folder that is made once a run, by whichever process asks first; do not write into it."""
+    base = tmp_path_factory.getbasetemp()
+    root = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "once"
+
+    def folder(name: str, make: Callable[[Path], None]) -> Path:
+        root.mkdir(exist_ok=True)
+        with FileLock(root / f"{name}.lock"):
+            if not (root / name).exists():
+                beside = root / f"{name}.part"
+                shutil.rmtree(beside, ignore_errors=True)
+                beside.mkdir()
+                make(beside)
+                beside.rename(root / name)
+        return root / name
+
+    return folder
+
+
 @pytest.fixture
-def home(tmp_path: Path) -> Iterator[dict[str, str]]:
-    """The environment of programs that use a home of their own, whose kernel is ended after the test."""
-    env = {
-        **os.environ,
-        "LLM_OS_HOME": str(tmp_path / "home"),
-        "LLM_OS_MANAGEMENT_PORT": "0",
-        "LLM_OS_GATEWAY_PORT": "0",
-        "XDG_RUNTIME_DIR": str(tmp_path),
-        "LLM_OS_LINGER": "3",
-    }
+def place(tmp_path: Path) -> Iterator[Place]:
+    """A home of its own, whose kernel is ended after the test."""
+    place = Place(tmp_path, more={"LLM_OS_LINGER": "3"})
     try:
-        yield env
+        yield place
     finally:
-        subprocess.run([sys.executable, "-m", "llm_os.cli.main", "down"], env=env, capture_output=True, check=False)
+        place.cli("down")
+
+
+@pytest.fixture
+def home(place: Place) -> dict[str, str]:
+    """The environment of programs in `place`."""
+    return place.env
+
+
+STOCKS = {"transformer": 'load_model("transformer")', "smollm2": 'load_model("smollm2")._floats()'}
+
+
+@pytest.fixture(scope="session")
+def stock(once: Callable[[str, Callable[[Path], None]], Path]) -> Callable[[str, Place], None]:
+    """Gives a home, before its first start, the catalogue's model of that name, `smollm2` also with float weights.
+
+    Fetching and converting take longer than what most tests ask of a model. They are done once, in a home that is then
+    at rest; its artifacts never change, so other homes get them as hard links.
+    """
+
+    def give(name: str, place: Place) -> None:
+        def make(folder: Path) -> None:
+            maker = Place(folder)
+            try:
+                done = maker.script(f"import llm_os\nllm_os.{STOCKS[name]}")
+                assert done.returncode == 0, done.stderr
+            finally:
+                maker.cli("down")
+            with sqlite3.connect(maker.home / "state.db") as database:  # else all would want one port
+                database.execute("DELETE FROM meta WHERE name = 'gateway_port'")
+            database.close()
+
+        made = once(f"stock-{name}", make) / "home"
+        ignore = shutil.ignore_patterns("run", "logs")
+        shutil.copytree(made, place.home, ignore=ignore, copy_function=_linked)
+
+    return give
+
+
+def _linked(source: str, target: str) -> None:
+    if "artifacts" in Path(source).parts:
+        os.link(source, target)
+    else:
+        shutil.copy2(source, target)
 
 
 @pytest.fixture(scope="session")

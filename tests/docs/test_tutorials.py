@@ -6,15 +6,17 @@ import json
 import re
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
+from llm_os.testing.place import Place
+
 from .run_page import BLOCK
 
-pytestmark = [pytest.mark.net, pytest.mark.slow, pytest.mark.timeout(900), pytest.mark.xdist_group("heavy")]
+pytestmark = [pytest.mark.net, pytest.mark.slow, pytest.mark.timeout(900)]
 
 HERE = Path(__file__).parent
 FOLDER = HERE.parent.parent / "docs" / "tutorials"
@@ -23,9 +25,10 @@ RUN = ("own-csv", "chinese-reviews")
 
 
 @pytest.fixture
-def env(home: dict[str, str]) -> dict[str, str]:
-    """Of a home of its own, in a terminal of the width that the pages show."""
-    return {**home, "COLUMNS": "100"}
+def env(place: Place, stock: Callable[[str, Place], None]) -> dict[str, str]:
+    """Of a home of its own that has the pages' model, in a terminal of the width that they show."""
+    stock("transformer", place)
+    return {**place.env, "COLUMNS": "100"}
 
 
 def form(line: str) -> str:

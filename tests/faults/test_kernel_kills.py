@@ -13,7 +13,10 @@ from typing import Any
 
 import pytest
 
-from llm_os.testing.home_bed import Callers, Home
+from llm_os.testing.home_bed import Callers, Home, running
+
+pytestmark = pytest.mark.slow
+
 
 KILLS = int(os.environ.get("LLM_OS_KILLS", "25"))
 JOBS = 4
@@ -21,14 +24,9 @@ STEPS = 40
 
 
 @pytest.fixture
-async def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Home]:
-    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / "r"))
-    home = Home(tmp_path)
-    await home.start()
-    try:
+async def home(tmp_path: Path) -> AsyncIterator[Home]:
+    async with running(tmp_path) as home:
         yield home
-    finally:
-        await home.down()
 
 
 async def submit(home: Home) -> str:

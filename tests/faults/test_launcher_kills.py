@@ -26,6 +26,9 @@ from llm_os.spec.attempts import AttemptSpec
 from llm_os.spec.processes import Handle, ProcessPhase
 from llm_os.testing.conformance.launcher import ProcessBed, Program
 
+pytestmark = pytest.mark.slow
+
+
 KILLS = int(os.environ.get("LLM_OS_KILLS", "24"))
 AT_ONCE = 4
 ENDED = {ProcessPhase.EXITED, ProcessPhase.LOST}

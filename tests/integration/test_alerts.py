@@ -9,22 +9,16 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from llm_os.testing.home_bed import Home
+from llm_os.testing.home_bed import Home, running
 
 CHAT = {"model": "chat", "messages": [{"role": "user", "content": "hi"}]}
 
 
 @pytest.fixture
-async def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Home]:
-    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / "r"))
-    monkeypatch.setenv("LLM_OS_ALERTS_EVERY", "0.4")
-    home = Home(tmp_path)
-    await home.start()
-    await home.load("writer", "ToyForCausalLM")
-    try:
+async def home(tmp_path: Path) -> AsyncIterator[Home]:
+    async with running(tmp_path, LLM_OS_ALERTS_EVERY="0.4") as home:
+        await home.load("writer", "ToyForCausalLM")
         yield home
-    finally:
-        await home.down()
 
 
 @pytest.fixture

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-pytestmark = [pytest.mark.net, pytest.mark.slow, pytest.mark.timeout(900), pytest.mark.xdist_group("heavy")]
+from llm_os.testing.place import Place
+
+pytestmark = [pytest.mark.net, pytest.mark.slow, pytest.mark.timeout(900)]
 
 TUNES = """
 import json, sys
@@ -37,12 +36,10 @@ print(json.dumps({
 
 
 def test_instructions_are_learnt_and_the_result_is_chatted_with(
-    home: dict[str, str], demo_data: Callable[[str], Path]
+    place: Place, stock: Callable[[str, Place], None], demo_data: Callable[[str], Path]
 ) -> None:
-    command = [sys.executable, "-c", TUNES, str(demo_data("alpaca_en_demo"))]
-    done = subprocess.run(command, env=home, capture_output=True, text=True, timeout=800, check=False)
-    assert done.returncode == 0, done.stderr
-    seen: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
+    stock("smollm2", place)
+    seen: dict[str, Any] = place.last(TUNES, str(demo_data("alpaca_en_demo")))
     held_out = [epoch["validation_loss"] for epoch in seen["history"]]
     assert held_out[1] < held_out[0]
     assert seen["adapter"] == "smollm2-alpaca_en_demo@1"

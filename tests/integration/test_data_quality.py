@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,41 +10,17 @@ from typing import Any
 import pytest
 
 from llm_os.tasks.datasets.sentic_data import read, select
+from llm_os.testing.place import Place
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300), pytest.mark.xdist_group("heavy")]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 RAW = ("jane.doe@example.org", "+1 202-456-1414", "4111 1111 1111 1111", "078-05-1120")
 
 
-class Place:
-    """A home of its own, and scripts and commands in it."""
+class Searched(Place):
+    """One whose every byte is looked at."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.home = folder / "home"
-        self.env = {
-            **os.environ,
-            "LLM_OS_HOME": str(self.home),
-            "LLM_OS_MANAGEMENT_PORT": "0",
-            "LLM_OS_GATEWAY_PORT": "0",
-            "XDG_RUNTIME_DIR": str(folder),
-        }
-
-    def run(self, *words: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, *words]
-        return subprocess.run(
-            command, env=self.env, cwd=self.folder, capture_output=True, text=True, timeout=250, check=False
-        )
-
-    def script(self, text: str) -> str:
-        done = self.run("-c", "import llm_os\n" + text)
-        assert done.returncode == 0, done.stderr
-        return done.stdout + done.stderr
-
-    def cli(self, *words: str) -> subprocess.CompletedProcess[str]:
-        return self.run("-m", "llm_os.cli.main", *words)
-
-    def told(self) -> str:
+    def kept(self) -> str:
         """All that the home keeps beside the data itself: state, logs, attempts, and what events and jobs say."""
         parts = [self.cli(*words).stdout for words in (("events", "--json", "--limit", "1000"), ("jobs", "--json"))]
         assert all(parts)
@@ -62,13 +35,20 @@ class Place:
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Iterator[Place]:
-    place = Place(tmp_path)
+def place(tmp_path: Path) -> Iterator[Searched]:
+    place = Searched(tmp_path)
     assert place.cli("up").returncode == 0
     try:
         yield place
     finally:
         place.cli("down")
+
+
+def said_by(place: Place, text: str) -> str:
+    """What a script says, errors too; it must succeed."""
+    done = place.script("import llm_os\n" + text)
+    assert done.returncode == 0, done.stderr
+    return done.stdout + done.stderr
 
 
 def reviews(folder: Path) -> list[dict[str, Any]]:
@@ -81,8 +61,9 @@ def reviews(folder: Path) -> list[dict[str, Any]]:
     return found
 
 
-def test_describe_gives_the_report_of_a_split_and_of_a_slice(place: Place) -> None:
-    said = place.script(
+def test_describe_gives_the_report_of_a_split_and_of_a_slice(place: Searched) -> None:
+    said = said_by(
+        place,
         "train, test = llm_os.load_data('sentic_data', limit=300)\n"
         "report = train.describe()\n"
         "print(report)\n"
@@ -98,7 +79,7 @@ def test_describe_gives_the_report_of_a_split_and_of_a_slice(place: Place) -> No
         "assert (part['rows'], part.quality.start) == (50, 10)\n"
         "assert train.describe(full=False)['rows'] == len(train)\n"
         "assert train.describe().artifact == report.artifact\n"
-        "assert train.describe(whole=True).quality.split == 'all'\n"
+        "assert train.describe(whole=True).quality.split == 'all'\n",
     )
     assert "Classes" in said
     assert (place.folder / "pictures" / "report.png").read_bytes().startswith(b"\x89PNG")
@@ -107,7 +88,7 @@ def test_describe_gives_the_report_of_a_split_and_of_a_slice(place: Place) -> No
     assert sorted(job["cached"] for job in reports) == [False, False, False, True]
 
 
-def test_data_show_says_it_in_a_terminal_and_as_json(place: Place) -> None:
+def test_data_show_says_it_in_a_terminal_and_as_json(place: Searched) -> None:
     rows = reviews(place.folder)
     done = place.cli("data", "show", "reviews.jsonl", "--pictures", "pictures")
     assert done.returncode == 0, done.stderr
@@ -130,25 +111,27 @@ def test_data_show_says_it_in_a_terminal_and_as_json(place: Place) -> None:
     assert refused.returncode not in (0, 1)
     assert "30 training rows have an equal or nearly equal text in the test" in refused.stderr
     assert place.cli("data", "reviews.jsonl", "--json").returncode == 0, "the short form prepares"
-    assert not [value for value in RAW if value in shown.stdout + refused.stderr + place.told()]
+    assert not [value for value in RAW if value in shown.stdout + refused.stderr + place.kept()]
 
 
-def test_personal_data_stays_in_the_data_and_redaction_takes_it_out_of_there(place: Place) -> None:
+def test_personal_data_stays_in_the_data_and_redaction_takes_it_out_of_there(place: Searched) -> None:
     reviews(place.folder)
-    said = place.script(
+    said = said_by(
+        place,
         "train, _ = llm_os.load_data('reviews.jsonl', redact=True)\n"
         "print(train.describe(whole=True), train.describe(full=False), train._facts.meta['steps'])\n"
-        "assert train.describe(whole=True).personal.rows == 0\n"
+        "assert train.describe(whole=True).personal.rows == 0\n",
     )
     assert "'email': 10" in said
-    assert not [value for value in RAW if value in said + place.told() + place.artifacts()]
-    said = place.script(
+    assert not [value for value in RAW if value in said + place.kept() + place.artifacts()]
+    said = said_by(
+        place,
         "train, _ = llm_os.load_data('reviews.jsonl')\n"
         "report = train.describe(whole=True)\n"
         "print(report, report.to_dict())\n"
         "assert report.personal.rows == 40\n"
-        "report.save('saved')\n"
+        "report.save('saved')\n",
     )
     saved = "".join(path.read_bytes().decode("utf-8", "replace") for path in (place.folder / "saved").iterdir())
-    assert not [value for value in RAW if value in said + place.told() + saved]
+    assert not [value for value in RAW if value in said + place.kept() + saved]
     assert RAW[0] in place.artifacts(), "the data that was not redacted is as it came"

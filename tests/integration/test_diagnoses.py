@@ -15,22 +15,16 @@ from llm_os.autopilot.flows import SERIES, Flows
 from llm_os.kernel.diagnosis import Evidence, diagnose
 from llm_os.spec.diagnoses import Cause
 from llm_os.testing.gateway_bed import MONITOR, USER, GatewayBed, ScriptedReplica, a_route
-from llm_os.testing.home_bed import Home, write_toy_model
+from llm_os.testing.home_bed import Home, running, write_toy_model
 
 CHAT = {"model": "chat", "messages": [{"role": "user", "content": "hi"}]}
 
 
 @pytest.fixture
-async def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Home]:
-    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / "r"))
-    monkeypatch.setenv("LLM_OS_ALERTS_EVERY", "0.4")
-    home = Home(tmp_path)
-    await home.start()
-    await home.load("writer", "ToyForCausalLM")
-    try:
+async def home(tmp_path: Path) -> AsyncIterator[Home]:
+    async with running(tmp_path, LLM_OS_ALERTS_EVERY="0.4") as home:
+        await home.load("writer", "ToyForCausalLM")
         yield home
-    finally:
-        await home.down()
 
 
 async def causes(home: Home, name: str) -> list[str]:

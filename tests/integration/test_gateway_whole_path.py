@@ -12,18 +12,13 @@ import aiohttp
 import psutil
 import pytest
 
-from llm_os.testing.home_bed import Callers, Home
+from llm_os.testing.home_bed import Callers, Home, running
 
 
 @pytest.fixture
-async def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Home]:
-    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / "r"))
-    home = Home(tmp_path)
-    await home.start()
-    try:
+async def home(tmp_path: Path) -> AsyncIterator[Home]:
+    async with running(tmp_path) as home:
         yield home
-    finally:
-        await home.down()
 
 
 async def test_requests_go_on_while_the_kernel_is_killed_and_comes_back(home: Home) -> None:

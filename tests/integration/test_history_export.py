@@ -10,7 +10,7 @@ import pytest
 
 from llm_os.tasks.training.curves import History, write_mlflow
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("heavy"), pytest.mark.filterwarnings("ignore")]
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
 
 
 def test_mlflow_reads_every_step_and_epoch(tmp_path: Path) -> None:

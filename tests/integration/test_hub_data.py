@@ -10,7 +10,7 @@ from tests.unit.tasks.datasets.bed import prepare, real_rows
 
 from llm_os.errors import SourceError
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("heavy")]
+pytestmark = [pytest.mark.slow]
 ROWS = real_rows(60)
 
 

@@ -17,7 +17,6 @@ pytestmark = [
     pytest.mark.net,
     pytest.mark.slow,
     pytest.mark.timeout(600),
-    pytest.mark.xdist_group("heavy"),
     pytest.mark.skipif(find_spec("lm_eval") is None, reason='lm-eval is not installed: pip install "lm-eval[api]"'),
 ]
 EXAMPLE = Path(__file__).parents[2] / "examples" / "lm_eval"

@@ -6,15 +6,16 @@ import json
 import re
 import signal
 import socket
-import subprocess
-import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-pytestmark = [pytest.mark.net, pytest.mark.slow, pytest.mark.timeout(600), pytest.mark.xdist_group("heavy")]
+from llm_os.testing.place import Place
+
+pytestmark = [pytest.mark.net, pytest.mark.slow, pytest.mark.timeout(600)]
 
 ROOT = Path(__file__).parents[2]
 FIVE = """import llm_os
@@ -32,34 +33,7 @@ print(deployment.key not in repr(deployment), model.version, model.lineage.paren
 """
 
 
-class Place:
-    """A home of its own, and commands in it."""
-
-    def __init__(self, env: dict[str, str]) -> None:
-        self.home = Path(env["LLM_OS_HOME"])
-        self.env = env
-
-    def script(self, text: str, **env: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-c", text]
-        return subprocess.run(
-            command, env={**self.env, **env}, capture_output=True, text=True, timeout=400, check=False
-        )
-
-    def cli(self, *words: str, **env: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "llm_os.cli.main", *words]
-        return subprocess.run(
-            command, env={**self.env, **env}, capture_output=True, text=True, timeout=400, check=False
-        )
-
-    def told(self, *words: str) -> Any:
-        done = self.cli(*words, "--json")
-        assert done.returncode == 0, done.stderr
-        return json.loads(done.stdout)
-
-
-@pytest.fixture
-def place(home: dict[str, str]) -> Place:
-    return Place(home)
+Stock = Callable[[str, Place], None]
 
 
 def test_the_five_lines_run_and_leave_only_what_they_mean_to_keep(place: Place) -> None:
@@ -89,13 +63,9 @@ def test_the_five_lines_run_and_leave_only_what_they_mean_to_keep(place: Place) 
     assert place.cli("events", "--limit", "3").stdout.splitlines() == everything[-3:]
 
 
-def test_ctrl_c_says_what_ended_and_what_goes_on(place: Place) -> None:
-    text = FIVE.replace("epochs=1", "epochs=50, early_stopping=False")
-    background = 'import llm_os\nllm_os.load_data("sentic_data", limit=100)\n'
-    assert place.script(background).returncode == 0
-    process = subprocess.Popen(
-        [sys.executable, "-c", text], env=place.env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+def test_ctrl_c_says_what_ended_and_what_goes_on(place: Place, stock: Stock) -> None:
+    stock("transformer", place)
+    process = place.start("-c", FIVE.replace("epochs=1", "epochs=50, early_stopping=False"))
     assert process.stderr is not None
     seen = ""
     for line in process.stderr:
@@ -114,10 +84,7 @@ def test_two_scripts_share_one_kernel(place: Place) -> None:
     text = (
         'import llm_os\nllm_os.load_data("sentic_data", limit=100, seed={seed})\nprint(llm_os.resources().granted.cpus)'
     )
-    both = [
-        subprocess.Popen([sys.executable, "-c", text.format(seed=seed)], env=place.env, stdout=subprocess.PIPE)
-        for seed in (1, 2)
-    ]
+    both = [place.start("-c", text.format(seed=seed)) for seed in (1, 2)]
     outputs = [process.communicate(timeout=120)[0] for process in both]
     assert [process.returncode for process in both] == [0, 0]
     assert outputs[0] == outputs[1]
@@ -126,12 +93,11 @@ def test_two_scripts_share_one_kernel(place: Place) -> None:
 
 
 def _events(place: Place) -> list[dict[str, Any]]:
-    done = place.cli("events", "--json")
-    assert done.returncode == 0, done.stderr
-    return [json.loads(line) for line in done.stdout.splitlines()]
+    return [json.loads(line) for line in place.said("events", "--json").splitlines()]
 
 
-def test_background_work_outlives_its_script(place: Place) -> None:
+def test_background_work_outlives_its_script(place: Place, stock: Stock) -> None:
+    stock("transformer", place)
     text = FIVE.replace("epochs=1", "epochs=1, background=True").replace("model.evaluate(test_data)\n", "")
     done = place.script(text)
     assert done.returncode == 0, done.stderr
@@ -144,62 +110,62 @@ def test_background_work_outlives_its_script(place: Place) -> None:
     raise AssertionError(jobs)
 
 
-MISUSES: list[tuple[str, str, dict[str, str]]] = [
-    ('llm_os.load_data("none.csv")', "There is no file", {}),
-    ('llm_os.load_data("sentic")', "There is no data set 'sentic'", {}),
-    ('llm_os.load_model("transfomer")', "Did you mean 'transformer'", {}),
-    ("llm_os.set_resources(cpus=-1)", "set_resources: cpus=-1", {}),
-    ("llm_os.set_resources(gpus=[7], strict=True)", "it has no GPU", {}),
-    ('llm_os.load_model("transformer").predict("x")', "Train it first", {}),
+MISUSES = [
+    ('llm_os.load_data("none.csv")', "There is no file"),
+    ('llm_os.load_data("sentic")', "There is no data set 'sentic'"),
+    ('llm_os.load_model("transfomer")', "Did you mean 'transformer'"),
+    ("llm_os.set_resources(cpus=-1)", "set_resources: cpus=-1"),
+    ("llm_os.set_resources(gpus=[7], strict=True)", "it has no GPU"),
+    ('llm_os.load_model("transformer").predict("x")', "Train it first"),
     (
         'd, _ = llm_os.load_data("sentic_data", limit=100); llm_os.load_model("transformer").train(d, epoch=3)',
         "Did you mean 'epochs'",
-        {},
     ),
-    (
-        'd, _ = llm_os.load_data("sentic_data", limit=100); llm_os.load_model("transformer").train(d, learning_rate=0)',
-        "The weights did not change",
-        {},
-    ),
-    (
-        'llm_os.set_resources(memory="900MiB"); d, _ = llm_os.load_data("sentic_data", limit=100); '
-        'llm_os.load_model("transformer").train(d, batch_size=64, method="full")',
-        "needs ",
-        {},
-    ),
+    ('llm_os.load_model("transformer").train(d, learning_rate=0)', "The weights did not change"),
+    ('llm_os.load_data("one.csv")', "have the class 'b'"),
+    ('llm_os.load_data("one.csv", text="txt")', "Did you mean 'text'"),
+    ('llm_os.load_model("./pickled")', "is a pickle"),
+    ('llm_os.load_model("./broken")', "are broken"),
+    ('llm_os.set_resources(memory="900MiB")', "nothing is wrong"),
+    ('llm_os.load_model("transformer").train(d, batch_size=64, method="full")', "needs "),
 ]
+TRIES = """
+import json, sys, llm_os
+said = []
+for code in json.loads(sys.argv[1]):
+    try:
+        exec(code)
+        said.append("nothing is wrong")
+    except llm_os.errors.LLMOSError as error:
+        said.append(str(error))
+print(json.dumps(said))
+"""
 
 
-def test_misuses_end_in_an_error_that_a_newcomer_understands(place: Place, tmp_path: Path) -> None:
-    (tmp_path / "one.csv").write_text("text,label\n" + "a,b\n" * 10)
-    (tmp_path / "pickled").mkdir()
-    (tmp_path / "pickled" / "pytorch_model.bin").write_bytes(b"\x80\x04")
-    (tmp_path / "broken").mkdir()
-    (tmp_path / "broken" / "config.json").write_text("{}")
-    (tmp_path / "broken" / "tokenizer.json").write_text("{}")
-    (tmp_path / "broken" / "model.safetensors").write_bytes(b"\x10\x00")
-    more = [
-        (f'llm_os.load_data("{tmp_path}/one.csv")', "have the class 'b'", {}),
-        (f'llm_os.load_data("{tmp_path}/one.csv", text="txt")', "Did you mean 'text'", {}),
-        (f'llm_os.load_model("{tmp_path}/pickled")', "is a pickle", {}),
-        (f'llm_os.load_model("{tmp_path}/broken")', "are broken", {}),
-    ]
-    for code, words, env in [*MISUSES, *more]:
-        done = place.script(
-            f"import llm_os\ntry:\n    {code}\nexcept llm_os.errors.LLMOSError as e:\n    print(e)", **env
-        )
-        assert done.returncode == 0, done.stderr
-        assert words in done.stdout, (code, done.stdout, done.stderr)
+def test_misuses_end_in_an_error_that_a_newcomer_understands(place: Place, stock: Stock) -> None:
+    stock("transformer", place)
+    (place.folder / "one.csv").write_text("text,label\n" + "a,b\n" * 10)
+    (place.folder / "pickled").mkdir()
+    (place.folder / "pickled" / "pytorch_model.bin").write_bytes(b"\x80\x04")
+    (place.folder / "broken").mkdir()
+    (place.folder / "broken" / "config.json").write_text("{}")
+    (place.folder / "broken" / "tokenizer.json").write_text("{}")
+    (place.folder / "broken" / "model.safetensors").write_bytes(b"\x10\x00")
+    answers = place.last(TRIES, json.dumps([code for code, _ in MISUSES]))
+    for (code, words), said in zip(MISUSES, answers, strict=True):
+        assert words in said, (code, said)
 
 
-@pytest.mark.parametrize("words", [("why", "nothing"), ("logs", "nothing"), ("cancel", "job-x"), ("stop", "nothing")])
-def test_unknown_names_are_said_plainly(place: Place, words: tuple[str, ...]) -> None:
-    assert "No kernel runs" in place.cli(*words).stderr
+def test_unknown_names_are_said_plainly(place: Place) -> None:
+    unknown = (("why", "nothing"), ("logs", "nothing"), ("cancel", "job-x"), ("stop", "nothing"))
+    for words in unknown:
+        assert "No kernel runs" in place.cli(*words).stderr
     place.cli("up")
-    done = place.cli(*words)
-    assert done.returncode == 3
-    assert "There is no" in done.stderr
-    assert "Traceback" not in done.stderr
+    for words in unknown:
+        done = place.cli(*words)
+        assert done.returncode == 3
+        assert "There is no" in done.stderr
+        assert "Traceback" not in done.stderr
 
 
 def test_a_port_in_use_is_named_with_the_setting(place: Place) -> None:
@@ -216,8 +182,9 @@ LESS = {'load_data("sentic_data")': 'load_data("sentic_data", limit=200)', "epoc
 """What makes a script of the documents short; everything else runs as it stands there."""
 
 
-def test_the_readme_and_the_example_run_and_print_what_the_readme_shows(place: Place) -> None:
+def test_the_readme_and_the_example_run_and_print_what_the_readme_shows(place: Place, stock: Stock) -> None:
     """In one script, so that what both begin with (tests/docs checks that it is the same) runs once."""
+    stock("smollm2", place)
     blocks = dict.fromkeys(("python", "text"), "")
     for language, block in re.findall(r"```(python|text)\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL):
         blocks[language] += block

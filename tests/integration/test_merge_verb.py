@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-pytestmark = [pytest.mark.net, pytest.mark.slow, pytest.mark.timeout(400), pytest.mark.xdist_group("heavy")]
+from llm_os.testing.place import Place
+
+pytestmark = [pytest.mark.net, pytest.mark.slow, pytest.mark.timeout(400)]
 
 TRAIN = """
 import sys, llm_os
@@ -21,31 +20,14 @@ model.train(data, method="lora", merge=False, epochs=1, max_length=32, name="moo
 model.save(sys.argv[1])
 """
 
-Run = Callable[..., subprocess.CompletedProcess[str]]
 
-
-@pytest.fixture
-def run(home: dict[str, str]) -> Run:
-    """Calls the interpreter in a home of its own."""
-
-    def run(*words: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, *words]
-        return subprocess.run(command, env=home, capture_output=True, text=True, timeout=300, check=False)
-
-    return run
-
-
-def test_an_adapter_is_merged_under_its_own_name_and_stays(run: Run, tmp_path: Path) -> None:
-    def cli(*words: str) -> subprocess.CompletedProcess[str]:
-        return run("-m", "llm_os.cli.main", *words)
-
-    def told(*words: str) -> Any:
-        done = cli(*words, "--json")
-        assert done.returncode == 0, done.stderr
-        return json.loads(done.stdout)
-
+def test_an_adapter_is_merged_under_its_own_name_and_stays(
+    place: Place, stock: Callable[[str, Place], None], tmp_path: Path
+) -> None:
+    stock("transformer", place)
+    cli, told = place.cli, place.told
     assert cli("up").returncode == 0
-    trained = run("-c", TRAIN, str(tmp_path / "adapter"))
+    trained = place.script(TRAIN, str(tmp_path / "adapter"))
     assert trained.returncode == 0, trained.stderr
     done = cli("merge", "mood")
     assert (done.returncode, done.stdout) == (0, "mood@1 was merged: mood-merged@1.\n"), done.stderr

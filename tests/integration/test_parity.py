@@ -15,7 +15,7 @@ from tiny_chat import tiny_chat
 
 from llm_os.testing.home_bed import Home
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="module")]
 AT_ONCE = {"canary": 1.0, "bake": 0, "watch": 0, "ready_within": 60}
 
 

@@ -10,7 +10,7 @@ from safetensors.numpy import load_file
 
 from llm_os.tasks.preparation.step import Bench, StepSpec, choose
 
-pytestmark = [pytest.mark.net, pytest.mark.slow, pytest.mark.timeout(300), pytest.mark.xdist_group("heavy")]
+pytestmark = [pytest.mark.net, pytest.mark.slow, pytest.mark.timeout(300)]
 
 TEXT = "king queen man woman paris france berlin germany zzqqxx"
 

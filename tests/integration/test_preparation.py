@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from llm_os.tasks.datasets.sentic_data import read, select
+from llm_os.testing.place import Place
 
-pytestmark = [pytest.mark.net, pytest.mark.slow, pytest.mark.timeout(600), pytest.mark.xdist_group("heavy")]
+pytestmark = [pytest.mark.net, pytest.mark.slow, pytest.mark.timeout(600)]
 
 SCRIPT = """
 import json, llm_os
@@ -40,38 +40,19 @@ print(json.dumps({
 """
 
 
-class Home:
-    def __init__(self, folder: Path, env: dict[str, str]) -> None:
-        self.folder = folder
-        self.env = env
-
-    def run(self, *words: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, *words],
-            cwd=self.folder,
-            env=self.env,
-            capture_output=True,
-            text=True,
-            timeout=500,
-            check=False,
-        )
-
-    def cli(self, *words: str) -> subprocess.CompletedProcess[str]:
-        return self.run("-m", "llm_os.cli.main", *words)
-
-
 @pytest.fixture
-def home(tmp_path: Path, home: dict[str, str]) -> Home:
+def home(tmp_path: Path, place: Place, stock: Callable[[str, Place], None]) -> Place:
+    stock("transformer", place)
     rows = [row for row in select(read("en"), 2)[0] if '"' not in str(row["text"])][::130]
     lines = ["text,label", *(f'"{row["text"]}",{row["label"]}' for row in [*rows, *rows[:5]])]
     (tmp_path / "reviews.csv").write_text("\n".join(lines) + "\n")
     (tmp_path / "own.csv").write_text("film,movie\n")
-    return Home(tmp_path, home)
+    return place
 
 
-def test_steps_are_cached_by_what_they_are_and_enter_the_lineage(home: Home) -> None:
+def test_steps_are_cached_by_what_they_are_and_enter_the_lineage(home: Place) -> None:
     assert home.cli("up").returncode == 0
-    done = home.run("-c", SCRIPT)
+    done = home.script(SCRIPT)
     assert done.returncode == 0, done.stderr
     said: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     first, again, other, changed = said["digests"]

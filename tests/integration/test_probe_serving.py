@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from llm_os.models.formats import inspect
+from llm_os.testing.place import Place
 
-pytestmark = [pytest.mark.net, pytest.mark.slow, pytest.mark.timeout(600), pytest.mark.xdist_group("heavy")]
+pytestmark = [pytest.mark.net, pytest.mark.slow, pytest.mark.timeout(600)]
 
 PROBES = """
 import json, sys, urllib.request
@@ -44,11 +43,11 @@ print(json.dumps(made, default=str))
 """
 
 
-def test_a_head_on_a_chat_model_is_a_classifier_like_any_other(tmp_path: Path, home: dict[str, str]) -> None:
-    command = [sys.executable, "-c", PROBES, str(tmp_path)]
-    done = subprocess.run(command, env=home, capture_output=True, text=True, timeout=550, check=False)
-    assert done.returncode == 0, done.stderr[-3000:]
-    made = json.loads(done.stdout.splitlines()[-1])
+def test_a_head_on_a_chat_model_is_a_classifier_like_any_other(
+    tmp_path: Path, place: Place, stock: Callable[[str, Place], None]
+) -> None:
+    stock("smollm2", place)
+    made = place.last(PROBES, str(tmp_path))
     assert "'ema' means nothing for method='probe'" in made["refused"]
     for name in ("plain", "wide"):
         assert made[name]["accuracy"] > 0.55  # 48 texts

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-import os
-import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -13,30 +10,21 @@ from typing import Any
 import aiohttp
 import pytest
 
-from llm_os.testing.home_bed import Home
+from llm_os.testing.home_bed import Home, running
 
 ASK = {"messages": [{"role": "user", "content": "Who are you?"}]}
 
 
 @pytest.fixture
-async def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Home]:
-    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / "r"))
-    home = Home(tmp_path)
-    await home.start()
-    try:
+async def home(tmp_path: Path) -> AsyncIterator[Home]:
+    async with running(tmp_path) as home:
         yield home
-    finally:
-        await home.down()
 
 
 async def verb(home: Home, *words: str) -> tuple[int, Any]:
     """(exit code, JSON) of a command line in this home."""
-    environment = {**os.environ, "LLM_OS_HOME": str(home.settings.home)}
-    command = [sys.executable, "-m", "llm_os.cli.main", *words, "--json"]
-    pipe = asyncio.subprocess.PIPE
-    process = await asyncio.create_subprocess_exec(*command, env=environment, stdout=pipe, stderr=pipe)
-    out, err = await process.communicate()
-    return process.returncode or 0, json.loads(out or err.splitlines()[-1])  # progress goes before an error
+    code, out, err = await home.command(*words, "--json")
+    return code, json.loads(out or err.splitlines()[-1])  # progress goes before an error
 
 
 async def asked(url: str, key: str, body: dict[str, Any]) -> tuple[int, Any]:

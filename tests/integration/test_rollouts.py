@@ -15,7 +15,7 @@ import pytest_asyncio
 
 from llm_os.testing.home_bed import Callers, Home
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="module")]
 QUICK = {"canary": 0.5, "bake": "300ms", "watch": 0, "ready_within": 20}
 NUMBERS = count(1)
 

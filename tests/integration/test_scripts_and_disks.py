@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from llm_os.testing.home_bed import write_toy_model
+from llm_os.testing.place import Place
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
@@ -43,31 +41,8 @@ run(connect(), JobSpec(task="testing/steps", options={"steps": 2000, "seconds": 
 """
 
 
-class Place:
-    def __init__(self, folder: Path, home: Path) -> None:
-        self.env = {
-            **os.environ,
-            "LLM_OS_HOME": str(home),
-            "LLM_OS_MANAGEMENT_PORT": "0",
-            "LLM_OS_GATEWAY_PORT": "0",
-            "LLM_OS_TESTING": "1",
-            "LLM_OS_SESSION_TTL": "3",
-            "XDG_RUNTIME_DIR": str(folder),
-        }
-
-    def start(self, script: str) -> subprocess.Popen[str]:
-        return subprocess.Popen(
-            [sys.executable, "-c", script], env=self.env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-        )
-
-    def cli(self, *words: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "llm_os.cli.main", *words]
-        return subprocess.run(command, env=self.env, capture_output=True, text=True, timeout=120, check=False)
-
-    def told(self, *words: str) -> Any:
-        done = self.cli(*words, "--json")
-        assert done.returncode == 0, done.stderr
-        return json.loads(done.stdout)
+class Looking(Place):
+    """One that waits for what shall come about."""
 
     def until(self, fact: Callable[[], bool], seconds: float = 40.0) -> None:
         end = time.monotonic() + seconds
@@ -76,19 +51,23 @@ class Place:
             time.sleep(0.2)
 
 
+def looking(folder: Path, home: Path) -> Looking:
+    return Looking(folder, home=home, more={"LLM_OS_TESTING": "1", "LLM_OS_SESSION_TTL": "3", "LLM_OS_LINGER": "60"})
+
+
 @pytest.fixture
-def place(tmp_path: Path) -> Iterator[Place]:
-    place = Place(tmp_path, tmp_path / "home")
+def place(tmp_path: Path) -> Iterator[Looking]:
+    place = looking(tmp_path, tmp_path / "home")
     try:
         yield place
     finally:
         place.cli("down")
 
 
-def test_a_killed_script_leaves_only_what_it_meant_to_keep(place: Place, tmp_path: Path) -> None:
+def test_a_killed_script_leaves_only_what_it_meant_to_keep(place: Looking, tmp_path: Path) -> None:
     write_toy_model(tmp_path / "toy", "ToyForSequenceClassification")
     assert place.cli("up").returncode == 0
-    process = place.start(SCRIPT.format(model=str(tmp_path / "toy")))
+    process = place.start("-c", SCRIPT.format(model=str(tmp_path / "toy")))
     assert process.stdout is not None
     own, background = process.stdout.readline().split()
     assert process.stdout.readline() == "ready\n", process.communicate()
@@ -111,9 +90,9 @@ def test_a_killed_script_leaves_only_what_it_meant_to_keep(place: Place, tmp_pat
     assert place.cli("stop", "ours").returncode == 0
 
 
-def test_two_ctrl_c_leave_without_a_traceback_of_ours_and_the_job_ends(place: Place) -> None:
+def test_two_ctrl_c_leave_without_a_traceback_of_ours_and_the_job_ends(place: Looking) -> None:
     place.cli("up")
-    process = place.start(WAITS)
+    process = place.start("-c", WAITS)
     assert process.stdout is not None
     assert process.stdout.readline() == "begun\n"
     place.until(lambda: bool(place.told("ps")["jobs"]))
@@ -134,7 +113,7 @@ def test_a_full_disk_is_named_and_nothing_is_lost(tmp_path: Path) -> None:
     )
     if mounted.returncode:
         pytest.skip("this user may not mount a small disk")
-    place = Place(tmp_path, disk / "home")
+    place = looking(tmp_path, disk / "home")
     try:
         assert place.cli("up").returncode == 0
         (disk / "filler").write_bytes(b"0" * (shutil.disk_usage(disk).free - 400_000))
@@ -156,12 +135,12 @@ def test_a_full_disk_is_named_and_nothing_is_lost(tmp_path: Path) -> None:
         subprocess.run(["umount", "-l", str(disk)], check=False)
 
 
-def test_a_kernel_that_was_to_stay_still_stays_after_it_was_killed(place: Place) -> None:
+def test_a_kernel_that_was_to_stay_still_stays_after_it_was_killed(place: Looking) -> None:
     looks = "import llm_os; llm_os.resources()"
     assert place.cli("up").returncode == 0
     os.kill(place.told("status")["pid"], signal.SIGKILL)
-    place.start(looks).communicate(timeout=60)
+    place.start("-c", looks).communicate(timeout=60)
     assert place.told("status")["ephemeral"] is False
     assert place.cli("down").returncode == 0
-    place.start(looks).communicate(timeout=60)
+    place.start("-c", looks).communicate(timeout=60)
     assert place.told("status")["ephemeral"] is True

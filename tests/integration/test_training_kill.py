@@ -5,29 +5,25 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-pytestmark = [pytest.mark.net, pytest.mark.slow, pytest.mark.timeout(600), pytest.mark.xdist_group("heavy")]
+from llm_os.testing.place import Place
+
+pytestmark = [pytest.mark.net, pytest.mark.slow, pytest.mark.timeout(600)]
 
 TRAINS = """
 import json, sys, llm_os
-train_data, _ = llm_os.load_data("sentic_data", limit=500)
+train_data, _ = llm_os.load_data("sentic_data", limit=300)
 model = llm_os.load_model("transformer")
 every = float(sys.argv[1])
 result = model.train(train_data, epochs=2, early_stopping=False, precision="fp32", batch_size=8, checkpoint_every=every)
 print(json.dumps([dict(epoch) for epoch in result.history]))
 """
 TIMED = {"seconds", "cpu_seconds", "tokens_per_second"}
-
-
-def _start(home: dict[str, str], every: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-c", TRAINS, every]
-    return subprocess.Popen(command, env=home, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
 def _worker(checkpoint: Path, home: Path) -> int:
@@ -41,9 +37,10 @@ def _worker(checkpoint: Path, home: Path) -> int:
     raise AssertionError("no worker of the job is alive")
 
 
-def test_a_killed_worker_resumes_with_the_same_curve(home: dict[str, str]) -> None:
-    folder = Path(home["LLM_OS_HOME"])
-    process = _start(home, "1.0")
+def test_a_killed_worker_resumes_with_the_same_curve(place: Place, stock: Callable[[str, Place], None]) -> None:
+    stock("transformer", place)
+    folder = place.home
+    process = place.start("-c", TRAINS, "1.0")
     checkpoints: list[Path] = []
     end = time.monotonic() + 300
     while not checkpoints and process.poll() is None and time.monotonic() < end:
@@ -55,7 +52,7 @@ def test_a_killed_worker_resumes_with_the_same_curve(home: dict[str, str]) -> No
     assert process.returncode == 0, err
     attempts = [json.loads(path.read_text()) for path in (folder / "run" / "attempts").glob("*/exit.json")]
     assert signal.SIGKILL in [attempt["signal"] for attempt in attempts], attempts
-    undisturbed, err = (alone := _start(home, "1000")).communicate(timeout=400)
+    undisturbed, err = (alone := place.start("-c", TRAINS, "1000")).communicate(timeout=400)
     assert alone.returncode == 0, err
     curves = [
         [{k: v for k, v in epoch.items() if k not in TIMED} for epoch in json.loads(t)] for t in (out, undisturbed)

@@ -20,6 +20,9 @@ from llm_os.spec.jobs import AttemptState, Job, JobState
 from llm_os.store import rows
 from llm_os.testing.simulator import SimulationError, main, simulate
 
+pytestmark = pytest.mark.slow
+
+
 ENOUGH = 60
 """Seeds within which a planted defect must be found."""
 

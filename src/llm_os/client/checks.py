@@ -8,6 +8,7 @@ from typing import Any, TypeVar, get_args
 from pydantic import BaseModel, ValidationError
 
 from llm_os.errors import InvalidOptionError, did_you_mean
+from llm_os.spec.base import slug
 
 Body = TypeVar("Body", bound=BaseModel)
 
@@ -41,3 +42,13 @@ def _meant(kind: type[BaseModel], where: Sequence[int | str]) -> str:
         if within is None:
             return ""
     return did_you_mean(str(where[-1]), within.model_fields)
+
+
+def checked_name(name: str | None, what: str) -> str | None:
+    """The name as it was given; requests must find a deployment under just that. Raises InvalidOptionError."""
+    if name is not None and (not isinstance(name, str) or slug(name) != name):
+        raise InvalidOptionError(
+            f"{name!r} cannot be the name of {what}.",
+            hint=f"At most 64 small letters, digits, '.', '_' and '-', for example '{slug(str(name))}'.",
+        )
+    return name

@@ -10,7 +10,7 @@ from llm_os.client.connection import Connection
 from llm_os.client.jobs import run
 from llm_os.client.quality import Description, QualityReport, described
 from llm_os.client.sources import listed, with_model
-from llm_os.errors import InvalidInputError, NotFoundError
+from llm_os.errors import EmptyDataError, InvalidInputError, NotFoundError
 from llm_os.spec.api import RowPage
 from llm_os.spec.artifacts import ArtifactFacts
 from llm_os.spec.base import Json
@@ -215,3 +215,20 @@ class Dataset:
 
     def __repr__(self) -> str:
         return f"<Dataset {self.name}/{self.split}: {len(self):,} rows, columns {', '.join(self.columns)}>"
+
+
+def expect_rows(data: object, verb: str) -> None:
+    """Raises InvalidInputError for what is no data set, EmptyDataError for one without rows."""
+    if not isinstance(data, Dataset):
+        raise InvalidInputError(
+            f"{verb} takes a data set, not {type(data).__name__}.",
+            hint='train_data, test_data = llm_os.load_data("sentic_data")',
+        )
+    if not len(data):
+        raise EmptyDataError(f"{verb} needs rows, and {data!r} has none.", hint="Take a larger slice, or all of it.")
+
+
+def rows_of(data: Dataset, prefix: str = "") -> dict[str, Json]:
+    """Options that name the rows of a split or of a slice of it."""
+    start, stop = data.bounds
+    return {f"{prefix}split": data.split, f"{prefix}start": start, f"{prefix}stop": stop}

@@ -9,9 +9,10 @@ from typing import Any
 
 from llm_os.client import tables
 from llm_os.client.connection import Connection
+from llm_os.client.exports import copied_out
+from llm_os.client.jobs import run
 from llm_os.errors import UnsupportedModelError
-from llm_os.spec import api
-from llm_os.spec.jobs import Job
+from llm_os.spec.jobs import Job, JobSpec
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,12 +108,9 @@ class Evaluation:
         Raises:
             ConflictError: the folder holds something.
         """
-        target = Path(folder).expanduser().absolute()
         if self._connection is None:
             raise ValueError("this evaluation came without its connection")
-        body = api.ExportRequest(path=str(target))
-        self._connection.transport.call("POST", f"/v1/artifacts/{self.artifact}/export", api.ExportReport, body=body)
-        return target
+        return copied_out(self._connection, self.artifact, folder)
 
     def __str__(self) -> str:
         """The main figures, a line each."""
@@ -256,6 +254,13 @@ class Comparison:
         both = [(name, self.differences[name]) for name in shown]
         lines = [f"{tables.title(name)}: A {tables.number(d.a)}, B {tables.number(d.b)}" for name, d in both]
         return "\n".join([self._head(), *lines, *(d.sentence(name, self.confidence) for name, d in both)])
+
+
+def compare_evaluations(connection: Connection, a: Evaluation, b: Evaluation, options: Mapping[str, Any]) -> Comparison:
+    """Have two evaluations compared, with those options of theirs that a comparison has too."""
+    wanted = {name: options[name] for name in ("confidence", "resamples", "seed") if name in options}
+    spec = JobSpec(task="evaluation/compare", options=wanted, inputs={"a": a.artifact, "b": b.artifact})
+    return comparison(run(connection, spec, f"Comparing {a.version} and {b.version}"), a, b)
 
 
 def comparison(job: Job, a: Evaluation, b: Evaluation) -> Comparison:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
 import sys
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, overload
@@ -13,20 +11,20 @@ from llm_os.client.adapters import merged
 from llm_os.client.aliases import move_alias
 from llm_os.client.calibrations import ensure_calibration
 from llm_os.client.cards import Card, card
-from llm_os.client.checks import checked
+from llm_os.client.checks import checked, checked_name
 from llm_os.client.connection import Connection
-from llm_os.client.datasets import Dataset
+from llm_os.client.datasets import Dataset, expect_rows, rows_of
 from llm_os.client.deployments import Deployment, Prediction, Prompt, answer, deploy, embeddings, predictions
 from llm_os.client.deployments import check as check_deployment
-from llm_os.client.evaluations import Comparison, Evaluation, comparison, evaluation, method_for
+from llm_os.client.evaluations import Comparison, Evaluation, compare_evaluations, evaluation, method_for
+from llm_os.client.exports import copied_out, curves, history
 from llm_os.client.gateway import Gateway
 from llm_os.client.jobs import Job, run, submit
 from llm_os.client.members import named, wished
 from llm_os.client.quality import Description
 from llm_os.client.references import compared, ensure_reference, is_compared
 from llm_os.client.results import TrainingResult, training_result
-from llm_os.errors import EmptyDataError, InvalidInputError, InvalidOptionError, UnsupportedModelError
-from llm_os.spec import api
+from llm_os.errors import UnsupportedModelError
 from llm_os.spec.base import Json, slug
 from llm_os.spec.deployments import DeploymentSpec
 from llm_os.spec.jobs import Job as JobRecord
@@ -153,8 +151,8 @@ class Model:
             InvalidOptionError: an option the method does not have; says which there are.
             NothingLearntError, CapacityError, JobCancelledError, ...: why there is no new version.
         """
-        _expect_data(data, "train")
-        name = _checked_name(options.pop("name", None), "the card of a model")
+        expect_rows(data, "train")
+        name = checked_name(options.pop("name", None), "the card of a model")
         inputs = {"model": self._floats().manifest, "data": data.digest}
         given: dict[str, Json] = {
             "epochs": epochs,
@@ -163,13 +161,13 @@ class Model:
             "precision": precision,
             "seed": seed,
             "early_stopping": early_stopping,
-            **_rows_of(data),
+            **rows_of(data),
             **options,
         }
         if isinstance(validation, Dataset):
-            _expect_data(validation, "train")
+            expect_rows(validation, "train")
             inputs["validation"] = validation.digest
-            given |= _rows_of(validation, "validation_")
+            given |= rows_of(validation, "validation_")
         else:
             given["validation"] = validation
         card = name or slug(f"{self._base}-{data.name}")
@@ -203,25 +201,20 @@ class Model:
             UnsupportedModelError, DataError: model and data do not fit each other.
             InvalidOptionError: an option the method does not have; says which there are.
         """
-        _expect_data(data, "evaluate")
+        expect_rows(data, "evaluate")
         figures = self._evaluated(data, method, options)
         if against is None:
             print(figures, flush=True)
             return figures
         other = against._evaluated(data, method, options)
-        wanted = {name: options[name] for name in ("confidence", "resamples", "seed") if name in options}
-        inputs = {"a": figures.artifact, "b": other.artifact}
-        spec = JobSpec(task="evaluation/compare", options=wanted, inputs=inputs)
-        found = comparison(
-            run(self._connection, spec, f"Comparing {figures.version} and {other.version}"), figures, other
-        )
+        found = compare_evaluations(self._connection, figures, other, options)
         print(found, flush=True)
         return found
 
     def _evaluated(self, data: Dataset, method: str | None, options: Mapping[str, Any]) -> Evaluation:
         spec = JobSpec(
             task=f"evaluation/{method or method_for(self.task, data.kind)}",
-            options={**_rows_of(data), **options},
+            options={**rows_of(data), **options},
             inputs={"model": self._whole().manifest, "data": data.digest},
         )
         job = run(self._connection, spec, f"Evaluating {self.version}")
@@ -300,7 +293,7 @@ class Model:
         """
         names = ("engine", "precision", "replicas", "scaling", "update", "labels", "adapters")
         own: dict[str, Any] = {key: options.pop(key) for key in names if key in options}
-        name = _checked_name(name, "a deployment") or slug(self._record.card)
+        name = checked_name(name, "a deployment") or slug(self._record.card)
         whole = self._whole()
         if isinstance(own.get("adapters"), Mapping):
             own["adapters"] = {key: getattr(one, "version", one) for key, one in own["adapters"].items()}
@@ -335,7 +328,7 @@ class Model:
             UnsupportedModelError: this version is no adapter. NotFoundError: nobody knows its base.
             InvalidOptionError: nothing can have that name.
         """
-        card = _checked_name(name, "the card of a model")
+        card = checked_name(name, "the card of a model")
         if self._record.format != "adapter":
             raise UnsupportedModelError(f"{self.version} is no adapter.", hint="Use it as it is.")
         self._record = self._whole(base, card)
@@ -351,11 +344,7 @@ class Model:
 
     def save(self, path: str | Path) -> Path:
         """Copy the files of this version into a new folder. Raises ConflictError if it holds anything."""
-        target = Path(path).expanduser().absolute()
-        body = api.ExportRequest(path=str(target))
-        path_of = f"/v1/artifacts/{self._record.manifest}/export"
-        self._connection.transport.call("POST", path_of, api.ExportReport, body=body)
-        return target
+        return copied_out(self._connection, self._record.manifest, path)
 
     def export_history(self, format: str, folder: str | Path) -> Path:
         """Write how this version learnt for other tools, into a folder of its own below `folder`.
@@ -368,25 +357,11 @@ class Model:
             InvalidOptionError: another format. NotFoundError: this version was not trained here.
             ConflictError: the folder holds something already.
         """
-        target = Path(folder).expanduser().absolute() / self.version
-        spec = JobSpec(
-            task="training/export",
-            options={"format": format, "name": self.version},
-            inputs={"model": self._record.manifest},
-        )
-        job = run(self._connection, spec, f"Exporting {self.version}", quiet=True)
-        body = api.ExportRequest(path=str(target))
-        path_of = f"/v1/artifacts/{job.result['artifact']}/export"
-        self._connection.transport.call("POST", path_of, api.ExportReport, body=body)
-        return target
+        return history(self._connection, self._record, format, folder)
 
     def curves(self, path: str | Path) -> Path:
         """Write a picture (PNG) of how this version learnt. Raises NotFoundError: it was not trained here."""
-        target = Path(path).expanduser().absolute()
-        with tempfile.TemporaryDirectory() as folder:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(self.export_history("png", folder) / "curves.png", target)
-        return target
+        return curves(self._connection, self._record, path)
 
     @property
     def _base(self) -> str:
@@ -428,29 +403,3 @@ class Model:
 
     def __repr__(self) -> str:
         return f"<Model {self.version}: {self.task}, {self._record.format}>"
-
-
-def _expect_data(data: object, verb: str) -> None:
-    if not isinstance(data, Dataset):
-        raise InvalidInputError(
-            f"{verb} takes a data set, not {type(data).__name__}.",
-            hint='train_data, test_data = llm_os.load_data("sentic_data")',
-        )
-    if not len(data):
-        raise EmptyDataError(f"{verb} needs rows, and {data!r} has none.", hint="Take a larger slice, or all of it.")
-
-
-def _rows_of(data: Dataset, prefix: str = "") -> dict[str, Json]:
-    """Options that name the rows of a split or of a slice of it."""
-    start, stop = data.bounds
-    return {f"{prefix}split": data.split, f"{prefix}start": start, f"{prefix}stop": stop}
-
-
-def _checked_name(name: str | None, what: str) -> str | None:
-    """The name as it was given; requests must find a deployment under just that. Raises InvalidOptionError."""
-    if name is not None and (not isinstance(name, str) or slug(name) != name):
-        raise InvalidOptionError(
-            f"{name!r} cannot be the name of {what}.",
-            hint=f"At most 64 small letters, digits, '.', '_' and '-', for example '{slug(str(name))}'.",
-        )
-    return name

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from llm_os.client.connection import Connection
+from llm_os.client.exports import copied_out
 from llm_os.client.jobs import run
 from llm_os.client.quality_text import written
-from llm_os.spec import api
 from llm_os.spec.base import Json
 from llm_os.spec.jobs import JobSpec
 from llm_os.spec.quality import CopyGroup, Doubt, Finding, Personal, Quality
@@ -98,11 +98,7 @@ class QualityReport(Description):
 
     def save(self, folder: str | Path) -> Path:
         """Copy `report.json` and the pictures into a new folder. Raises ConflictError if it holds anything."""
-        target = Path(folder).expanduser().absolute()
-        path_of = f"/v1/artifacts/{self.artifact}/export"
-        body = api.ExportRequest(path=str(target))
-        self._connection.transport.call("POST", path_of, api.ExportReport, body=body)
-        return target
+        return copied_out(self._connection, self.artifact, folder)
 
     def to_dict(self) -> dict[str, Any]:
         """Everything, as JSON knows it."""

@@ -9,6 +9,8 @@ import struct
 import sys
 import time
 from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -103,14 +105,18 @@ class Home:
         assert answer.status_code == 200, answer.text
         return answer.json()
 
-    async def command(self, *words: str) -> tuple[int, str, str]:
-        """Exit code, output and errors of `llm-os` in this home."""
+    async def command(self, *words: str, given: str | None = None) -> tuple[int, str, str]:
+        """Exit code, output and errors of `llm-os` in this home, with `given` on its standard input."""
         environment = {**os.environ, "LLM_OS_HOME": str(self.settings.home), "LLM_OS_TESTING": "1"}
         argv, pipe = (sys.executable, "-m", "llm_os.cli.main", *words), asyncio.subprocess.PIPE
         process = await asyncio.create_subprocess_exec(
-            *argv, env=environment, stdin=asyncio.subprocess.DEVNULL, stdout=pipe, stderr=pipe
+            *argv,
+            env=environment,
+            stdin=asyncio.subprocess.DEVNULL if given is None else pipe,
+            stdout=pipe,
+            stderr=pipe,
         )
-        out, errors = await process.communicate()
+        out, errors = await process.communicate(None if given is None else given.encode())
         return process.returncode or 0, out.decode(), errors.decode()
 
     async def ask(self, url: str, key: str, path: str, body: Any) -> tuple[int, Any]:
@@ -157,6 +163,29 @@ class Home:
             return bool(found["state"] == state)
 
         await self.until(reached, seconds)
+
+
+@asynccontextmanager
+async def running(folder: Path, **settings: str) -> AsyncIterator[Home]:
+    """A home whose kernel runs until the end of the block.
+
+    Args:
+        folder: its home and its sockets lie there. settings: environment variables (`LLM_OS_...`) of all its programs.
+    """
+    wanted = {"XDG_RUNTIME_DIR": str(folder / "r"), **settings}
+    before = {name: os.environ.get(name) for name in wanted}
+    os.environ.update(wanted)
+    try:
+        home = Home(folder)
+        await home.start()
+        try:
+            yield home
+        finally:
+            await home.down()
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name)
+            os.environ.update({} if value is None else {name: value})
 
 
 class Callers:

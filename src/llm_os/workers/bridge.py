@@ -8,16 +8,17 @@ from __future__ import annotations
 
 import json
 from abc import abstractmethod
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
-from contextlib import aclosing, asynccontextmanager
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass, replace
 from typing import Any
 
-from llm_os.errors import InvalidInputError, OverloadedError, UpstreamError
+from llm_os.errors import InvalidInputError, UpstreamError
 from llm_os.workers.backend import Backend, Piece, Tokenized, TokenScore
 from llm_os.workers.calling import HERMES, plain
 from llm_os.workers.calling import heard as called
-from llm_os.workers.requests import ChatRequest, wrong
+from llm_os.workers.requests import ChatRequest
+from llm_os.workers.room import Seats, Window
 from llm_os.workers.tools import Tool, ToolCall
 from llm_os.workers.upstream import Upstream
 
@@ -121,9 +122,8 @@ class Bridge(Backend):
         super().__init__()
         self.upstream = upstream
         self._model = model
-        self._most = most
+        self._seats = Seats(most)
         self._version = version
-        self._running = 0
 
     async def begin(self) -> None:
         self.upstream.begin()
@@ -140,7 +140,7 @@ class Bridge(Backend):
         await self.upstream.end()
 
     async def chat(self, request: ChatRequest) -> AsyncGenerator[Piece, None]:
-        async with self._turn():
+        with self._seats.one():
             path = COMPLETIONS if request.prompt is not None else CHAT
             prompt: dict[str, Any] = (
                 {"messages": [_sent(message) for message in request.messages]}
@@ -227,20 +227,6 @@ class Bridge(Backend):
             body["response_format"] = {"type": "json_schema", "json_schema": form}
         return body
 
-    @asynccontextmanager
-    async def _turn(self) -> AsyncIterator[None]:
-        if self._running >= self._most:
-            raise OverloadedError(
-                f"{self._running} requests are in this replica already.",
-                hint="Try again in a moment, or deploy more replicas.",
-                details={"retry_after": 1},
-            )
-        self._running += 1
-        try:
-            yield
-        finally:
-            self._running -= 1
-
 
 def _offered(tool: Tool) -> dict[str, Any]:
     told = tool.told()
@@ -274,8 +260,7 @@ class TokenBridge(Bridge):
         self, upstream: Upstream, *, model: str, most: int, context: int, vocabulary: int, version: str = ""
     ) -> None:
         super().__init__(upstream, model=model, most=most, version=version)
-        self._context = context
-        self._vocabulary = vocabulary
+        self._window = Window(context, vocabulary)
 
     @abstractmethod
     async def template(self, messages: Sequence[Mapping[str, str]]) -> list[int]:
@@ -294,11 +279,9 @@ class TokenBridge(Bridge):
         return called(pieces, request, HERMES) if request.tools else pieces
 
     async def _told(self, request: ChatRequest) -> AsyncGenerator[Piece, None]:
-        async with self._turn():
+        with self._seats.one():
             ids = await self._ids(request)
-            if not ids:
-                raise wrong("prompt", "The text has no token that this model knows.", "Send another text.")
-            asked = replace(request, max_tokens=self._room(request, len(ids)))
+            asked = replace(request, max_tokens=self._window.answer(request, len(ids)))
             body = {**self.asked(asked, COMPLETIONS), "prompt": ids}
             async with aclosing(self.pieces(COMPLETIONS, body, request, len(ids))) as pieces:
                 async for piece in pieces:
@@ -310,7 +293,7 @@ class TokenBridge(Bridge):
 
     async def _ids(self, request: ChatRequest) -> list[int]:
         if isinstance(request.prompt, tuple):
-            self._known("prompt", request.prompt)
+            self._window.check("prompt", request.prompt)
             return list(request.prompt)
         if request.prompt is not None:
             return await self.encode(request.prompt)
@@ -322,24 +305,9 @@ class TokenBridge(Bridge):
                 hint="Check their roles and order.",
             ) from error
 
-    def _known(self, param: str, ids: Sequence[int]) -> None:
-        if self._vocabulary and max(ids) >= self._vocabulary:
-            raise wrong(param, f"There is no token {max(ids)}: the model has {self._vocabulary}.", "POST /tokenize.")
-
-    def _room(self, request: ChatRequest, size: int) -> int:
-        """New tokens at most. Raises InvalidOptionError when the prompt leaves no room."""
-        room = self._context - size
-        if room < 1:
-            raise wrong(
-                "messages" if request.prompt is None else "prompt",
-                f"It has {size} tokens or more, the context has room for {self._context} with the answer.",
-                "Send fewer or shorter messages." if request.prompt is None else "Send a shorter prompt.",
-            )
-        return min(request.max_tokens or room, room)
-
     async def tokenize(self, request: ChatRequest) -> Tokenized:
-        return Tokenized(await self._ids(request), self._context)
+        return Tokenized(await self._ids(request), self._window.context)
 
     async def detokenize(self, ids: Sequence[int]) -> str:
-        self._known("tokens", ids)
+        self._window.check("tokens", ids)
         return await self.decode(ids)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 from abc import abstractmethod
 from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
 from typing import Any, ClassVar
 
-from llm_os.errors import OverloadedError
 from llm_os.workers.backend import Backend, Piece, Tokenized, TokenScore
 from llm_os.workers.calling import Form, form_of, heard, plain
 from llm_os.workers.conversation import Message
 from llm_os.workers.requests import ChatRequest, wrong
+from llm_os.workers.room import Seats, Window
 from llm_os.workers.stepping import Pipeline, Stepper, Tokens
 from llm_os.workers.texts import Detokenizer
 from llm_os.workers.tools import Tool
@@ -36,11 +37,9 @@ class ChatBackend(Backend):
 
     def __init__(self, pipeline: Pipeline, *, context: int, most: int, vocabulary: int) -> None:
         super().__init__()
-        self._vocabulary = vocabulary
         self._stepper = Stepper(pipeline, self.lose)
-        self._context = context
-        self._most = most
-        self._running = 0
+        self._window = Window(context, vocabulary)
+        self._seats = Seats(most)
         self._texts: dict[int, str] = {}
         self._form: tuple[Form, bool] | None = None
         self._marks: dict[int, str] = {}
@@ -99,31 +98,20 @@ class ChatBackend(Backend):
         return heard(pieces, request, self.form) if request.tools else pieces
 
     async def _pieces(self, request: ChatRequest) -> AsyncGenerator[Piece, None]:
-        if self._running >= self._most:
-            raise OverloadedError(
-                f"{self._running} requests are in this replica already.",
-                hint="Try again in a moment, or deploy more replicas.",
-                details={"retry_after": 1},
-            )
-        self._running += 1
-        tokens = None
-        try:
+        with self._seats.one():
             ids = await self._ids(request)
             size = len(ids)
             if not size:
                 raise wrong("prompt", "The text has no token that this model knows.", "Send another text.")
-            tokens = self._stepper.generate(self.prompt(ids), self.sampling(request, self._room(request, size)))
-            text, count = Detokenizer(self._with_marks if request.tools else self.decode), 0
-            async for new in tokens:
-                count += len(new.ids)
-                said = text.feed(new.ids, last=new.finish is not None)
-                scores = self._scores(new) if request.logprobs is not None else ()
-                cached = self.cached_tokens
-                yield Piece(said, size, count, new.finish, scores=scores, ids=new.ids, cached_tokens=cached)
-        finally:
-            self._running -= 1
-            if tokens is not None:
-                await tokens.aclose()
+            sampling = self.sampling(request, self._window.answer(request, size))
+            async with aclosing(self._stepper.generate(self.prompt(ids), sampling)) as tokens:
+                text, count = Detokenizer(self._with_marks if request.tools else self.decode), 0
+                async for new in tokens:
+                    count += len(new.ids)
+                    said = text.feed(new.ids, last=new.finish is not None)
+                    scores = self._scores(new) if request.logprobs is not None else ()
+                    cached = self.cached_tokens
+                    yield Piece(said, size, count, new.finish, scores=scores, ids=new.ids, cached_tokens=cached)
 
     def _with_marks(self, ids: Sequence[int]) -> str:
         """Text of ids with the marks of calls, which many models have as special tokens."""
@@ -149,7 +137,7 @@ class ChatBackend(Backend):
 
     async def _ids(self, request: ChatRequest) -> list[int]:
         if isinstance(request.prompt, tuple):
-            self._known("prompt", request.prompt)
+            self._window.check("prompt", request.prompt)
             return list(request.prompt)
         if request.prompt is not None:
             return await asyncio.to_thread(self.encode, request.prompt)
@@ -159,26 +147,11 @@ class ChatBackend(Backend):
         return await asyncio.to_thread(self.template, messages, tools)
 
     async def tokenize(self, request: ChatRequest) -> Tokenized:
-        return Tokenized(await self._ids(request), self._context)
+        return Tokenized(await self._ids(request), self._window.context)
 
     async def detokenize(self, ids: Sequence[int]) -> str:
-        self._known("tokens", ids)
+        self._window.check("tokens", ids)
         return await asyncio.to_thread(self.decode, ids)
-
-    def _known(self, param: str, ids: Sequence[int]) -> None:
-        if max(ids) >= self._vocabulary:
-            raise wrong(param, f"There is no token {max(ids)}: the model has {self._vocabulary}.", "POST /tokenize.")
-
-    def _room(self, request: ChatRequest, size: int) -> int:
-        """New tokens at most. Raises InvalidOptionError when the prompt leaves no room."""
-        room = self._context - size
-        if room < 1:
-            raise wrong(
-                "messages" if request.prompt is None else "prompt",
-                f"It has {size} tokens or more, the context has room for {self._context} with the answer.",
-                "Send fewer or shorter messages." if request.prompt is None else "Send a shorter prompt.",
-            )
-        return min(request.max_tokens or room, room)
 
     async def end(self) -> None:
         await self._stepper.end()

@@ -46,7 +46,7 @@ class LlamaBackend(ChildBridge):
         # What it would do unasked (the 40 likeliest, no less than 5 % of the best) is not what OpenAI's API says.
         body |= {"samplers": ["penalties", "top_k", "temperature", "top_p"], "top_k": request.top_k, "min_p": 0.0}
         body["repeat_penalty"] = request.repetition_penalty
-        body["repeat_last_n"] = self._context  # penalties look at all of the text, not at the last 64 tokens
+        body["repeat_last_n"] = self._window.context  # penalties look at all of the text, not at the last 64 tokens
         body["timings_per_token"] = True  # counts in each event
         if request.seed is not None:
             body["seed"] = request.seed % ANY_SEED

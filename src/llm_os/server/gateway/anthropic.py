@@ -39,6 +39,7 @@ NAMES: Mapping[str, str] = {
     "parallel_tool_calls": "tool_choice.disable_parallel_tool_use",
     "response_format": "output_config.format",
 }
+ALIKE = {name: name for name in ("max_tokens", "temperature", "top_p", "stream")} | {"stop_sequences": "stop"}
 PARTS = frozenset({"text"})
 DISABLED = {"type": "disabled"}
 _TYPES = {
@@ -191,21 +192,10 @@ class Message(ChatTranslation):
     names: ClassVar[Mapping[str, str]] = NAMES
 
     def __init__(self, value: Mapping[str, Any]) -> None:
-        super().__init__()
         only(_asked(value), KNOWN, API)
         if value.get("max_tokens") is None:
             raise wrong("max_tokens", "'max_tokens' is missing.", 'Send "max_tokens": 1024, or what you need at most.')
-        chat: dict[str, Any] = {"model": value.get("model"), "messages": messages_of(value)}
-        chat |= tools_of(value) | format_of(value)
-        for theirs, ours in (
-            *(("max_tokens", "max_tokens"), ("temperature", "temperature"), ("top_p", "top_p")),
-            *(("stop_sequences", "stop"), ("stream", "stream")),
-        ):
-            if value.get(theirs) is not None:
-                chat[ours] = value[theirs]
-        if value.get("stream") is True:
-            chat["stream_options"] = {"include_usage": True}
-        self.body = json.dumps(chat).encode()
+        super().__init__(value, {"messages": messages_of(value), **tools_of(value), **format_of(value)}, ALIKE)
         self._model = value.get("model")
         self._id = f"msg_{secrets.token_hex(12)}"
 

@@ -5,7 +5,6 @@ Nothing is stored here, so an answer cannot be asked for again, and a conversati
 
 from __future__ import annotations
 
-import json
 import secrets
 import time
 from collections.abc import Iterator, Mapping
@@ -35,6 +34,7 @@ KNOWN = frozenset(
         *("tools", "tool_choice", "parallel_tool_calls", "text"),
     )
 )
+ALIKE = {name: name for name in ("temperature", "top_p", "stream")} | {"max_output_tokens": "max_tokens"}
 PARTS = frozenset({"input_text", "output_text", "text"})
 ROLES = ("user", "assistant", "system", "developer")
 PLAIN = {"format": {"type": "text"}}
@@ -49,19 +49,8 @@ class Response(ChatTranslation):
     turns = "input"
 
     def __init__(self, value: Mapping[str, Any]) -> None:
-        super().__init__()
         only({name: given for name, given in value.items() if given not in NEUTRAL.get(name, ())}, KNOWN, API)
-        chat: dict[str, Any] = {"model": value.get("model"), "messages": _messages(value)}
-        chat |= _tools(value) | _format(value)
-        for theirs, ours in (
-            *(("max_output_tokens", "max_tokens"), ("temperature", "temperature"), ("top_p", "top_p")),
-            ("stream", "stream"),
-        ):
-            if value.get(theirs) is not None:
-                chat[ours] = value[theirs]
-        if value.get("stream") is True:
-            chat["stream_options"] = {"include_usage": True}
-        self.body = json.dumps(chat).encode()
+        super().__init__(value, {"messages": _messages(value), **_tools(value), **_format(value)}, ALIKE)
         self._id, self._items = f"resp_{secrets.token_hex(16)}", list[str]()
         self._made = time.time()
         self._number = -1

@@ -105,9 +105,16 @@ class Translation(ABC):
 
 
 class ChatTranslation(Translation):
-    """A request that is asked as a chat."""
+    """A request that is asked as a chat.
 
-    def __init__(self) -> None:
+    Args:
+        value: what was sent.
+        chat: what of it has another shape in a chat; parameters of the same shape are taken over here.
+        alike: the names of these, theirs and the chat's.
+    """
+
+    def __init__(self, value: Mapping[str, Any], chat: Mapping[str, Any], alike: Mapping[str, str]) -> None:
+        self.body = json.dumps(_asked(value, chat, alike)).encode()
         self._said = Progress()
         self._begun = False
         self._calls: dict[int, int] = {}
@@ -214,6 +221,16 @@ class ChatTranslation(Translation):
     @abstractmethod
     def end(self, said: Progress) -> Iterator[bytes]:
         """Events after the last part."""
+
+
+def _asked(value: Mapping[str, Any], chat: Mapping[str, Any], alike: Mapping[str, str]) -> dict[str, Any]:
+    """The chat that is asked, with the model's name and the parameters that are `alike`.
+
+    A stream is asked for its counts, which a chat tells only on request and other APIs always tell.
+    """
+    same = {ours: value[theirs] for theirs, ours in alike.items() if value.get(theirs) is not None}
+    counted = {"stream_options": {"include_usage": True}} if value.get("stream") is True else {}
+    return {"model": value.get("model"), **chat, **same, **counted}
 
 
 def _begun(given: Mapping[str, Any]) -> Called:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -67,9 +68,8 @@ def test_groups_follow_chains() -> None:
 
 
 @pytest.mark.parametrize("language", ["en", "zh"])
-def test_no_near_pair_of_the_shipped_data_is_on_both_sides(tmp_path: Path, language: str) -> None:
-    prepare(tmp_path, "datasets/sentic_data", language=language)
-    sides = [[normal_form(row["text"]) for row in rows(tmp_path, split)] for split in ("train", "test")]
+def test_no_near_pair_of_the_shipped_data_is_on_both_sides(shipped: Callable[[str], Path], language: str) -> None:
+    sides = [[normal_form(row["text"]) for row in rows(shipped(language), split)] for split in ("train", "test")]
     border, forms = len(sides[0]), [*sides[0], *sides[1]]
     pairs = list(near_pairs(len(forms), forms.__getitem__, 0.8))
     assert pairs

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import struct
+from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from llm_os.tasks.context import Context
 from llm_os.tasks.preparation.near import normal_form
 
 ROOT = Path(__file__).parents[4]
+Shipped = Callable[[str], Path]
 
 
 def prepare(root: Path, **options: Any) -> dict[str, Any]:
@@ -24,6 +26,10 @@ def prepare(root: Path, **options: Any) -> dict[str, Any]:
     context = Context(inputs={}, output=root / "output", checkpoints=root / "checkpoints", scratch=root / "scratch")
     task = plugins.load("task", "datasets/sentic_data")
     task.run(context, task.Options.model_validate(options))
+    return told(root)
+
+
+def told(root: Path) -> dict[str, Any]:
     meta: dict[str, Any] = json.loads((root / "output" / "artifact.json").read_text())["meta"]
     return meta
 
@@ -33,15 +39,15 @@ def rows(root: Path, split: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in lines if line]
 
 
-def test_english_has_15759_texts_in_two_classes(tmp_path: Path) -> None:
-    meta = prepare(tmp_path)
+def test_english_has_15759_texts_in_two_classes(shipped: Shipped) -> None:
+    meta = told(shipped("en"))
     train, test = meta["splits"]["train"], meta["splits"]["test"]
     assert train["rows"] + test["rows"] == 15_759
     assert {name: train["classes"][name] + test["classes"][name] for name in meta["labels"]} == {
         "negative": 7_301,
         "positive": 8_458,
     }
-    assert all(abs(row["score"]) >= 1 for split in ("train", "test") for row in rows(tmp_path, split))
+    assert all(abs(row["score"]) >= 1 for split in ("train", "test") for row in rows(shipped("en"), split))
 
 
 def test_less_clear_ratings_are_taken_where_that_is_asked_for(tmp_path: Path) -> None:
@@ -52,16 +58,16 @@ def test_less_clear_ratings_are_taken_where_that_is_asked_for(tmp_path: Path) ->
     assert meta["labels"] == ["negative", "positive"]
 
 
-def test_weak_ratings_are_for_training_only_and_leave_the_test_as_it_is(tmp_path: Path) -> None:
-    plain, more = prepare(tmp_path / "plain"), prepare(tmp_path / "more", weak=0.2)
+def test_weak_ratings_are_for_training_only_and_leave_the_test_as_it_is(tmp_path: Path, shipped: Shipped) -> None:
+    plain, more = told(shipped("en")), prepare(tmp_path, weak=0.2)
     assert more["splits"]["test"] == plain["splits"]["test"]
-    before, after = (rows(tmp_path / name, "train") for name in ("plain", "more"))
+    before, after = (rows(root, "train") for root in (shipped("en"), tmp_path))
     added = [row for row in after if abs(row["score"]) < 1]
     assert {row["id"] for row in before} == {row["id"] for row in after} - {row["id"] for row in added}
     assert 5_000 < len(added) == len(after) - len(before)
     assert min(abs(row["score"]) for row in added) >= 0.2
     assert more["left_out"]["training rows like a test row"] >= 1
-    forms = {normal_form(row["text"]) for row in rows(tmp_path / "more", "test")}
+    forms = {normal_form(row["text"]) for row in rows(tmp_path, "test")}
     assert not forms & {normal_form(row["text"]) for row in added}
 
 
@@ -71,8 +77,8 @@ def test_weak_is_refused_where_it_adds_nothing(tmp_path: Path, options: dict[str
         prepare(tmp_path, weak=0.6, **options)
 
 
-def test_the_split_is_the_same_on_every_machine(tmp_path: Path) -> None:
-    meta = prepare(tmp_path)
+def test_the_split_is_the_same_on_every_machine(shipped: Shipped) -> None:
+    meta = told(shipped("en"))
     assert meta["splits"]["train"]["fingerprint"] == (
         "sha256:903c951cb6af5f2e7a206e8991fdb6d74a921ba5ea0c4d556b9cf42b33a740bd"
     )
@@ -82,9 +88,9 @@ def test_the_split_is_the_same_on_every_machine(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("language", ["en", "zh"])
-def test_no_text_is_on_both_sides_and_classes_are_in_proportion(tmp_path: Path, language: str) -> None:
-    meta = prepare(tmp_path, language=language)
-    train, test = ({normal_form(row["text"]) for row in rows(tmp_path, split)} for split in ("train", "test"))
+def test_no_text_is_on_both_sides_and_classes_are_in_proportion(shipped: Shipped, language: str) -> None:
+    meta = told(shipped(language))
+    train, test = ({normal_form(row["text"]) for row in rows(shipped(language), split)} for split in ("train", "test"))
     assert train.isdisjoint(test)
     for name in meta["labels"]:
         held = meta["splits"]["test"]["classes"][name]
@@ -92,9 +98,9 @@ def test_no_text_is_on_both_sides_and_classes_are_in_proportion(tmp_path: Path, 
         assert abs(held - 0.2 * whole) <= 2
 
 
-def test_chinese_has_17360_lines_without_duplicates(tmp_path: Path) -> None:
-    meta = prepare(tmp_path, language="zh")
-    both = [*rows(tmp_path, "train"), *rows(tmp_path, "test")]
+def test_chinese_has_17360_lines_without_duplicates(shipped: Shipped) -> None:
+    meta = told(shipped("zh"))
+    both = [*rows(shipped("zh"), "train"), *rows(shipped("zh"), "test")]
     assert meta["splits"]["train"]["duplicates"] == meta["splits"]["test"]["duplicates"] == 0
     assert len({normal_form(row["text"]) for row in both}) == len(both)
     assert len(both) == 17_360

@@ -1,4 +1,8 @@
-"""A training of a real encoder, killed with SIGKILL ten times, ends with the curve and weights of one left alone."""
+"""A training of a real encoder, killed with SIGKILL again and again, ends with the curve and weights of one left alone.
+
+`LLM_OS_KILLS` sets how often, 20 times at most; each kill costs a new process that loads its libraries. That ten
+interruptions at random moments change nothing, whatever the options, tests/unit/tasks/training shows without processes.
+"""
 
 from __future__ import annotations
 
@@ -16,9 +20,9 @@ from typing import Any
 
 import pytest
 
-pytestmark = [pytest.mark.net, pytest.mark.slow, pytest.mark.timeout(900), pytest.mark.xdist_group("heavy")]
+pytestmark = [pytest.mark.net, pytest.mark.slow, pytest.mark.timeout(900)]
 
-KILLS, STEPS = 10, 80
+KILLS, STEPS = min(int(os.environ.get("LLM_OS_KILLS", "3")), 20), 80
 PREPARES = """
 import sys
 from pathlib import Path
@@ -92,7 +96,9 @@ def killed_at(step: int, given: tuple[Path, Path], root: Path) -> None:
     assert process.returncode == -signal.SIGKILL, err
 
 
-def test_a_training_killed_ten_times_is_the_one_left_alone(tmp_path: Path, sample_model: Callable[[str], Path]) -> None:
+def test_a_training_killed_again_and_again_is_the_one_left_alone(
+    tmp_path: Path, sample_model: Callable[[str], Path]
+) -> None:
     prepared, alone, often = tmp_path / "prepared", tmp_path / "alone", tmp_path / "often"
     subprocess.run([sys.executable, "-c", PREPARES, str(prepared)], check=True, capture_output=True, timeout=200)
     given = (sample_model("transformer"), prepared / "output")
