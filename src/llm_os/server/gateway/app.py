@@ -179,8 +179,7 @@ class Gateway:
         if (stored := self._kept(entry, route, path, call, exchange)) is not None:
             return await self._retell(request, entry, stored, translation)
         estimate = accounting.estimates.guess(route.deployment, size, call.most, call.answers)
-        exchange.prompt_tokens, exchange.answers = accounting.estimates.prompt(route.deployment, size), call.answers
-        exchange.answer_tokens, exchange.streams = estimate - exchange.prompt_tokens, call.stream
+        exchange.expect(accounting.estimates.prompt(route.deployment, size), estimate, call)
         asker = Asker(entry.tenant, entry.quota.share, priority, estimate, exchange.deadline, call.answers)
         use, tokens, left = parts.quotas.admit(entry, estimate), 0.0, False
         try:

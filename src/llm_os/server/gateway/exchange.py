@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from llm_os.server.gateway.openai import Call
     from llm_os.server.gateway.tracing import Trace
 
 from llm_os.server.gateway.response_cache import Recording
@@ -67,6 +68,15 @@ class Exchange:
     """A replica got the request, and did not refuse it."""
     trace: Trace | None = None
     """None: nobody traces it."""
+
+    def expect(self, prompt: float, tokens: float, call: Call) -> None:
+        """Note what it will take, as far as it can be guessed.
+
+        Args:
+            tokens: of the prompt and all answers together.
+        """
+        self.prompt_tokens, self.answer_tokens = prompt, tokens - prompt
+        self.answers, self.streams = call.answers, call.stream
 
     @property
     def tokens_left(self) -> float:
