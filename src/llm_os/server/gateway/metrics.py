@@ -103,15 +103,10 @@ class Metrics:
             buckets=_SHORT,
             **timed,
         )
-        self.queued = Histogram(
-            "llm_os_gateway_queue_seconds", "Wait for a slot at the replicas.", buckets=_TIMES, **timed
-        )
-        self.duration = Histogram(
-            "llm_os_gateway_request_seconds",
-            "From the request's arrival to the end of the answer.",
-            buckets=_TIMES,
-            **timed,
-        )
+        waits = "Wait for a slot at the replicas."
+        self.queued = Histogram("llm_os_gateway_queue_seconds", waits, buckets=_TIMES, **timed)
+        whole = "From the request's arrival to the end of the answer."
+        self.duration = Histogram("llm_os_gateway_request_seconds", whole, buckets=_TIMES, **timed)
         self.tokens = Counter(
             "llm_os_gateway_tokens", "Tokens, as engines reported them.", (*_WHO[1:], "direction"), **kept
         )
@@ -142,8 +137,7 @@ class Metrics:
             ("model",),
             **kept,
         )
-        build = Gauge("llm_os_gateway_build_info", "Version of the gateway.", ("version",), **kept)
-        build.labels(__version__).set(1)
+        _tell_version(self.registry)
 
     def of(self, route: str, model: str, version: str, tenant: str) -> Series:
         """The counters of such requests."""
@@ -165,3 +159,8 @@ class Metrics:
     def page(self) -> bytes:
         """What `/metrics` answers."""
         return generate_latest(self.registry)
+
+
+def _tell_version(registry: CollectorRegistry) -> None:
+    build = Gauge("llm_os_gateway_build_info", "Version of the gateway.", ("version",), registry=registry)
+    build.labels(__version__).set(1)

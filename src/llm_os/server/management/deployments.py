@@ -64,6 +64,16 @@ def router(syscalls: Syscalls) -> APIRouter:
     async def scale(name: str, request: api.ScaleDeployment) -> Deployment:
         return syscalls.scale_deployment(name, request)
 
+    @routes.get("/{name}/logs")
+    async def logs(name: str, offset: Offset = 0) -> api.LogPage:
+        return await syscalls.deployment_logs(name, offset)
+
+    _add_adapters(routes, syscalls)
+    _add_verification(routes, syscalls)
+    return routes
+
+
+def _add_adapters(routes: APIRouter, syscalls: Syscalls) -> None:
     @routes.post("/{name}/adapters")
     async def add_adapter(name: str, request: api.AddAdapter) -> Deployment:
         return syscalls.add_adapter(name, request)
@@ -72,6 +82,8 @@ def router(syscalls: Syscalls) -> APIRouter:
     async def remove_adapter(name: str, adapter: str) -> Deployment:
         return syscalls.remove_adapter(name, adapter)
 
+
+def _add_verification(routes: APIRouter, syscalls: Syscalls) -> None:
     @routes.post("/{name}/verify")
     async def verify(name: str) -> Verification:
         return syscalls.begin_verification(name)
@@ -79,9 +91,3 @@ def router(syscalls: Syscalls) -> APIRouter:
     @routes.get("/{name}/verify")
     async def verification(name: str, number: int, wait: Wait = 0.0) -> Verification:
         return await syscalls.verification(name, number, wait)
-
-    @routes.get("/{name}/logs")
-    async def logs(name: str, offset: Offset = 0) -> api.LogPage:
-        return await syscalls.deployment_logs(name, offset)
-
-    return routes
