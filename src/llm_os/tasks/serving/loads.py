@@ -24,6 +24,8 @@ SECONDS = 2.0
 LONGEST = 8.0
 PATIENCE = 60.0
 """Seconds in which each caller must have begun to get an answer."""
+APART = 10_000
+"""Numbers of questions between two loads: what one has asked, caches know in the next."""
 ANSWER = 32
 """Tokens of an answer."""
 SUBJECTS = ("the sea", "an old bridge", "a lost letter", "the moon", "bread", "a clock", "winter", "a garden")
@@ -111,7 +113,8 @@ class Load(ABC):
         caller = count.callers[number]
         for turn in itertools.count():
             since, first = time.perf_counter(), True
-            async for done in self.answer(replica, number + turn * len(count.callers)):
+            asked = APART * len(count.callers) + number + turn * len(count.callers)
+            async for done in self.answer(replica, asked):
                 if first:
                     count.firsts.append(time.perf_counter() - since)
                     caller.begun.set()
@@ -126,7 +129,7 @@ class Load(ABC):
 
     @abstractmethod
     def answer(self, replica: Asked, number: int) -> AsyncIterator[int]:
-        """Ask once; how much came, each time something comes. `number`: no two requests of a load say the same."""
+        """Ask once; how much came, each time something comes. `number`: no two requests say the same."""
 
 
 async def _before(event: asyncio.Task[None], callers: list[asyncio.Task[None]], seconds: float) -> bool:
@@ -153,7 +156,7 @@ class Chats(Load):
 
     async def answer(self, replica: Asked, number: int) -> AsyncIterator[int]:
         subject, place = SUBJECTS[number % len(SUBJECTS)], PLACES[number % len(PLACES)]
-        question = f"{number % 1000}. Write a long story about {subject} {place}, with many people and what they say."
+        question = f"{number}. Write a long story about {subject} {place}, with many people and what they say."
         body = {
             "messages": [{"role": "user", "content": question}],
             "max_tokens": ANSWER,

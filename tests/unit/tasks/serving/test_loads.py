@@ -77,11 +77,14 @@ async def test_so_many_requests_are_under_way_as_were_wanted() -> None:
     assert replica.paths == {"/v1/chat/completions"}
 
 
-async def test_no_two_requests_of_a_load_are_alike_so_that_no_cache_answers() -> None:
-    replica = Replica(said("a"), counted(1), None)
-    await Chats().measured(replica, 3)
-    questions = [body["messages"][0]["content"] for body in replica.bodies[:100]]
-    assert len(set(questions)) == len(questions)
+async def test_no_two_requests_are_alike_in_a_load_or_in_two_so_that_no_cache_answers() -> None:
+    asked = []
+    for streams in (1, 3, 8):
+        replica = Replica(said("a"), counted(1), None)
+        await Chats().measured(replica, streams)
+        asked += [body["messages"][0]["content"] for body in replica.bodies[1:]]  # the first one warms
+    assert len(asked) > 12
+    assert len(set(asked)) == len(asked)
 
 
 async def test_tokens_that_came_together_are_all_counted() -> None:
