@@ -6,21 +6,25 @@ Knows no job, no HTTP and no folder of a home. Imports torch and openvino: impor
 from __future__ import annotations
 
 import copy
+import sys
 import warnings
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy
-import openvino
 import torch
-from openvino import opset13
-from openvino.frontend import FrontEndManager
-from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
 from torch import nn
 
 from llm_os.errors import UnsupportedModelError
 from llm_os.models.wide import WideConfig
+
+# With this package `import openvino` tells Intel so, and keeps a number of this user in ~/intel; without, it does not.
+sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
+import openvino  # noqa: E402
+from openvino import opset13  # noqa: E402
+from openvino.frontend import FrontEndManager  # noqa: E402
+from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder  # noqa: E402
 
 INPUTS = ("input_ids", "attention_mask")
 GROUP = 64
@@ -140,6 +144,11 @@ def rounded(weights: Any) -> tuple[Any, Any]:
     scale = numpy.abs(weights).max(1, keepdims=True) / 127
     scale[scale == 0] = 1
     return numpy.clip(numpy.rint(weights / scale), -127, 127).astype(numpy.int8), scale.astype(numpy.float32)
+
+
+def version() -> str:
+    """Release of OpenVINO, such as `2026.4.1`."""
+    return str(openvino.get_version().partition("-")[0])
 
 
 def save(graph: Any, folder: Path) -> None:

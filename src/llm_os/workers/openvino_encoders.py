@@ -11,7 +11,6 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
-import openvino
 import torch
 
 from llm_os.errors import UnsupportedModelError
@@ -51,7 +50,7 @@ class Graphs:
 
     def __init__(self, model: Any, name: str, folder: Path, digest: str, threads: int) -> None:
         self._model, self._name, self._folder, self._threads = model, name, folder, threads
-        self._key = f"{digest.replace(':', '-')}-{name}-{FORM}-{openvino.get_version().partition('-')[0]}"
+        self._key = f"{digest.replace(':', '-')}-{name}-{FORM}-{graphs.version()}"
 
     @cached_property
     def plain(self) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -102,3 +103,9 @@ def test_rounded_weights_are_at_most_half_a_step_away() -> None:
     assert whole.dtype == numpy.int8
     assert scale.shape == (4, 1)
     assert (numpy.abs(whole * scale - weights) <= scale / 2 + 1e-7).all()
+
+
+def test_openvino_tells_nobody_that_it_is_used() -> None:
+    told = "import sys, llm_os.models.graphs; print([n for n in sys.modules if n.startswith('openvino_telemetry.')])"
+    done = subprocess.run([sys.executable, "-c", told], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
