@@ -125,8 +125,8 @@ def test_the_card_is_made_of_what_was_recorded(place: Judged) -> None:
     known = yaml.safe_load(front)
     name, results = model_index_to_eval_results(known["model-index"])
     assert name == "tuned-6@1"
-    accuracy = next(one.metric_value for one in results if one.metric_type == "accuracy")
-    assert accuracy == pytest.approx(judged["accuracy"], abs=1e-6)
+    found = [one.metric_value for one in results if one.metric_type == "accuracy"]  # other tests judge slices, too
+    assert any(accuracy == pytest.approx(judged["accuracy"], abs=1e-6) for accuracy in found)
     assert ModelCardData(**known).base_model == "tiny@1"
     assert facts["training"]["options"]["epochs"] == 6
     assert len(facts["training"]["history"]) == 6
