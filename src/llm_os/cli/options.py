@@ -20,7 +20,7 @@ def further(texts: Iterable[str], **flags: str | None) -> dict[str, Any]:
     Raises:
         InvalidOptionError: one of those, or a text of another form.
     """
-    given = dict(pair(text) for text in texts)
+    given = {name: plain_value(value) for name, value in map(pair, texts)}
     for name in flags.keys() & given.keys():
         flag = flags[name]
         hint = f"Write {flag} {given[name]}." if flag else "Leave it out."
@@ -28,23 +28,18 @@ def further(texts: Iterable[str], **flags: str | None) -> dict[str, Any]:
     return given
 
 
-def pair(text: str, flag: str = "--option") -> tuple[str, Any]:
+def pair(text: str, flag: str = "--option") -> tuple[str, str]:
+    """Name and value, as they were written. Raises InvalidOptionError."""
     name, equals, value = text.partition("=")
     if not equals or not name:
         what = "value" if name else "name"
         raise InvalidOptionError(f"{flag} {text} has no {what}.", hint=f"Write {flag} NAME=VALUE.")
-    return name, plain_value(value)
+    return name, value
 
 
 def labels_of(texts: Iterable[str]) -> dict[str, str]:
     """What `--label NAME=VALUE` gave, as it was written. Raises InvalidOptionError."""
-    found = {}
-    for text in texts:
-        name, equals, value = text.partition("=")
-        if not equals or not name:
-            raise InvalidOptionError(f"--label {text} is no label.", hint="Write --label NAME=VALUE.")
-        found[name] = value
-    return found
+    return dict(pair(text, "--label") for text in texts)
 
 
 def plain_value(text: str) -> Any:

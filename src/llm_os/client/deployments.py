@@ -215,6 +215,7 @@ class Deployment:
         if policy is not None and not isinstance(policy, Mapping):
             raise InvalidInputError(f"policy is no {type(policy).__name__}.", hint='Such as policy={"bake": "1m"}.')
         whole = checked(UpdatePolicy, {**self._policy(), **policy}, "An update") if policy is not None else None
+        checked(api.UpdateDeployment, {"model": model}, "An update")
         model = fused(self._connection, model)
         path = f"/v1/deployments/{self.name}"
         known = self._connection.transport.call("GET", path, DeploymentRecord)

@@ -20,6 +20,8 @@ def wished(engines: Engines, options: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         InvalidOptionError: an engine is named twice, or an option is for an engine that is not named.
     """
+    if engines is not None and not isinstance(engines, str | list | tuple):
+        raise InvalidOptionError(f"An engine is a name, not {engines!r}.", hint='engine=["openvino", "llamacpp"]')
     names = [engines] if isinstance(engines, str) else list(engines or ())
     if wrong := [name for name in names if not isinstance(name, str)]:
         raise InvalidOptionError(f"An engine is a name, not {wrong[0]!r}.", hint='engine=["openvino", "llamacpp"]')

@@ -39,10 +39,22 @@ def candidate(engine: str, *, compared: bool = True) -> Candidate:
 TWO = (candidate("a"), candidate("b"))
 
 
+def made(body: Any) -> Any:
+    """The call that only checks goes on; the one that makes it ends the test."""
+    if not body["only_check"]:
+        raise Stop
+    spec = DeploymentSpec(name="chat", model="chat@1")
+    record = Deployment(
+        id="dep", spec=spec, version="chat@1", task="text-generation", engine="a", session=None,
+        state=DeploymentState.PENDING, created_at=0.0,
+    )  # fmt: skip
+    return api.CreatedDeployment(deployment=record, key="", url=None)
+
+
 def kernel(*candidates: Candidate, known: Calibration | None = None, job: Any = None) -> FakeKernel:
     """One in which a calibration is known once a job has measured it."""
     done = job or ended({"artifact": "sha256:" + "b" * 64})
-    asked = FakeKernel({"GET /v1/jobs/job-1": done, "POST /v1/deployments": Stop()})
+    asked = FakeKernel({"GET /v1/jobs/job-1": done, "POST /v1/deployments": made})
 
     def told(_: Any) -> api.Measured:
         found = known or (KNOWN if "serving/calibration" in tasks(asked) else None)

@@ -29,8 +29,9 @@ SMALLER: tuple[Mapping[str, int], ...] = (
     {"cache_tokens": 8192},
     {"cache_tokens": 4096, "context": 4096},
     {"cache_tokens": 2048, "context": 2048},
+    {"cache_tokens": 2048, "context": 2048, "max_adapters": 0},
 )
-"""Caches of chats, from the default downwards."""
+"""Caches of chats, from the default downwards; at last without room for adapters."""
 COPIES = 2.5
 """The weights in fp32, in bf16 while both are compared, and the file's pages while it is read."""
 ADAPTER_WIDTHS = 24
