@@ -350,3 +350,30 @@ def test_usage_tells_the_cache_once_a_prompt_and_only_where_the_engine_does() ->
     assert usage_of(pieces, 1)["prompt_tokens_details"] == {"cached_tokens": 18}
     assert usage_of([Piece("a", 10, 3, "stop", cached_tokens=99)], 1)["prompt_tokens_details"] == {"cached_tokens": 10}
     assert "prompt_tokens_details" not in usage_of([*pieces, Piece("c", 1, 1, "stop")], 1)
+
+
+async def test_a_server_that_closes_an_idle_connection_is_asked_by_a_new_one(tmp_path: Path) -> None:
+    """On a busy machine its end crosses the next request: that one would be lost with the connection."""
+    ends: list[asyncio.Event] = []
+
+    async def met(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        ends.append(end := asyncio.Event())
+        head = await reader.readuntil(b"\r\n\r\n")
+        await reader.readexactly(int(head.lower().split(b"content-length: ")[1].split(b"\r\n")[0]))
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 2\r\n\r\n{}")
+        await writer.drain()
+        await reader.read(1)  # the next request, or the end
+        writer.close()
+        await writer.wait_closed()
+        end.set()
+
+    server = await asyncio.start_unix_server(met, str(tmp_path / "s.sock"))
+    async with server:
+        upstream = Upstream("toy", "http://toy/v1", socket=str(tmp_path / "s.sock"))
+        upstream.begin()
+        for _ in range(3):
+            assert await upstream.post("/completions", {}) == {}
+        await upstream.end()
+        for end in ends:
+            await end.wait()
+    assert len(ends) == 3
