@@ -53,7 +53,7 @@ def test_what_a_request_does_not_say_is_as_the_model_has_it() -> None:
 
 def test_a_penalty_whose_quotients_are_no_numbers_is_refused() -> None:
     body = json.dumps({"messages": HELLO, "repetition_penalty": 1e-300}).encode()
-    with pytest.raises(InvalidOptionError, match="between 0.01 and 2"):
+    with pytest.raises(InvalidOptionError, match=r"between 0\.01 and 2"):
         chat_request(body, "toy", frozenset({"repetition_penalty"}))
 
 
