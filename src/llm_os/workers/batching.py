@@ -78,9 +78,9 @@ class Batcher(Generic[Answer]):
             OverloadedError: the queue is full.
             Exception: what `read` or `run` raised for the batch or piece that one of the texts was in.
         """
-        if len(self._waiting) + len(texts) > self._queue:
+        if (there := self._there(len(texts))) + len(texts) > self._queue:
             raise OverloadedError(
-                f"{len(self._waiting)} texts wait already, {self._queue} may.",
+                f"{there} texts wait already, {self._queue} may.",
                 hint="Try again in a moment, or deploy more replicas.",
                 details={"retry_after": 1},
             )
@@ -99,6 +99,13 @@ class Batcher(Generic[Answer]):
             for waiting in mine:
                 waiting.answer.cancel()
             raise
+
+    def _there(self, more: int) -> int:
+        """Texts that wait. Where they and more are too many, those of callers who have left are taken out first."""
+        if len(self._waiting) + more > self._queue:
+            with self._lock:
+                self._waiting = deque(waiting for waiting in self._waiting if not waiting.answer.done())
+        return len(self._waiting)
 
     async def on_thread(self, function: Callable[..., Other], *given: Any) -> Other:
         """Call something else on the batcher's thread: math libraries keep a pool of threads for each caller.

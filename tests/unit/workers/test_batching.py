@@ -97,6 +97,23 @@ async def test_a_failed_batch_is_told_and_the_next_one_runs() -> None:
     await batcher.end()
 
 
+async def test_texts_of_callers_who_left_take_no_place_in_the_queue() -> None:
+    model = Model()
+    batcher = Batcher(model.run, queue=2)
+    first = await _hold(model, batcher)
+    left = asyncio.create_task(batcher.scores(["a", "b"]))
+    await asyncio.sleep(0)
+    left.cancel()
+    await asyncio.gather(left, return_exceptions=True)
+    stays = asyncio.create_task(batcher.scores(["cc", "dd"]))
+    await asyncio.sleep(0)
+    model.gate.set()
+    assert await stays == [[2.0], [2.0]]
+    await first
+    assert model.batches == [["first"], ["cc", "dd"]]
+    await batcher.end()
+
+
 async def test_a_full_queue_refuses_at_once() -> None:
     model = Model()
     batcher = Batcher(model.run, queue=2)
