@@ -103,7 +103,7 @@ class Face:
             return web.json_response(error_body(unknown), status=refused.status)
         except ConnectionResetError:  # its caller has just left: nobody reads this
             return web.Response(status=499)
-        except Exception as unexpected:  # the border
+        except Exception as unexpected:  # noqa: BLE001 - the border
             self.failed += counted
             defect = self._told(request, unexpected)
             return web.json_response(error_body(defect), status=defect.status)
@@ -229,7 +229,7 @@ class Face:
                 last[index] = piece
         except ConnectionResetError:  # its caller has left
             raise
-        except Exception as error:  # too late for another status: it is told in the stream
+        except Exception as error:  # noqa: BLE001 - too late for another status: it is told in the stream
             self.failed += 1
             await response.write(_event(error_body(self._told(request, error))))
             return response
