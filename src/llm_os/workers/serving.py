@@ -75,11 +75,7 @@ async def serve(spec: AttemptSpec, call: ServeCall, backend: Backend, reports: R
     socket.unlink(missing_ok=True)
     os.umask(0o177)  # the socket is born 0600
     try:
-        beginning = asyncio.create_task(backend.begin())
-        if not await _before(beginning, stop):
-            await backend.end()
-            return EXIT_STOPPED
-        beginning.result()
+        await backend.begin()
         since = time.monotonic()
         comparing = asyncio.create_task(compare(call, backend, _telling(reports)))
         if not await _before(comparing, stop):
