@@ -25,11 +25,12 @@ PREFILL = 512
 
 
 class Finish(Enum):
-    """Why an answer ended; NONE while it goes on."""
+    """Why an answer ended; NONE while it goes on, BROKEN where what the model says is no number."""
 
     NONE = 0
     STOP = 1
     LENGTH = 2
+    BROKEN = 3
 
 
 class Status(Enum):
@@ -225,7 +226,12 @@ class Generation:
 
     def _take(self, requests: Sequence[Request], logits: Any) -> None:
         """Draw one token for each and end those that are done."""
-        for request, row in zip(requests, logits.float(), strict=True):
+        logits = logits.float()
+        broken = logits.isnan().any(-1).tolist()
+        for request, row, no_number in zip(requests, logits, broken, strict=True):
+            if no_number:  # of this one, such as by its adapter: the others go on
+                request.finish, request.status = Finish.BROKEN, Status.FINISHED
+                continue
             token = drawn(_penalized(row, request), request.sampling, request.draw)
             if token in self._ends:
                 request.finish = Finish.STOP

@@ -24,6 +24,21 @@ _PREFIX = "base_model.model."
 """What peft puts before the name of a module of the base."""
 _TENSOR = re.compile(r"(?P<module>.+)\.lora_(?P<side>[AB])(\.default)?\.weight")
 
+_MORE = {
+    "use_dora": "DoRA",
+    "alpha_pattern": "alpha_pattern",
+    "lora_bias": "lora_bias",
+    "alora_invocation_tokens": "tokens from which on it counts (aLoRA)",
+    "layer_replication": "layer_replication",
+    "use_qalora": "QALoRA",
+    "arrow_config": "Arrow",
+    "kasa_config": "KaSA",
+    "use_bdlora": "BD-LoRA",
+}
+"""Settings of peft's with which an adapter is not, or not everywhere, the sum of the base and a product."""
+_OTHER_BASES = ("pissa", "olora", "corda", "loftq", "lora_ga", "mica")
+"""Beginnings of an adapter (peft's `init_lora_weights`) that take something out of the base's weights."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Adapter:
@@ -91,19 +106,20 @@ class Adapters:
 
     def _weight(self, module: str, a: Any, b: Any, name: str) -> Any:
         """The weight of the base's layer of this name, if the matrices fit it."""
-        weight = getattr(self._modules.get(module), "weight", None)
-        if weight is None or weight.dim() != 2:
+        layer = self._modules.get(module)
+        shape = _shape_of(layer)
+        if layer is None or shape is None:
             raise ModelError(
                 f"{name} does not fit this base, which has no linear layer '{module}'.",
                 hint="Give an adapter that was trained on it.",
             )
-        if {int(a.shape[1]), int(b.shape[0])} != set(weight.shape) or a.shape[0] != b.shape[1]:
+        if (int(b.shape[0]), int(a.shape[1])) != shape or a.shape[0] != b.shape[1]:
             raise ModelError(
                 f"{name} does not fit this base: at '{module}' it is {b.shape[0]} x {a.shape[1]}, "
-                f"and the base {weight.shape[0]} x {weight.shape[1]}.",
+                f"and the base {shape[0]} x {shape[1]}.",
                 hint="Give an adapter that was trained on it.",
             )
-        return weight
+        return layer.weight
 
     @contextmanager
     def rows(self, wanted: Sequence[Adapter | None]) -> Iterator[None]:
@@ -167,6 +183,17 @@ class Adapters:
         return found if dims == 2 else found[:, None, :]
 
 
+def _shape_of(layer: Any) -> tuple[int, int] | None:
+    """(numbers out, numbers in) of a linear layer; None of another: an embedding's weight has two sides as well."""
+    from torch.nn import Linear
+    from transformers.pytorch_utils import Conv1D
+
+    if not isinstance(layer, Linear | Conv1D):
+        return None
+    one, two = layer.weight.shape
+    return (int(two), int(one)) if isinstance(layer, Conv1D) else (int(one), int(two))
+
+
 def _pack_of(adapters: tuple[Adapter, ...]) -> _Pack:
     import torch
 
@@ -196,7 +223,7 @@ def _sides_of(folder: Path) -> dict[str, tuple[Any, Any]]:
         if found is None or tensor.dim() != 2:
             raise _refused(f"it changes '{key}', which is more than low-rank matrices of linear layers")
         sides.setdefault(found["module"], {})[found["side"]] = tensor.float()
-    if not sides or any(len(pair) != 2 for pair in sides.values()):
+    if not sides or any(len(pair) != 2 or not len(pair["A"]) for pair in sides.values()):
         raise BrokenWeightsError("The adapter lacks matrices.", hint="Copy it again.")
     return {module: (pair["A"], pair["B"]) for module, pair in sides.items()}
 
@@ -207,12 +234,19 @@ def _scale_of(folder: Path) -> Any:
         config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise BrokenWeightsError(f"adapter_config.json cannot be read: {error}.", hint="Copy it again.") from error
+    if not isinstance(config, dict):
+        raise BrokenWeightsError("adapter_config.json holds no object.", hint="Copy it again.")
     if config.get("peft_type") != "LORA":
         raise _refused(f"it is of the kind {config.get('peft_type')}")
-    for name, what in (("use_dora", "DoRA"), ("alpha_pattern", "alpha_pattern"), ("lora_bias", "lora_bias")):
+    for name, what in _MORE.items():
         if config.get(name):
             raise _refused(f"it uses {what}")
-    alpha = float(config.get("lora_alpha") or 1.0)
+    begun = str(config.get("init_lora_weights", "")).lower()
+    if begun.startswith(_OTHER_BASES):
+        raise _refused(f"it stands beside a base that was changed when its training began ({begun})")
+    alpha = config.get("lora_alpha", 8)
+    if isinstance(alpha, bool) or not isinstance(alpha, int | float):
+        raise BrokenWeightsError(f"adapter_config.json: 'lora_alpha' is {alpha!r}, no number.", hint="Copy it again.")
     if config.get("use_rslora"):
         return lambda rank: alpha / math.sqrt(rank)
     return lambda rank: alpha / rank

@@ -14,6 +14,8 @@ from llm_os.spec.base import Json
 
 FILE = "generation_config.json"
 """As transformers writes it and other engines read it."""
+LARGEST = 2**31 - 1
+"""Whole numbers that engines take; a limit above it is none."""
 HINT = "Mend the file, or take it out: then the usual settings hold."
 
 
@@ -60,7 +62,7 @@ def read(folder: Path) -> GenerationSettings:
         return NONE
     try:
         said = json.loads(path.read_bytes())
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ModelError(f"{FILE} is no JSON: {error}.", hint=HINT) from error
     if not isinstance(said, dict):
         raise ModelError(f"{FILE} holds a {type(said).__name__}, not an object.", hint=HINT)
@@ -69,7 +71,7 @@ def read(folder: Path) -> GenerationSettings:
         temperature=0.0 if greedy else _number(said, "temperature", lambda x: 0 <= x <= 2, "between 0 and 2"),
         top_p=_number(said, "top_p", lambda x: 0 < x <= 1, "above 0 and at most 1"),
         top_k=_whole(said, "top_k", least=0),
-        repetition_penalty=_number(said, "repetition_penalty", lambda x: 0 < x <= 10, "above 0 and at most 10"),
+        repetition_penalty=_number(said, "repetition_penalty", lambda x: 0.01 <= x <= 10, "between 0.01 and 10"),
         max_new_tokens=_whole(said, "max_new_tokens", least=1),
         eos=_ids(said),
     )
@@ -90,13 +92,13 @@ def _whole(said: Mapping[str, Any], name: str, *, least: int) -> int | None:
         return None
     if isinstance(given, bool) or not isinstance(given, int) or given < least:
         raise ModelError(f"{FILE}: '{name}' is {given!r}, it must be a whole number, {least} or more.", hint=HINT)
-    return given
+    return min(given, LARGEST)
 
 
 def _ids(said: Mapping[str, Any]) -> tuple[int, ...]:
     given = said.get("eos_token_id")
     ids = given if isinstance(given, list) else [] if given is None else [given]
-    if not all(isinstance(one, int) and not isinstance(one, bool) and one >= 0 for one in ids):
+    if not all(isinstance(one, int) and not isinstance(one, bool) and 0 <= one <= LARGEST for one in ids):
         raise ModelError(f"{FILE}: 'eos_token_id' is {given!r}, it must be token ids.", hint=HINT)
     return tuple(ids)
 

@@ -99,7 +99,10 @@ class Keeper:
             self._held[name] = one
         for name in [name for name in self._held if name not in wanted]:
             del self._held[name]
-            await self._backend.drop_adapter(name)
+            try:
+                await self._backend.drop_adapter(name)
+            except Exception:  # an engine's own: what comes next is followed all the same
+                log.exception("the adapter %s cannot be let go", name)
 
     def _told(self) -> dict[str, Json]:
         told: dict[str, Any] = {

@@ -76,11 +76,11 @@ class Batcher(Generic[Answer]):
 
         Raises:
             OverloadedError: the queue is full.
-            Exception: what `read` or `run` raised for the batch or piece that one of the texts was in.
+            Exception: what `read` or `run` raised for one of the texts.
         """
-        if len(self._waiting) + len(texts) > self._queue:
+        if (there := self._there(len(texts))) + len(texts) > self._queue:
             raise OverloadedError(
-                f"{len(self._waiting)} texts wait already, {self._queue} may.",
+                f"{there} texts wait already, {self._queue} may.",
                 hint="Try again in a moment, or deploy more replicas.",
                 details={"retry_after": 1},
             )
@@ -100,6 +100,13 @@ class Batcher(Generic[Answer]):
                 waiting.answer.cancel()
             raise
 
+    def _there(self, more: int) -> int:
+        """Texts that wait. Where they and more are too many, those of callers who have left are taken out first."""
+        if len(self._waiting) + more > self._queue:
+            with self._lock:
+                self._waiting = deque(waiting for waiting in self._waiting if not waiting.answer.done())
+        return len(self._waiting)
+
     async def on_thread(self, function: Callable[..., Other], *given: Any) -> Other:
         """Call something else on the batcher's thread: math libraries keep a pool of threads for each caller.
 
@@ -110,14 +117,20 @@ class Batcher(Generic[Answer]):
     def _work(self) -> None:
         while batch := self._take():
             self.batches += 1
-            try:
-                items = self._read([waiting.text for waiting in batch])
-                sizes = [self._weigh(item) for item in items]
-            except Exception as error:  # noqa: BLE001 - each caller of the batch is told
+            self._begin(batch)
+
+    def _begin(self, batch: list[_Waiting[Answer]]) -> None:
+        try:
+            items = self._read([waiting.text for waiting in batch])
+            sizes = [self._weigh(item) for item in items]
+        except Exception as error:  # noqa: BLE001 - whose text it was is told
+            if len(batch) == 1:
                 _tell(batch, error)
-                continue
-            for part in pieces(sizes, self._budget):
-                self._answer([(batch[at], items[at]) for at in part])
+            for waiting in batch if len(batch) > 1 else ():
+                self._begin([waiting])
+            return
+        for part in pieces(sizes, self._budget):
+            self._answer([(batch[at], items[at]) for at in part])
 
     def _answer(self, piece: Sequence[tuple[_Waiting[Answer], Any]]) -> None:
         there = [one for one in piece if not one[0].answer.done()]  # the others' callers have left
@@ -126,12 +139,14 @@ class Batcher(Generic[Answer]):
         callers = [waiting for waiting, _ in there]
         try:
             answers = self._run([item for _, item in there])
-            if len(answers) != len(there):
-                raise RuntimeError(f"{len(answers)} answers to {len(there)} texts")
-        except Exception as error:  # noqa: BLE001 - each caller of the piece is told
-            _tell(callers, error)
-        else:
-            _tell(callers, answers)
+        except Exception as error:  # noqa: BLE001 - whose text it was is told
+            if len(there) == 1:
+                _tell(callers, error)
+            for one in there if len(there) > 1 else ():  # each alone: callers do not pay for each other's texts
+                self._answer([one])
+            return
+        wrong = f"{len(answers)} answers to {len(there)} texts" if len(answers) != len(there) else ""
+        _tell(callers, RuntimeError(wrong) if wrong else answers)
 
     def _take(self) -> list[_Waiting[Answer]]:
         """The texts that waited longest; none: the thread is free from now on."""

@@ -92,7 +92,12 @@ async def _tokens(reference: Reference, backend: Backend, told: Told) -> tuple[P
         counter.add()
         return answer
 
-    said = await asyncio.gather(*(ask(ids) for ids, _ in asked))  # of errors the first one, as it is
+    asking = [asyncio.create_task(ask(ids)) for ids, _ in asked]
+    try:
+        said = await asyncio.gather(*asking)  # of errors the first one, as it is
+    finally:  # then nobody wants the others
+        for one in asking:
+            one.cancel()
     answers = [(place, answer) for (_, place), answer in zip(asked, said, strict=True)]
     wrong = [
         (ids, place, answer)

@@ -19,10 +19,13 @@ HALF = ".part"
 
 
 def folder_of(spec: AttemptSpec, name: str) -> Path:
-    """`run/NAME` of the home; where the attempt lies in none, a folder that goes with the attempt."""
+    """`run/NAME` of the home; where the attempt lies in none, a folder that goes with the attempt.
+
+    A worker that a job tries out lies in that job's own attempt.
+    """
     attempt = Path(spec.cwd)
-    home = attempt.parent.parent if attempt.parent.name == "attempts" else attempt / "scratch"
-    folder = home / name
+    runs = next((above.parent for above in attempt.parents if above.name == "attempts"), None)
+    folder = (attempt / "scratch" if runs is None else runs) / name
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     return folder
 

@@ -70,7 +70,18 @@ class Graphs:
         return self._kept("int8", make)
 
     def _kept(self, kind: str, make: Callable[[], Any]) -> Any:
-        return graphs.load(kept(self._folder, f"{self._key}-{kind}", lambda folder: graphs.save(make(), folder)))
+        """From the file, which is made if it is not there; where it can be neither read nor written, from memory."""
+        made: list[Any] = []
+
+        def save(folder: Path) -> None:
+            made.append(make())
+            graphs.save(made[0], folder)
+
+        try:
+            return graphs.load(kept(self._folder, f"{self._key}-{kind}", save))
+        except (OSError, RuntimeError) as error:  # OpenVINO says of a full disk only that its stream broke
+            log.warning("the graph in %s is not kept: %s", kind, error)
+            return made[0] if made else make()
 
     def model(self, precision: str) -> Any:
         """What runs in the model's place. Raises UnsupportedModelError."""

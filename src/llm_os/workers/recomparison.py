@@ -6,6 +6,8 @@ The backend goes on answering: the questions stand in its queue like those of ev
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -16,6 +18,8 @@ from llm_os.spec.parity import FILE, Reference
 from llm_os.workers.backend import Backend
 from llm_os.workers.comparison import figures
 from llm_os.workers.parity import SHOWN, complaints
+
+log = logging.getLogger("llm_os.worker")
 
 LOOK_EVERY = 0.5
 """Seconds between looks at the control file: one `stat`."""
@@ -40,7 +44,8 @@ async def watch(folder: Path, backend: Backend, write: Write) -> None:
         seen, wish = now, _wish(path)
         if wish is not None and wish.number > done:
             done = wish.number
-            await again(wish, backend, write)
+            with contextlib.suppress(OSError):  # no room for a report: the next wish is heard all the same
+                await again(wish, backend, write)
 
 
 def _wish(path: Path) -> Compare | None:
@@ -56,8 +61,12 @@ async def again(wish: Compare, backend: Backend, write: Write) -> None:
     try:
         content = await asyncio.to_thread((Path(wish.reference.path) / FILE).read_bytes)
         parity, differences = await figures(Reference.model_validate_json(content), backend)
-    except (LLMOSError, OSError, ValueError) as error:
-        told = error if isinstance(error, LLMOSError) else InternalError(f"The reference cannot be read: {error}")
+    except LLMOSError as error:
+        write("parity", {"number": wish.number, "error": error.to_dict()})
+        return
+    except Exception as error:  # an engine's own, or no reference: whoever asked is told, and may ask again
+        log.exception("the comparison %d broke", wish.number)
+        told = InternalError(f"The comparison broke: {type(error).__name__}: {error}")
         write("parity", {"number": wish.number, "error": told.to_dict()})
         return
     parity = parity.model_copy(update={"complaints": tuple(complaints(parity))})

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from llm_os.errors import InvalidInputError, InvalidOptionError, LLMOSError
-from llm_os.models.settings import NONE, GenerationSettings
+from llm_os.models.settings import LARGEST, NONE, GenerationSettings
 from llm_os.spec.base import DEEPEST, half_characters, too_deep
 from llm_os.workers.conversation import Message, messages_of
 from llm_os.workers.refusals import wrong as wrong
@@ -248,7 +248,7 @@ def _sampling(value: Mapping[str, Any], usual: GenerationSettings) -> ChatReques
     warm = 1.0 if usual.temperature is None else usual.temperature
     temperature = _number(value, "temperature", warm, lambda x: 0 <= x <= 2, "between 0 and 2")
     drawn = usual if temperature >= COLD else NONE
-    penalty, likeliest = drawn.repetition_penalty or 1.0, _integer(value, "top_k", least=0)
+    penalty, likeliest = drawn.repetition_penalty or 1.0, _integer(value, "top_k", least=0, most=LARGEST)
     limit = "max_completion_tokens" if value.get("max_completion_tokens") is not None else "max_tokens"
     return ChatRequest(
         adapter=adapter_of(value),
@@ -263,12 +263,17 @@ def _sampling(value: Mapping[str, Any], usual: GenerationSettings) -> ChatReques
         frequency_penalty=_number(value, "frequency_penalty", 0.0, _fair, "between -2 and 2"),
         presence_penalty=_number(value, "presence_penalty", 0.0, _fair, "between -2 and 2"),
         top_k=(drawn.top_k or 0) if likeliest is None else likeliest,
-        repetition_penalty=_number(value, "repetition_penalty", penalty, lambda x: 0 < x <= 2, "above 0, at most 2"),
+        repetition_penalty=_number(value, "repetition_penalty", penalty, _penalty, "between 0.01 and 2"),
     )
 
 
 def _fair(penalty: float) -> bool:
     return -2 <= penalty <= 2
+
+
+def _penalty(penalty: float) -> bool:
+    """Logits are divided by it: what a much smaller one leaves is no number, and would end the engine."""
+    return 0.01 <= penalty <= 2
 
 
 def _schema(value: Mapping[str, Any]) -> str | None:

@@ -103,15 +103,21 @@ class Face:
             return web.json_response(error_body(unknown), status=refused.status)
         except ConnectionResetError:  # its caller has just left: nobody reads this
             return web.Response(status=499)
-        except Exception as unexpected:  # the border: the traceback goes to the log
+        except Exception as unexpected:  # noqa: BLE001 - the border
             self.failed += counted
-            log.exception("unexpected error while answering %s", request.path)
-            defect = InternalError(f"An unexpected {type(unexpected).__name__} in the engine {self._call.engine}.")
+            defect = self._told(request, unexpected)
             return web.json_response(error_body(defect), status=defect.status)
         finally:
             self.running -= counted
             if not self.running:
                 self.idle.set()
+
+    def _told(self, request: web.Request, error: Exception) -> LLMOSError:
+        """What a caller is told of an error; the traceback of an unexpected one goes to the log."""
+        if isinstance(error, LLMOSError):
+            return error
+        log.error("unexpected error while answering %s", request.path, exc_info=error)
+        return InternalError(f"An unexpected {type(error).__name__} in the engine {self._call.engine}.")
 
     async def _health(self, request: web.Request) -> web.Response:
         broken = self._backend.broken
@@ -221,9 +227,11 @@ class Face:
             async for index, piece in pieces:
                 await response.write(_event(shape.event(piece, index, first=index not in last, usage=asked.usage)))
                 last[index] = piece
-        except LLMOSError as error:
+        except ConnectionResetError:  # its caller has left
+            raise
+        except Exception as error:  # noqa: BLE001 - too late for another status: it is told in the stream
             self.failed += 1
-            await response.write(_event(error_body(error)))
+            await response.write(_event(error_body(self._told(request, error))))
             return response
         if asked.usage:
             await response.write(_event(shape.counted(list(last.values()))))

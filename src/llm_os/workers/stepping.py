@@ -12,7 +12,14 @@ from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from llm_os.errors import CapacityError, InternalError, InvalidInputError, LLMOSError, UnavailableError
+from llm_os.errors import (
+    BrokenWeightsError,
+    CapacityError,
+    InternalError,
+    InvalidInputError,
+    LLMOSError,
+    UnavailableError,
+)
 
 
 class Handle(Protocol):
@@ -169,6 +176,10 @@ class Stepper:
                 tops.extend(getattr(output, "tops", ()))
                 reason = output.finish_reason.name
                 finish = None if reason == "NONE" else reason.lower()
+        if finish == "broken":
+            return BrokenWeightsError(
+                "What the model says is no number.", hint="Its weights, or those of the adapter, are too large."
+            )
         if ids or finish:
             return Tokens(tuple(ids), finish, tuple(logprobs), tuple(tops))
         if handle.get_status().name == "IGNORED":

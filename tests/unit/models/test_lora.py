@@ -159,3 +159,94 @@ def test_the_scale_is_that_of_the_training(tmp_path: Path) -> None:
     for module, (_, up) in plain.pairs.items():
         torch.testing.assert_close(rooted.pairs[module][1], 2 * up)
     assert plain.rank == 4
+
+
+def configured(folder: Path, **config: Any) -> Path:
+    """The adapter with other settings."""
+    file = folder / "adapter_config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), **config}))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("said", "word"),
+    [
+        ({"init_lora_weights": "pissa_niter_4"}, "changed when its training began"),
+        ({"init_lora_weights": "olora"}, "changed when its training began"),
+        ({"alora_invocation_tokens": [5]}, "aLoRA"),
+        ({"layer_replication": [[0, 2]]}, "layer_replication"),
+    ],
+)
+def test_an_adapter_that_is_no_plain_sum_with_this_base_is_refused(
+    tmp_path: Path, said: dict[str, Any], word: str
+) -> None:
+    folder = tiny_adapter(tiny_llama, tmp_path / "one", 1, targets=["q_proj"])
+    with pytest.raises(UnsupportedModelError, match=word):
+        Adapters(tiny_llama(tiny_tokenizer())).read(configured(folder, **said), "one@1")
+
+
+def test_alpha_is_pefts_where_nobody_says_it_and_may_be_nothing(tmp_path: Path) -> None:
+    import torch
+
+    folder = tiny_adapter(tiny_llama, tmp_path / "one", 1, rank=4, targets=["q_proj"])  # alpha 8
+    read = Adapters(tiny_llama(tiny_tokenizer())).read
+    said = read(folder, "one@1")
+    config = json.loads((folder / "adapter_config.json").read_text())
+    del config["lora_alpha"]
+    (folder / "adapter_config.json").write_text(json.dumps(config))
+    for module, (_, up) in read(folder, "one@1").pairs.items():
+        torch.testing.assert_close(up, said.pairs[module][1])
+    assert not any(up.any() for _, up in read(configured(folder, lora_alpha=0), "one@1").pairs.values())
+    with pytest.raises(BrokenWeightsError, match="lora_alpha"):
+        read(configured(folder, lora_alpha="much"), "one@1")
+    (folder / "adapter_config.json").write_text("[]")
+    with pytest.raises(BrokenWeightsError, match="no object"):
+        read(folder, "one@1")
+
+
+def saved(folder: Path, module: str, rows: int, columns: int, rank: int = 2) -> Path:
+    """An adapter of one layer, of this shape."""
+    import torch
+    from safetensors.torch import save_file
+
+    folder.mkdir()
+    (folder / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA", "r": rank, "lora_alpha": rank}))
+    name = f"base_model.model.{module}"
+    tensors = {f"{name}.lora_A.weight": torch.ones(rank, columns), f"{name}.lora_B.weight": torch.ones(rows, rank)}
+    save_file(tensors, folder / "adapter_model.safetensors")
+    return folder
+
+
+def test_what_would_break_a_step_is_refused_when_it_is_read(tmp_path: Path) -> None:
+    model = tiny_llama(tiny_tokenizer())
+    read = Adapters(model).read
+    rows, columns = model.model.layers[0].mlp.down_proj.weight.shape
+    assert rows != columns
+    turned = saved(tmp_path / "turned", "model.layers.0.mlp.down_proj", columns, rows)
+    with pytest.raises(ModelError, match=f"{columns} x {rows}, and the base {rows} x {columns}"):
+        read(turned, "turned@1")
+    rows, columns = model.model.embed_tokens.weight.shape
+    with pytest.raises(ModelError, match=r"no linear layer 'model\.embed_tokens'"):
+        read(saved(tmp_path / "table", "model.embed_tokens", rows, columns), "table@1")
+    with pytest.raises(BrokenWeightsError, match="lacks matrices"):
+        read(saved(tmp_path / "none", "model.layers.0.self_attn.q_proj", 32, 32, rank=0), "none@1")
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_an_adapter_whose_numbers_overflow_ends_its_own_answer_alone(tmp_path: Path, temperature: float) -> None:
+    import torch
+
+    from llm_os.models.generate import Finish
+
+    model = tiny_llama(tiny_tokenizer())
+    work = Generation(model, ends=[], budget=4096, most=8)
+    huge = work.adapters.read(tiny_adapter(tiny_llama, tmp_path / "huge", 1), "huge@1")
+    for _, up in huge.pairs.values():
+        up.copy_(torch.full_like(up, 1e38))
+    broken = work.add_request(0, PROMPTS[0], Sampling(6, temperature, adapter=huge))
+    plain = work.add_request(1, PROMPTS[1], Sampling(6))
+    while work.has_non_finished_requests():
+        work.step()
+    assert broken.finish is Finish.BROKEN
+    assert not broken.fresh
+    assert plain.tokens[plain.size :] == generate(model, [PROMPTS[1]], Sampling(6), ends=[])[0]

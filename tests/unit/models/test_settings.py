@@ -32,6 +32,11 @@ def test_what_is_said_is_read_and_told(tmp_path: Path) -> None:
     assert said(tmp_path, {"eos_token_id": 3}).eos == (3,)
 
 
+def test_limits_larger_than_an_engine_takes_are_the_largest(tmp_path: Path) -> None:
+    found = said(tmp_path, {"top_k": 10**30, "max_new_tokens": 10**30})
+    assert found.top_k == found.max_new_tokens == 2**31 - 1
+
+
 def test_who_does_not_want_to_be_drawn_from_is_asked_for_the_likeliest(tmp_path: Path) -> None:
     assert said(tmp_path, {"do_sample": False, "temperature": 0.7}).temperature == 0.0
     assert said(tmp_path, {"temperature": 0.7}).temperature == 0.7
@@ -41,6 +46,9 @@ def test_who_does_not_want_to_be_drawn_from_is_asked_for_the_likeliest(tmp_path:
     ("text", "word"),
     [
         ("{", "no JSON"),
+        ("[" * 100_000, "no JSON"),
+        ({"repetition_penalty": 1e-300}, "repetition_penalty"),
+        ({"eos_token_id": 2**40}, "eos_token_id"),
         ([1], "list"),
         ({"temperature": "hot"}, "temperature"),
         ({"temperature": True}, "temperature"),

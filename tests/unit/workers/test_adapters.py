@@ -38,6 +38,8 @@ class Recording(Backend):
 
     async def drop_adapter(self, name: str) -> None:
         self.calls.append(f"drop {name}")
+        if name == "stuck":
+            raise RuntimeError("an engine's own")
         await super().drop_adapter(name)
 
 
@@ -110,6 +112,15 @@ async def test_one_that_cannot_be_taken_is_tried_again_only_where_it_is_another_
     assert kept.keeper._told()["failed"] == {"bad": "It is bad. Send another one."}
     await kept.control(adapter("bad", "m@2"))
     assert kept.backend.calls == ["take bad m@2", "drop good"]
+
+
+async def test_one_that_cannot_be_let_go_does_not_end_the_following(tmp_path: Path) -> None:
+    kept = Kept(tmp_path, adapter("stuck"), adapter("goes"))
+    await kept.keeper.begin()
+    kept.backend.calls.clear()
+    await kept.control(adapter("new"))
+    assert kept.backend.calls == ["take new m@1", "drop stuck", "drop goes"]
+    assert kept.keeper._told()["adapters"] == {"new": "m@1"}
 
 
 async def test_what_is_there_is_told_again_until_the_disk_takes_it(

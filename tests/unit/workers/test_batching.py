@@ -97,6 +97,45 @@ async def test_a_failed_batch_is_told_and_the_next_one_runs() -> None:
     await batcher.end()
 
 
+@pytest.mark.parametrize("where", ["read", "run"])
+async def test_a_text_that_fails_is_an_error_of_its_own_caller_alone(where: str) -> None:
+    model = Model()
+
+    def read(texts: list[str]) -> list[str]:
+        if where == "read" and "bad" in texts:
+            raise ValueError("a bad text")
+        return texts
+
+    batcher = Batcher(model.run, read=read)
+    first = await _hold(model, batcher)
+    asked = [asyncio.create_task(batcher.scores(texts)) for texts in (["a"], ["bad", "bbb"], ["cc"])]
+    await asyncio.sleep(0)
+    model.gate.set()
+    one, bad, two = await asyncio.gather(*asked, return_exceptions=True)
+    assert (one, two) == ([[1.0]], [[2.0]])
+    assert isinstance(bad, ValueError)
+    assert await batcher.scores(["ok"]) == [[2.0]]
+    await first
+    await batcher.end()
+
+
+async def test_texts_of_callers_who_left_take_no_place_in_the_queue() -> None:
+    model = Model()
+    batcher = Batcher(model.run, queue=2)
+    first = await _hold(model, batcher)
+    left = asyncio.create_task(batcher.scores(["a", "b"]))
+    await asyncio.sleep(0)
+    left.cancel()
+    await asyncio.gather(left, return_exceptions=True)
+    stays = asyncio.create_task(batcher.scores(["cc", "dd"]))
+    await asyncio.sleep(0)
+    model.gate.set()
+    assert await stays == [[2.0], [2.0]]
+    await first
+    assert model.batches == [["first"], ["cc", "dd"]]
+    await batcher.end()
+
+
 async def test_a_full_queue_refuses_at_once() -> None:
     model = Model()
     batcher = Batcher(model.run, queue=2)

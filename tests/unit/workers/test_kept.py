@@ -62,4 +62,6 @@ def test_in_a_home_it_is_beside_the_attempts_and_elsewhere_in_the_attempt(tmp_pa
         return AttemptSpec.model_construct(cwd=str(folder))
 
     assert folder_of(spec(tmp_path / "run" / "attempts" / "a1"), "graphs") == tmp_path / "run" / "graphs"
+    tried = tmp_path / "run" / "attempts" / "a1" / "scratch" / "trial-0"
+    assert folder_of(spec(tried), "graphs") == tmp_path / "run" / "graphs", "by a job that tries engines out"
     assert folder_of(spec(tmp_path / "alone"), "graphs") == tmp_path / "alone" / "scratch" / "graphs"

@@ -61,6 +61,17 @@ def test_a_precision_that_cannot_be_made_is_told_of_and_the_first_one_raises() -
         choose(fake(Model()), {"fp32": broken, "int8": Model})
 
 
+def test_a_precision_that_the_processor_does_not_have_is_left_out() -> None:
+    def broken() -> Any:
+        raise RuntimeError("Exception from src/core.cpp:84:\nbf16 is not supported\n")
+
+    chosen = choose(fake(Model()), {"fp32": Model, "bf16": broken})
+    assert chosen.precision == "fp32"
+    assert "bf16: bf16 is not supported" in chosen.why
+    with pytest.raises(RuntimeError, match="not supported"):
+        choose(fake(Model()), {"fp32": broken})
+
+
 def test_each_kind_of_answer_has_its_measure() -> None:
     encoder = Encoder(None, None)
     assert not differs(encoder, [[1.0, 0.0]], [[2.0, 0.1]])

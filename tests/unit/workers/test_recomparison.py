@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, Mapping
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from llm_os.errors import UnavailableError
 from llm_os.spec.artifacts import ArtifactFacts
 from llm_os.spec.attempts import Compare, Control, Input, ServeCall
 from llm_os.spec.parity import FILE, CheckText, Parity, Place, Reference
+from llm_os.workers import recomparison
 from llm_os.workers.backend import Piece
 from llm_os.workers.fake import FakeBackend
 from llm_os.workers.recomparison import again
@@ -30,8 +34,14 @@ class Answering(FakeBackend):
 
     wrong = 0
     breaks = False
+    oddly = False
+    asked = 0
 
     async def chat(self, request: ChatRequest) -> AsyncGenerator[Piece, None]:  # type: ignore[override]
+        self.asked += 1
+        await asyncio.sleep(0)
+        if self.oddly:
+            raise TypeError("an engine's own")
         if self.breaks:
             raise UnavailableError("The engine broke.")
         assert isinstance(request.prompt, tuple)
@@ -98,3 +108,40 @@ def test_a_wish_is_read_from_the_control_file_and_a_stop_is_none(tmp_path: Path)
     wish = a_wish(tmp_path)
     path.write_text(Control(compare=wish).model_dump_json())
     assert _wish(path) == wish
+
+
+async def test_what_an_engine_raises_of_its_own_is_told_too(tmp_path: Path) -> None:
+    _, found = await told(tmp_path, oddly=True)
+    assert "TypeError: an engine's own" in found["error"]["message"]
+
+
+async def test_after_the_first_error_nothing_more_is_asked(tmp_path: Path) -> None:
+    asked = backend(tmp_path)
+    asked.breaks = True
+    await again(a_wish(tmp_path), asked, lambda kind, values: None)
+    before = asked.asked
+    for _ in range(50):
+        await asyncio.sleep(0)
+    assert asked.asked == before < len(PLACES)
+
+
+async def test_a_full_disk_does_not_end_the_watch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recomparison, "LOOK_EVERY", 0.0)
+    wish, reports = a_wish(tmp_path), list[Any]()
+    heard = asyncio.Event()
+
+    def write(kind: str, values: Mapping[str, Any]) -> None:
+        heard.set()
+        if values["number"] == 7:
+            raise OSError(28, "No space left on device")
+        reports.append(values)
+
+    watching = asyncio.create_task(recomparison.watch(tmp_path, backend(tmp_path), write))
+    for number in (7, 8):
+        heard.clear()
+        content = Control(compare=wish.model_copy(update={"number": number})).model_dump_json()
+        (tmp_path / "beside").write_text(content)
+        (tmp_path / "beside").rename(tmp_path / "control.json")
+        await asyncio.wait_for(heard.wait(), 10)
+    assert reports[0] == {"number": 8}
+    watching.cancel()

@@ -106,3 +106,20 @@ async def test_a_first_answer_that_fails_leaves_nobody_waiting(tmp_path: Path, s
     async with face(Anew(fails=True), tmp_path) as session, asyncio.timeout(5):
         status, text = await asked(session, "/v1/chat/completions", {"messages": HELLO, "n": 16, "stream": stream})
     assert (status, "The engine broke" in text) == (503, True)
+
+
+class Breaking(Reader):
+    """Breaks in a way of its own after the first words."""
+
+    async def chat(self, request: ChatRequest) -> AsyncGenerator[Piece, None]:
+        yield Piece("one ", 3, 1)
+        raise KeyError("an engine's own")
+
+
+@pytest.mark.parametrize("n", [1, 2])
+async def test_a_stream_that_breaks_unexpectedly_ends_with_an_error_event(tmp_path: Path, n: int) -> None:
+    async with face(Breaking(), tmp_path) as session:
+        status, text = await asked(session, "/v1/chat/completions", {"messages": HELLO, "stream": True, "n": n})
+    *_, last = [json.loads(line.removeprefix("data: ")) for line in text.splitlines() if line]
+    assert (status, last["error"]["code"]) == (200, "internal")
+    assert "KeyError" in last["error"]["message"]

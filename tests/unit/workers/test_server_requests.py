@@ -51,6 +51,12 @@ def test_what_a_request_does_not_say_is_as_the_model_has_it() -> None:
     assert values(greedy) == (0.0, 1.0, 0, 1.0, None)
 
 
+def test_a_penalty_whose_quotients_are_no_numbers_is_refused() -> None:
+    body = json.dumps({"messages": HELLO, "repetition_penalty": 1e-300}).encode()
+    with pytest.raises(InvalidOptionError, match=r"between 0\.01 and 2"):
+        chat_request(body, "toy", frozenset({"repetition_penalty"}))
+
+
 def test_max_completion_tokens_wins_over_its_old_name() -> None:
     assert chat(max_tokens=5).max_tokens == 5
     assert chat(max_tokens=5, max_completion_tokens=7).max_tokens == 7

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from llm_os.errors import CapacityError, InvalidInputError, LLMOSError, UnavailableError
+from llm_os.errors import BrokenWeightsError, CapacityError, InvalidInputError, LLMOSError, UnavailableError
 from llm_os.workers.stepping import Stepper
 
 
@@ -58,7 +58,7 @@ class Pipeline:
         for prompt, handle in self.handles:
             if handle.left:
                 handle.left -= 1
-                reason = "NONE" if handle.left else "LENGTH"
+                reason = "BROKEN" if prompt < 0 else "NONE" if handle.left else "LENGTH"
                 output = SimpleNamespace(generated_ids=[prompt], finish_reason=SimpleNamespace(name=reason))
                 handle.out.append(output)
 
@@ -120,4 +120,13 @@ async def test_a_broken_pipeline_is_told_to_all_and_to_those_who_come_later() ->
         with pytest.raises(UnavailableError, match="out of luck"):
             await _all(stepper, 7, 3)
     assert [type(error) for error in told] == [UnavailableError]
+    await stepper.end()
+
+
+async def test_an_answer_whose_numbers_are_none_is_an_error_of_its_own() -> None:
+    stepper = Stepper(Pipeline(), lambda _: None)
+    stepper.begin()
+    with pytest.raises(BrokenWeightsError, match="no number"):
+        await _all(stepper, -1, 1)
+    assert await _all(stepper, 7, 2) == [7, 7]
     await stepper.end()

@@ -174,8 +174,8 @@ _SAMPLING: Mapping[str, Schema] = {
     "n": {**WHOLE, "minimum": 1, "maximum": MOST_ANSWERS},
     "frequency_penalty": _PENALTY,
     "presence_penalty": _PENALTY,
-    "top_k": {**WHOLE, "minimum": 0, "maximum": 2**63 - 1, "description": f"0: all. {_DRAWN}"},
-    "repetition_penalty": {**NUMBER, "exclusiveMinimum": 0, "maximum": 2, "description": f"1: none. {_DRAWN}"},
+    "top_k": {**WHOLE, "minimum": 0, "maximum": 2**31 - 1, "description": f"0: all. {_DRAWN}"},
+    "repetition_penalty": {**NUMBER, "minimum": 0.01, "maximum": 2, "description": f"1: none. {_DRAWN}"},
     **_neutral(NEUTRAL),
 }
 _TOP = {**WHOLE, "minimum": 0, "maximum": MOST_LOGPROBS}

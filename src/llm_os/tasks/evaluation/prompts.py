@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from llm_os.errors import ModelError
+from llm_os.spec.base import half_characters
 
 FILE = "check_prompts.jsonl"
 """Beside the weights."""
@@ -26,6 +27,8 @@ LONGEST = 400
 """Characters of a text of such a row; a comparison reads some hundred tokens."""
 MOST_ROWS, MOST_BYTES = 1000, 4 * 2**20
 """Of a file that is read: it may come from somewhere else."""
+MOST_CHARACTERS = 32_000
+"""Of a row that is read: engines read all of it at each comparison."""
 ROLES = frozenset({"system", "user", "assistant"})
 HINT = f"Mend {FILE}, or take it out: then the texts that ship with LLM OS are asked."
 
@@ -49,7 +52,8 @@ def read(folder: Path) -> list[Row]:
     if path.stat().st_size > MOST_BYTES:
         raise ModelError(f"{FILE} is larger than {MOST_BYTES} bytes.", hint=HINT)
     try:
-        lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+        # Not `splitlines`: inside a text JSON leaves characters as they are at which that would end a line.
+        lines = [line for line in path.read_text(encoding="utf-8").split("\n") if line.strip()]
     except UnicodeDecodeError as error:
         raise ModelError(f"{FILE} is no UTF-8: {error}.", hint=HINT) from error
     if len(lines) > MOST_ROWS:
@@ -58,13 +62,30 @@ def read(folder: Path) -> list[Row]:
 
 
 def _checked(line: str, number: int) -> Row:
+    """What is asked of it, and nothing else that the line may hold."""
     try:
         row = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ModelError(f"Line {number} of {FILE} is no JSON: {error}.", hint=HINT) from error
-    if isinstance(row, dict) and ((isinstance(row.get("text"), str) and row["text"]) or _is_chat(row.get("messages"))):
-        return row
-    raise ModelError(f"Line {number} of {FILE} is neither a text nor a chat that ends with an answer.", hint=HINT)
+    if not isinstance(row, dict):
+        raise _wrong(number)
+    asked: Row
+    if isinstance(row.get("text"), str) and row["text"]:
+        size, asked = len(row["text"]), {"text": row["text"]}
+    elif _is_chat(row.get("messages")):
+        messages = [{"role": one["role"], "content": one["content"]} for one in row["messages"]]
+        size, asked = sum(len(one["content"]) for one in messages), {"messages": messages}
+    else:
+        raise _wrong(number)
+    if size > MOST_CHARACTERS:
+        raise ModelError(f"Line {number} of {FILE} has {size} characters, {MOST_CHARACTERS} at most.", hint=HINT)
+    if _halves(asked):
+        raise ModelError(f"Line {number} of {FILE} holds half a character (a lone surrogate).", hint=HINT)
+    return {**asked, "own": True} if row.get("own") is True else asked
+
+
+def _wrong(number: int) -> ModelError:
+    return ModelError(f"Line {number} of {FILE} is neither a text nor a chat that ends with an answer.", hint=HINT)
 
 
 def _is_chat(messages: Any) -> bool:
@@ -72,7 +93,10 @@ def _is_chat(messages: Any) -> bool:
         isinstance(messages, list)
         and len(messages) > 1
         and all(
-            isinstance(one, dict) and one.get("role") in ROLES and isinstance(one.get("content"), str)
+            isinstance(one, dict)
+            and isinstance(one.get("role"), str)
+            and one["role"] in ROLES
+            and isinstance(one.get("content"), str)
             for one in messages
         )
         and messages[-1]["role"] == "assistant"
@@ -101,9 +125,14 @@ def bring(folder: Path, parent: Path | None = None) -> None:
 
 def own(rows: Sequence[Row]) -> list[Row]:
     """Some of these rows of data, spread evenly: text and chat alone, without their labels, cut to `LONGEST`."""
-    fitting = [found for row in rows if (found := _prompt(row)) is not None]
+    fitting = [found for row in rows if (found := _prompt(row)) is not None and not _halves(found)]
     count = min(MOST_OWN, len(fitting))
     return [fitting[number * len(fitting) // count] for number in range(count)]
+
+
+def _halves(row: Row) -> bool:
+    """Whether it holds half a character, which no file in UTF-8 can."""
+    return half_characters(b"\0", dict(row))  # the byte: look at all of it
 
 
 def _prompt(row: Row) -> Row | None:

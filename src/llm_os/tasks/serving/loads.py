@@ -90,7 +90,11 @@ class Load(ABC):
         Raises:
             Refused: it died, refuses, or does not answer.
         """
-        await self.warm(replica)
+        try:
+            async with asyncio.timeout(PATIENCE):
+                await self.warm(replica)
+        except TimeoutError as late:
+            raise Refused(f"It leaves a single caller without an answer for {PATIENCE:g} s.") from late
         count = Count([Caller() for _ in range(streams)])
         callers = [asyncio.create_task(self._call(replica, count, number)) for number in range(streams)]
         begun = asyncio.create_task(_all([caller.begun for caller in count.callers]))

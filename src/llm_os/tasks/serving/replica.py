@@ -19,6 +19,7 @@ from typing import Any
 
 import aiohttp
 import psutil
+from pydantic import ValidationError
 
 from llm_os.errors import LLMOSError, from_dict
 from llm_os.spec.attempts import AttemptSpec, Input, Report, ServeCall
@@ -84,18 +85,24 @@ class Replica:
             if time.monotonic() - begun > PATIENCE:
                 raise Refused(f"It does not answer after {PATIENCE:.0f} s.")
             await asyncio.sleep(LOOKS)
-        compared = float(str(report.values.get("compared_for") or 0.0))
+        try:
+            compared = float(str(report.values.get("compared_for") or 0.0))
+            self.parity = None if (told := report.values.get("parity")) is None else Parity.model_validate(told)
+        except ValueError as error:
+            raise Refused("It tells a comparison that cannot be read; is it of another release?") from error
         self.ready_seconds = round(max(0.0, time.monotonic() - begun - compared), 2)
-        if (told := report.values.get("parity")) is not None:
-            self.parity = Parity.model_validate(told)
         connector = aiohttp.UnixConnector(path=f"/proc/self/fd/{self._descriptor}/{SOCKET}", limit=0)
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=10)
         self._session = aiohttp.ClientSession(connector=connector, timeout=timeout)
 
     def _reports(self) -> list[Report]:
+        """Raises Refused: they are none."""
         path = self._folder / "reports.jsonl"
         lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
-        return [Report.model_validate_json(line) for line in lines if line.endswith(b"\n")]
+        try:
+            return [Report.model_validate_json(line) for line in lines if line.endswith(b"\n")]
+        except ValidationError as error:
+            raise Refused("It writes reports that cannot be read; is it of another release?") from error
 
     @asynccontextmanager
     async def asked(self, path: str, body: Mapping[str, Any]) -> AsyncIterator[aiohttp.ClientResponse]:

@@ -85,7 +85,41 @@ def test_own_rows_hold_texts_alone_cut_and_spread_evenly() -> None:
     assert own([{"messages": [{"role": "user", "content": "a"}, call]}]) == []
 
 
-@pytest.mark.parametrize("line", ["{", "3", '{"text": 3}', '{"messages": [{"role": "user", "content": "a"}]}'])
+def test_characters_that_end_lines_elsewhere_end_none_here(tmp_path: Path) -> None:
+    mine = [{"text": f"one{mark}two", "own": True} for mark in ("\x85", "\u2028", "\u2029", "\x0c", "\r\n")]
+    prompts.write(tmp_path, mine)
+    assert read(tmp_path) == [*ours(), *mine]
+
+
+def test_rows_with_half_a_character_are_not_carried_along() -> None:
+    assert own([{"text": "\ud83d"}, {"text": "whole"}]) == [{"text": "whole", "own": True}]
+
+
+def test_of_a_foreign_line_only_what_is_asked_is_taken(tmp_path: Path) -> None:
+    call = {"role": "user", "content": "a", "tool_calls": 3}
+    lines = [{"text": "a", "messages": 5, "own": "yes"}, {"messages": [call, {"role": "assistant", "content": "b"}]}]
+    (tmp_path / FILE).write_text("\n".join(map(json.dumps, lines)))
+    messages = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
+    assert read(tmp_path) == [{"text": "a"}, {"messages": messages}]
+
+
+UNHASHABLE = '{"messages": [{"role": ["user"], "content": "a"}, {"role": "assistant", "content": "b"}]}'
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "{",
+        "3",
+        '{"text": 3}',
+        '{"messages": [{"role": "user", "content": "a"}]}',
+        UNHASHABLE,
+        "[" * 100_000,
+        '{"text": "' + "x" * 100_000 + '"}',
+        '{"text": "\\ud83d"}',
+    ],
+    ids=range(8),
+)
 def test_a_broken_file_is_told_by_line(tmp_path: Path, line: str) -> None:
     (tmp_path / FILE).write_text('{"text": "fine"}\n' + line + "\n")
     with pytest.raises(ModelError, match="Line 2"):

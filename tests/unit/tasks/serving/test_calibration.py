@@ -92,6 +92,14 @@ def test_one_that_dies_under_the_load_is_out_of_the_question(tmp_path: Path) -> 
     assert found.chosen == (1,)
 
 
+def test_one_of_another_release_whose_reports_cannot_be_read_is_no_end(tmp_path: Path) -> None:
+    program = "import pathlib, time; pathlib.Path('reports.jsonl').write_text('{}\\n'); time.sleep(60)"
+    odd = candidate("odd", argv=(sys.executable, "-c", program))
+    found = Bed(tmp_path).run(odd, candidate())
+    assert "reports that cannot be read" in str(found.trials[0].error)
+    assert found.chosen == (1,)
+
+
 def test_an_engine_that_is_the_reference_is_not_compared_with_itself(tmp_path: Path) -> None:
     itself = candidate(disagrees=1.0).model_copy(update={"compared": False})
     found = Bed(tmp_path / "bed", compared=True).run(itself, candidate())

@@ -133,3 +133,18 @@ async def test_what_judges_texts_is_asked_one_text_a_request(task: str, path: st
 def test_a_task_that_nobody_knows_how_to_load_is_refused_by_name() -> None:
     with pytest.raises(UnsupportedModelError, match="not measured on a text2text-generation model"):
         load_of("text2text-generation")
+
+
+async def test_one_that_takes_a_request_and_answers_nothing_is_out_of_the_question(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(loads, "PATIENCE", 0.01)
+
+    class Silent(Replica):
+        @asynccontextmanager
+        async def asked(self, path: str, body: Mapping[str, Any]) -> AsyncIterator[Answer]:
+            await asyncio.Event().wait()
+            yield Answer()
+
+    with pytest.raises(Refused, match="single caller"):
+        await asyncio.wait_for(Chats().measured(Silent(), 1), 10)
