@@ -200,7 +200,7 @@ def pinned(route: Route, model: str) -> Route:
     model, colon, adapter = model.partition(":")
     if model != route.deployment:
         mine = tuple(one for one in route.endpoints if (one.version or route.version) == model)
-        route = route.model_copy(update={"endpoints": mine, "canary": None})
+        route = route.model_copy(update={"endpoints": mine, "canary": None, "version": model})
     return adapted(route, adapter) if colon else alone(route)
 
 
