@@ -200,7 +200,7 @@ class Gateway:
 
             gauge = accounting.metrics.in_flight.labels(name)
             with accounting.metering.request(name, exchange), gauge.track_inprogress():
-                async with parts.admission.slot(route, asker) as slot:
+                async with parts.admission.slot(routes.whole(parts.routes.table, route), asker) as slot:
                     exchange.queued, exchange.count = slot.waited, partial(accounting.served, exchange, size)
                     try:
                         return await parts.proxy.relay(request, ready, path, call, exchange, translation)

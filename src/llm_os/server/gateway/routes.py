@@ -192,6 +192,11 @@ def versions(route: Route) -> set[str]:
     return {route.version} | {one.version for one in route.endpoints if one.version}
 
 
+def whole(table: RoutingTable, route: Route) -> Route:
+    """The deployment's route with all its replicas, of which `pinned` took some; as it is, where it is gone."""
+    return next((one for one in table.routes if one.deployment == route.deployment and one.endpoints), route)
+
+
 def pinned(route: Route, model: str) -> Route:
     """The route for a request that named a version, or an adapter: that one answers it, whatever else is tried.
 
