@@ -90,7 +90,7 @@ class Proxy:
         retries = Retries(exchange, self._clock, self._news)
         names: tuple[int, ...] | None = None
         tried: bool | None = None  # whether a version answers that is being tried; at most once
-        refusals = Refusals()
+        refusals, together = Refusals(), exchange.together
         while True:
             whole = await ready()
             exchange.tries += 1
@@ -98,12 +98,11 @@ class Proxy:
             route = _able(lane(whole, tried=tried), path, call)
             if names is None and path in READING and (len(route.endpoints) > 1 or route.shares_prefixes):
                 names = blocks(prompt_of(call.value), route.version if route.adapters else "")
-            endpoint, choice = self._upstreams.choose(
-                route, names or (), exchange.prompt_tokens, retries.avoid | refusals.by, exchange.answer_tokens
-            )
+            asks = exchange.prompt_tokens, retries.avoid | refusals.by, exchange.answer_tokens, together
+            endpoint, choice = self._upstreams.choose(route, names or (), *asks)
             _note(exchange, whole, endpoint)
             self._fares.asked(route.deployment, endpoint.revision)
-            with self._upstreams.busy(route, endpoint, choice, lambda: tokens_of(exchange.usage)[1]):
+            with self._upstreams.busy(route, endpoint, choice, lambda: tokens_of(exchange.usage)[1], together):
                 turn = self._upstreams.turn(route, endpoint, names or ())
                 try:
                     begun = await self._in_time(endpoint, path, call, exchange, turn, fresh=retries.fresh)

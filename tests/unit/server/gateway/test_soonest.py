@@ -84,6 +84,17 @@ def test_a_single_request_goes_to_the_engine_that_is_best_alone_and_one_of_many_
     assert [chosen(load, Work(30, 100)) for load in (0, 1, 4, 7, 31)] == [0, 0, 1, 1, 1]
 
 
+def test_a_request_for_many_answers_is_many_at_once() -> None:
+    assert chosen(0, Work(30, 32 * 100, 32)) == chosen(31, Work(30, 100)) == 1
+    one, upstreams = route(endpoint("few", FEW), endpoint("many", MANY)), Upstreams(lambda: 0.0)
+    replica, choice = upstreams.choose(one, (), 30.0, (), 3200.0, 32)
+    assert replica.attempt == "many"
+    load = upstreams._soonest["d"].load
+    with upstreams.busy(one, replica, choice, lambda: 0.0, 32):
+        assert load.count == 32
+    assert load.count == 0
+
+
 def test_a_long_prompt_goes_to_the_engine_that_reads_faster() -> None:
     assert chosen(0, Work(30, 60)) == 0
     assert chosen(0, Work(2000, 60)) == 1
