@@ -195,6 +195,12 @@ def versions(route: Route) -> set[str]:
     return {route.version} | {one.version for one in route.endpoints if one.version}
 
 
+def answering(route: Route) -> set[str]:
+    """`card@number` of all that may answer, adapters among them."""
+    held = {version for endpoint in route.endpoints for version in endpoint.adapters.values()}
+    return versions(route) | {one.version for one in route.adapters} | held
+
+
 def whole(table: RoutingTable, route: Route) -> Route:
     """The deployment's route with all its replicas, of which `pinned` took some; as it is, where it is gone."""
     return next((one for one in table.routes if one.deployment == route.deployment and one.endpoints), route)
