@@ -248,19 +248,16 @@ class Proxy:
                 await response.write(
                     _last_words(_cut("The replica broke off in the middle of the answer."), translation)
                 )
-                response.force_close()
         except (ConnectionResetError, StalledError):
             exchange.status = _HUNG_UP  # the caller left; closing the answer ends the engine's work
         except TimeoutError:
             await response.write(_last_words(DeadlineError(LATE, hint="What came so far is whole."), translation))
-            response.force_close()
         except Exception:  # the head is sent: an answer of its own would be read as part of the stream
             log.exception("%s: the stream cannot be told on", exchange.request_id)
             exchange.broken = True
             await response.write(
                 _last_words(_cut("The answer cannot be told on; its traceback is in the log."), translation)
             )
-            response.force_close()
         return response
 
     @staticmethod
