@@ -128,6 +128,28 @@ async def test_an_engine_that_dies_is_replaced_by_the_other_one_in_the_same_requ
     assert len(many.seen) == 2
 
 
+async def test_what_one_engine_refuses_waits_for_the_other_one_while_that_cannot_be_reached(
+    bed: GatewayBed, pair: tuple[Kind, Kind]
+) -> None:
+    """And is not asked of the first one over and over."""
+    few, many = pair
+    few.refuse_with = (400, {"error": {"message": "It is too long.", "code": "invalid_option"}})
+    await many.close()
+    asking = asyncio.create_task(ask(bed.url))
+    await few.until(lambda: len(few.seen) == 1)
+    await asyncio.sleep(0.3)
+    await many.start()
+    assert (await asking)[::2] == (200, "many")
+    assert len(few.seen) == 1
+    await many.close()
+    asking = asyncio.create_task(ask(bed.url))
+    await few.until(lambda: len(few.seen) == 2)
+    bed.route(a_route("chat", few))  # the kernel has seen it
+    status, body, _ = await asking
+    assert (status, body["error"]["message"]) == (400, "It is too long.")
+    assert len(few.seen) <= 3
+
+
 # -- the whole path ----------------------------------------------------------------------------------------------------
 
 SLOW, QUICK = ({"tokens_per_second": rate, "reply": f"{rate} a second"} for rate in (50, 500))

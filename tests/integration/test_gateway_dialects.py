@@ -164,12 +164,18 @@ async def test_anthropics_client_counts_tokens(bed: GatewayBed, chat: ScriptedRe
     assert chat.seen == [{"model": "chat", "messages": [{"role": "system", "content": "Be brief."}, *HELLO]}]
 
 
+async def test_anthropics_top_k_is_the_engines(bed: GatewayBed, chat: ScriptedReplica) -> None:
+    async with claude(bed) as ai:
+        await ai.messages.create(model="chat", max_tokens=8, messages=HELLO, extra_body={"top_k": 3})
+    assert chat.seen[0]["top_k"] == 3
+
+
 async def test_errors_have_anthropics_shape(bed: GatewayBed, chat: ScriptedReplica) -> None:
     async with claude(bed) as ai:
         with pytest.raises(anthropic.NotFoundError, match="'chatt' is served") as missing:
             await ai.messages.create(model="chatt", max_tokens=8, messages=HELLO)
-        with pytest.raises(anthropic.BadRequestError, match="does not follow 'top_k'"):
-            await ai.messages.create(model="chat", max_tokens=8, messages=HELLO, extra_body={"top_k": 3})
+        with pytest.raises(anthropic.BadRequestError, match="does not follow 'logprobs'"):
+            await ai.messages.create(model="chat", max_tokens=8, messages=HELLO, extra_body={"logprobs": True})
         refusal = {"message": "The engine fake does not follow 'x'.", "code": "invalid_option", "param": "x"}
         chat.refuse_with = (400, {"error": refusal})
         with pytest.raises(anthropic.BadRequestError, match="The engine fake"):

@@ -130,3 +130,22 @@ async def test_a_copy_counts_as_a_request_would(bed: GatewayBed, old: ScriptedRe
         found = fared(bed, revision)
         assert (found.failed, found.first_bytes) == (failures, 0 if faults else 1), what
     assert fared(bed, OLD).failed == 0
+
+
+async def test_what_a_tried_version_refuses_the_proven_one_is_asked(
+    bed: GatewayBed, old: ScriptedReplica, new: ScriptedReplica
+) -> None:
+    """A version that refuses all is silent; one that refuses what the other one refuses, too, was not to blame."""
+    bed.route(tried(old, new, shadow=False))
+    await bed.start()
+    new.refuse_with = (400, {"error": {"message": "The new one cannot.", "code": "invalid_option"}})
+    assert (await ask(bed))[0] == 200
+    await bed.until(lambda: fared(bed, OLD).first_bytes == 1)
+    assert (fared(bed, NEW).silent, fared(bed, NEW).failed) == (True, 0)
+    old.refuse_with = (400, {"error": {"message": "It is wrong.", "code": "invalid_option"}})
+    bed.route(tried(old, new, shadow=False, revision=NEW + 1))
+    status, text = await ask(bed)
+    assert (status, "It is wrong." in text) == (400, True)
+    await bed.until(lambda: NEW + 1 in bed.counted("chat").revisions and not fared(bed, NEW + 1).silent)
+    assert (len(old.seen), len(new.seen)) == (2, 2)
+    assert (fared(bed, NEW + 1).requests, fared(bed, OLD).asked) == (0, 1)

@@ -139,6 +139,21 @@ async def test_a_stream_that_breaks_after_the_first_byte_ends_with_an_error_even
     assert len(bad.seen) + len(good.seen) == 1
 
 
+async def test_a_stream_that_breaks_costs_none_of_the_callers_next_requests(
+    replica: MakeReplica, started: MakeBed, session: aiohttp.ClientSession
+) -> None:
+    """A connection that was said to be kept, and is closed, breaks the request that is sent on it meanwhile."""
+    one = await replica("a")
+    one.break_after = 1
+    bed = await started(a_route("chat", one))
+
+    async def caller() -> None:
+        for _ in range(10):
+            assert '"unavailable"' in (await events(session, bed))[-1]
+
+    await asyncio.gather(*(caller() for _ in range(8)))
+
+
 async def test_the_official_client_raises_when_a_stream_breaks(replica: MakeReplica, started: MakeBed) -> None:
     one = await replica("a")
     one.break_after = 1

@@ -15,7 +15,7 @@ import pytest
 
 from llm_os.server import keys
 from llm_os.spec.quotas import Priority, Quota
-from llm_os.spec.routing import GatewayUsage, KeyEntry
+from llm_os.spec.routing import GatewayUsage, KeyEntry, RouteAdapter
 from llm_os.testing.gateway_bed import MONITOR, USER, GatewayBed, ScriptedReplica, a_route
 
 CHAT: dict[str, Any] = {"model": "chat", "messages": [{"role": "user", "content": "hello"}]}
@@ -273,3 +273,24 @@ async def test_a_conversation_goes_on_where_it_was_read(started: MakeBed, tmp_pa
         await replica.close()
     assert all(len(where) == 1 for where in places.values()), places
     assert {number for where in places.values() for number in where} == {0, 1, 2}
+
+
+async def test_a_request_that_only_some_replicas_can_answer_takes_no_slot_of_the_others(
+    one: ScriptedReplica, started: MakeBed, tmp_path: Path
+) -> None:
+    other = ScriptedReplica(tmp_path / "other.sock")
+    await other.start()
+    route = a_route("chat", one, other)
+    holding = other.endpoint().model_copy(update={"adapters": {"mood": "mood@1"}})
+    more = {"endpoints": (one.endpoint(), holding), "adapters": (RouteAdapter(name="mood", version="mood@1"),)}
+    bed = await started(route.model_copy(update=more), arguments=("--per-replica", "1"))
+    one.delay = other.delay = 30.0
+    running = asyncio.create_task(ask(bed))
+    await one.until(lambda: one.in_flight + other.in_flight == 1)
+    one.delay = other.delay = 0.0
+    try:
+        async with asyncio.timeout(10):
+            assert (await ask(bed, body={**CHAT, "model": "chat:mood"}))[0] == 200
+    finally:
+        running.cancel()
+        await other.close()

@@ -109,7 +109,8 @@ def _route(
 ) -> Route:
     deployment = row.deployment
     ready = [attempt for attempt in attempts if attempt.state is AttemptState.READY and attempt.endpoint]
-    kinds = len({(member(row, one).engine, one.revision, one.member) for one in ready})
+    # Replicas of the revision before are replaced, whatever their speed: only engines side by side are compared.
+    beside = len({(one.revision, one.member) for one in ready}) > len({one.revision for one in ready})
     endpoints = []
     for attempt in ready:
         mine, version = member(row, attempt), revision(row, attempt.revision).version
@@ -121,7 +122,7 @@ def _route(
                 revision=attempt.revision,
                 version=version,
                 engine=mine.engine,
-                speeds=speeds(version, mine, deployment.session) if kinds > 1 else (),
+                speeds=speeds(version, mine, deployment.session) if beside else (),
                 lacks=tuple(sorted(engine.gaps)) if engine is not None else (),
                 cache_tokens=_cache_tokens(mine.options),
                 shares_prefixes=engine is not None and engine.shares_prefixes,

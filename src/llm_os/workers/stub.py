@@ -144,6 +144,8 @@ class Run:
         self.child = 0
         """Process id and group of the program, 0 before it was started."""
         self.asked = False
+        self.for_nobody = False
+        """It waits, and belongs to no attempt yet: asked to stop, it ends."""
         self._feed: int | None = None
         """Where a program that waits is told what it shall become."""
         self._libc = ctypes.CDLL(None, use_errno=True)
@@ -159,6 +161,8 @@ class Run:
 
     def _forward(self, *_: object) -> None:
         self.asked = True
+        if self.for_nobody:
+            raise SystemExit(0)
         if self.child:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self.child, signal.SIGTERM)
@@ -323,7 +327,9 @@ def keep(folder: str) -> int:
     program = Run()
     program.start(list(spec["argv"]), environment(os.environ, spec, folder), folder, log, waits=True)
     try:
+        program.for_nobody = True
         line = sys.stdin.buffer.readline()
+        program.for_nobody = False
         if not line.endswith(b"\n"):  # whoever held it is gone, or has no use for it
             return 0
         attempt = os.fsdecode(line[:-1])

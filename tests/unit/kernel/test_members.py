@@ -319,6 +319,21 @@ def test_the_gateway_is_told_of_each_replicas_engine_and_what_it_does(tmp_path: 
     assert [one.speeds for one in bare.endpoints] == [(), ()]
 
 
+def test_replicas_that_replace_others_are_not_compared_by_speed(tmp_path: Path) -> None:
+    """Else all requests would go to the one that has come first of a version that is a little quicker."""
+    record = deployment(1, rollout=an_update(Phase.ROLLING, 1), history=(revision(1, 1),))
+    old = [attempt(number, AttemptState.READY) for number in (1, 2)]
+    harness = Harness(tmp_path, record, *old, attempt(3, AttemptState.READY, of=2))
+
+    def measured(version: str, member: RevisionMember, session: str | None) -> tuple[Speed, ...]:
+        return (Speed(streams=1, per_second=len(version), first=float(version == "m@1")),)
+
+    with harness.state.database.reading() as tx:
+        (route,) = routing_table(tx, 1, None, {}, measured).routes
+    assert [one.speeds for one in route.endpoints] == [(), (), ()]
+    assert {one.revision for one in route.endpoints} == {1, 2}
+
+
 # -- what is asked for -------------------------------------------------------------------------------------------------
 
 MODEL = ModelVersion(

@@ -119,13 +119,11 @@ class LocalLauncher(Launcher):
 
     def _run_stub(self, attempt: str, folder: Path) -> None:
         """Start a stub and wait for its answer. Raises UnavailableError, DiskFullError: nothing runs."""
-        pid, answer = self._take(folder) or spawn(folder)
-        with open(answer, "rb", buffering=0) as pipe:
-            if select.select([pipe], [], [], START_PATIENCE)[0]:
-                said = pipe.read(4096).decode(errors="replace").strip()
-            else:
-                os.kill(pid, signal.SIGKILL)
-                said = f"failed: no sign of life from its stub for {START_PATIENCE:.0f} s"
+        taken = self._take(folder)
+        pid, said = _heard(*(taken or spawn(folder)))
+        if taken is not None and not said and read_handle(folder) is None:  # it was just about to end
+            os.waitpid(pid, 0)
+            pid, said = _heard(*spawn(folder))
         if said in {"running", "already"}:
             process = read_process(pid)
             self._stubs[pid] = process.start_time if process else None
@@ -293,6 +291,15 @@ def _read(path: Path, offset: int, limit: int) -> bytes:
 
 def _status(attempt: str, phase: ProcessPhase, message: str = "") -> ProcessStatus:
     return ProcessStatus(attempt=attempt, phase=phase, message=message)
+
+
+def _heard(pid: int, answer: int) -> tuple[int, str]:
+    """A stub's process id, and what it says on this descriptor; empty: it ended without a word."""
+    with open(answer, "rb", buffering=0) as pipe:
+        if select.select([pipe], [], [], START_PATIENCE)[0]:
+            return pid, pipe.read(4096).decode(errors="replace").strip()
+        os.kill(pid, signal.SIGKILL)
+        return pid, f"failed: no sign of life from its stub for {START_PATIENCE:.0f} s"
 
 
 PLUGIN = LocalLauncher

@@ -27,7 +27,7 @@ from llm_os.server.gateway.translation import (
 API = "Anthropic's API"
 KNOWN = frozenset(
     (
-        *("model", "messages", "system", "max_tokens", "stop_sequences", "stream", "temperature", "top_p"),
+        *("model", "messages", "system", "max_tokens", "stop_sequences", "stream", "temperature", "top_p", "top_k"),
         *("metadata", "service_tier", "cache_control", "tools", "tool_choice", "output_config"),
     )
 )
@@ -39,7 +39,7 @@ NAMES: Mapping[str, str] = {
     "parallel_tool_calls": "tool_choice.disable_parallel_tool_use",
     "response_format": "output_config.format",
 }
-ALIKE = {name: name for name in ("max_tokens", "temperature", "top_p", "stream")} | {"stop_sequences": "stop"}
+ALIKE = {name: name for name in ("max_tokens", "temperature", "top_p", "top_k", "stream")} | {"stop_sequences": "stop"}
 PARTS = frozenset({"text"})
 DISABLED = {"type": "disabled"}
 _TYPES = {

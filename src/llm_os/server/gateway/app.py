@@ -29,8 +29,9 @@ from llm_os.server.gateway.exchange import Exchange, identified
 from llm_os.server.gateway.metrics import CONTENT_TYPE
 from llm_os.server.gateway.openai import Call
 from llm_os.server.gateway.prefixes import prompt_of
-from llm_os.server.gateway.proxy import READING, EngineAnswerError, Proxy, retell
+from llm_os.server.gateway.proxy import READING, Proxy, retell
 from llm_os.server.gateway.quotas import Quotas
+from llm_os.server.gateway.refusals import EngineAnswerError
 from llm_os.server.gateway.response_cache import Recording, ResponseCache, Stored, deterministic, name_of
 from llm_os.server.gateway.tracing import Tracing
 from llm_os.server.gateway.translation import Translation
@@ -60,9 +61,9 @@ class Parts:
     accounting: Accounting
     cache: ResponseCache
     max_body: int
-    body_within: float
-    """Seconds in which a request's body must have come."""
     """Bytes of a request's body."""
+    body_within: float
+    """Seconds in which it must have come."""
     logfile: str
     """Where a traceback can be found."""
     tracing: Tracing | None = None
@@ -199,7 +200,7 @@ class Gateway:
 
             gauge = accounting.metrics.in_flight.labels(name)
             with accounting.metering.request(name, exchange), gauge.track_inprogress():
-                async with parts.admission.slot(route, asker) as slot:
+                async with parts.admission.slot(routes.whole(parts.routes.table, route), asker) as slot:
                     exchange.queued, exchange.count = slot.waited, partial(accounting.served, exchange, size)
                     try:
                         return await parts.proxy.relay(request, ready, path, call, exchange, translation)

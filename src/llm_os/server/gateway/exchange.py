@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from llm_os.server.gateway.tracing import Trace
 
+from llm_os.server.gateway.admission import TOGETHER
 from llm_os.server.gateway.response_cache import Recording
 
 
@@ -71,6 +72,11 @@ class Exchange:
     """None: nobody traces it."""
     prompt: str = ""
     """What it asks, where that is written down."""
+
+    @property
+    def together(self) -> int:
+        """Answers that an engine works on at once."""
+        return min(self.answers, TOGETHER)
 
     @property
     def tokens_left(self) -> float:

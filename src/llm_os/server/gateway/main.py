@@ -33,7 +33,7 @@ from llm_os.server.gateway.metrics import Metrics
 from llm_os.server.gateway.proxy import Proxy
 from llm_os.server.gateway.quotas import Quotas
 from llm_os.server.gateway.response_cache import ResponseCache, state_of
-from llm_os.server.gateway.routes import Routes, views
+from llm_os.server.gateway.routes import Routes, answering, views
 from llm_os.server.gateway.tracing import connected
 from llm_os.server.gateway.upstream import Upstreams
 from llm_os.server.listening import LOOPBACK, on_tcp
@@ -138,7 +138,7 @@ async def _forget(upstreams: Upstreams, parts: Parts) -> None:
         served = {route.deployment for route in table.routes}
         parts.admission.forget(served)
         parts.accounting.estimates.forget(served)
-        parts.accounting.metrics.forget(served)
+        parts.accounting.metrics.forget({route.deployment: answering(route) for route in table.routes})
         tenants = {key.tenant for key in table.keys if key.quota.cache}
         parts.cache.forget({state_of(view) for route in table.routes for view in views(route)}, tenants)
         parts.quotas.forget({key.id for key in table.keys})

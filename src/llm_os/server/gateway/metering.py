@@ -182,9 +182,15 @@ class Metering:
             self._changed = True
 
     def asked(self, deployment: str, revision: int) -> None:
-        """A replica of this revision is asked; `fared` follows, unless nobody waits for the answer any more."""
+        """A replica of this revision is asked; `fared` or `refused` follows, or nobody waits for it any more."""
         if (count := self._usage.get(deployment)) is not None:
             count.of(revision).asked += 1
+            self._changed = True
+
+    def refused(self, deployment: str, revision: int) -> None:
+        """What it was asked was refused by all: it tells nothing of this revision, as if it had not been asked."""
+        if (count := self._usage.get(deployment)) is not None and (fared := count.of(revision)).asked > fared.requests:
+            fared.asked -= 1
             self._changed = True
 
     def fared(self, deployment: str, revision: int, first_byte: float | None) -> None:

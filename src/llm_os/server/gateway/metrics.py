@@ -5,6 +5,7 @@ Looking a labelled counter up costs more than counting, so those of one kind of 
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from functools import cached_property
 from typing import Any
@@ -85,6 +86,8 @@ class Metrics:
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         self._series: dict[tuple[str, str, str, str], Series] = {}
+        self._old: set[tuple[str, str]] = set()
+        """Deployments and versions of which there were counters, but no replicas, when this was looked at last."""
         kept = {"registry": self.registry}
         self.requests = Counter("llm_os_gateway_requests", "Requests that were answered.", (*_WHO, "status"), **kept)
         self.in_flight = Gauge("llm_os_gateway_in_flight", "Requests under way.", ("model",), **kept)
@@ -146,11 +149,19 @@ class Metrics:
             found = self._series[labels] = Series(self, labels)
         return found
 
-    def forget(self, served: set[str]) -> None:
-        """Drop the counters of deployments that are gone: their names come and go."""
-        gone = {labels[1] for labels in self._series} - served - {""}
-        for labels in [labels for labels in self._series if labels[1] in gone]:
+    def forget(self, served: Mapping[str, Collection[str]]) -> None:
+        """Drop the counters of deployments that are gone, and of versions that were gone the last time, too.
+
+        Names and versions come and go; whoever reads the page twice a minute has seen the last of each.
+
+        Args:
+            served: versions by deployment.
+        """
+        gone = {labels[1] for labels in self._series} - served.keys() - {""}
+        old = {labels[1:3] for labels in self._series if labels[2] not in served.get(labels[1], ("",))}
+        for labels in [one for one in self._series if one[1] in gone or (one[1] and one[1:3] in old & self._old)]:
             self._series.pop(labels).remove()
+        self._old = old
         for metric in (self.in_flight, self.waiting, self.slots, self.retried, self.broken, self.coalesced):
             for model in gone:
                 with suppress(KeyError):

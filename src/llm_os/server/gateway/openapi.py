@@ -151,7 +151,7 @@ def _answer(endpoint: Endpoint) -> dict[str, Any]:
     content: dict[str, Any] = {_JSON: {"schema": _schema(endpoint.answer)}}
     if endpoint.streams:
         content[_EVENTS] = {"schema": _schema("Event")}
-    headers = {"headers": _refs("x-request-id", "x-llm-os-cache")} if endpoint.asked else {}
+    headers = {"headers": _refs("x-request-id", "x-llm-os-cache", "x-llm-os-engine")} if endpoint.asked else {}
     return {"description": "The answer.", "content": content, **headers}
 
 
@@ -194,6 +194,10 @@ def _headers() -> dict[str, Any]:
         "x-llm-os-cache": {
             "description": "Whether the answer was kept from before; of keys with `--cache`, where nothing is drawn.",
             "schema": {"enum": ["hit", "miss"], "type": "string"},
+        },
+        "x-llm-os-engine": {
+            "description": "Whose answer it is, of a deployment with several engines.",
+            "schema": {"type": "string"},
         },
         "retry-after": {"description": "Seconds.", "schema": {"type": "integer", "minimum": 1}},
     }

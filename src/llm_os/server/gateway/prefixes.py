@@ -122,8 +122,8 @@ class Prefixes:
                 self._drop(name, bit)
 
     def replicas(self) -> frozenset[str]:
-        """Of which something is believed."""
-        return frozenset(self._bits)
+        """Of which something is known."""
+        return frozenset(self._bits) | self.sizes.keys()
 
     def _bit(self, replica: str) -> int:
         found = self._bits.get(replica)

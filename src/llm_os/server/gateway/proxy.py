@@ -9,13 +9,12 @@ the engine stops.
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable
 
 from aiohttp import web
 
-from llm_os.errors import DeadlineError, LLMOSError, UnavailableError, from_dict
+from llm_os.errors import DeadlineError, LLMOSError, UnavailableError
 from llm_os.server import envelope
 from llm_os.server.gateway.abilities import able
 from llm_os.server.gateway.exchange import Exchange, identified
@@ -24,6 +23,7 @@ from llm_os.server.gateway.lanes import Lanes, lane
 from llm_os.server.gateway.openai import Call
 from llm_os.server.gateway.prefixes import blocks, prompt_of
 from llm_os.server.gateway.priming import Turn
+from llm_os.server.gateway.refusals import EngineAnswerError, Refusals, engine_error
 from llm_os.server.gateway.response_cache import Stored
 from llm_os.server.gateway.retries import LATE, Retries, late
 from llm_os.server.gateway.shadows import Fares, Shadows
@@ -43,35 +43,6 @@ READING = ("/v1/chat/completions", "/v1/completions")
 _EVENTS = "text/event-stream"
 _HUNG_UP = 499
 """What the log and the counters call a caller who left before the end (nginx's number)."""
-
-
-class EngineAnswerError(Exception):
-    """The engine answered with an error; it is passed on with its status, in OpenAI's shape."""
-
-    def __init__(self, status: int, error: LLMOSError, code: str) -> None:
-        super().__init__(error.message)
-        self.status = status
-        self.error = error
-        self.code = code
-
-
-class Refusals:
-    """Of one request: what one engine refuses, another one of the deployment may do (a longer context, a parameter).
-
-    Attributes:
-        by: attempts of replicas that are asked no more.
-    """
-
-    def __init__(self) -> None:
-        self.by: set[str] = set()
-        self._first: EngineAnswerError | None = None
-
-    def note(self, route: Route, endpoint: Endpoint, refusal: EngineAnswerError) -> None:
-        """Return where another engine may be asked. Raises the first refusal where there is none."""
-        self._first = self._first or refusal
-        self.by |= {one.attempt for one in route.endpoints if one.engine == endpoint.engine} | {endpoint.attempt}
-        if all(one.attempt in self.by for one in route.endpoints):
-            raise self._first
 
 
 class Proxy:
@@ -119,7 +90,7 @@ class Proxy:
         retries = Retries(exchange, self._clock, self._news)
         names: tuple[int, ...] | None = None
         tried: bool | None = None  # whether a version answers that is being tried; at most once
-        refusals = Refusals()
+        refusals, together = Refusals(), exchange.together
         while True:
             whole = await ready()
             exchange.tries += 1
@@ -127,23 +98,22 @@ class Proxy:
             route = _able(lane(whole, tried=tried), path, call)
             if names is None and path in READING and (len(route.endpoints) > 1 or route.shares_prefixes):
                 names = blocks(prompt_of(call.value), route.version if route.adapters else "")
-            endpoint, choice = self._upstreams.choose(
-                route, names or (), exchange.prompt_tokens, retries.avoid | refusals.by, exchange.answer_tokens
-            )
+            asks = exchange.prompt_tokens, retries.avoid | refusals.by, exchange.answer_tokens, together
+            endpoint, choice = self._upstreams.choose(route, names or (), *asks)
             _note(exchange, whole, endpoint)
             self._fares.asked(route.deployment, endpoint.revision)
-            with self._upstreams.busy(route, endpoint, choice, lambda: tokens_of(exchange.usage)[1]):
+            with self._upstreams.busy(route, endpoint, choice, lambda: tokens_of(exchange.usage)[1], together):
                 turn = self._upstreams.turn(route, endpoint, names or ())
                 try:
                     begun = await self._in_time(endpoint, path, call, exchange, turn, fresh=retries.fresh)
                 except BrokenConnectionError as broken:
                     self._broke_off(route, endpoint, exchange, broken)
                     tried = tried and broken.stale
-                    await retries.after(_able(lane(whole, tried=tried), path, call), endpoint, broken)
+                    await retries.after(refusals.left(_able(lane(whole, tried=tried), path, call)), endpoint, broken)
                     continue
                 except (EngineAnswerError, UnavailableError, DeadlineError) as failure:
                     if isinstance(failure, EngineAnswerError) and failure.status < 500:
-                        refusals.note(route, endpoint, failure)  # raises it, where no other engine is there
+                        tried = self._refused(refusals, route, endpoint, failure, tried=tried)
                         continue
                     self._fares.fared(route.deployment, endpoint.revision, None)
                     if not tried or isinstance(failure, DeadlineError):
@@ -165,6 +135,22 @@ class Proxy:
         if not route.canary.shadow:
             return True
         self.shadows.send(lane(route, tried=True), path, call, exchange.request_id)
+        return False
+
+    def _refused(
+        self, refusals: Refusals, route: Route, endpoint: Endpoint, refusal: EngineAnswerError, *, tried: bool
+    ) -> bool:
+        """Whether the version that is tried is asked on: what all its engines refuse, the proven one may do.
+
+        Raises the first refusal where nobody is left. Then it was the request's fault, and no version was asked.
+        """
+        if refusals.note(route, endpoint, refusal):
+            return tried
+        if not tried:
+            for revision in refusals.revisions:
+                self._fares.refused(route.deployment, revision)
+            raise refusals.first or refusal
+        refusals.first = None  # nobody needs to know of a version that is only tried
         return False
 
     def _broke_off(self, route: Route, endpoint: Endpoint, exchange: Exchange, broken: BrokenConnectionError) -> None:
@@ -210,7 +196,7 @@ class Proxy:
                 return answer, first, frames
             whole = await answer.read()
             if answer.status >= 400:
-                raise _engine_error(answer.status, whole)
+                raise engine_error(answer.status, whole)
             return answer, whole, None
         except BaseException as error:
             if answer is not None:
@@ -262,19 +248,16 @@ class Proxy:
                 await response.write(
                     _last_words(_cut("The replica broke off in the middle of the answer."), translation)
                 )
-                response.force_close()
         except (ConnectionResetError, StalledError):
             exchange.status = _HUNG_UP  # the caller left; closing the answer ends the engine's work
         except TimeoutError:
             await response.write(_last_words(DeadlineError(LATE, hint="What came so far is whole."), translation))
-            response.force_close()
         except Exception:  # the head is sent: an answer of its own would be read as part of the stream
             log.exception("%s: the stream cannot be told on", exchange.request_id)
             exchange.broken = True
             await response.write(
                 _last_words(_cut("The answer cannot be told on; its traceback is in the log."), translation)
             )
-            response.force_close()
         return response
 
     @staticmethod
@@ -363,16 +346,3 @@ async def _rest(answer: Answer, frames: Frames) -> AsyncIterator[bytes]:
         events = frames.feed(chunk)
         if events:
             yield events
-
-
-def _engine_error(status: int, body: bytes) -> EngineAnswerError:
-    try:
-        told = json.loads(body)["error"]
-    except (ValueError, KeyError, TypeError, RecursionError):
-        told = None
-    if not isinstance(told, Mapping):
-        told = {"message": str(told) if told else f"The engine answered with status {status} and no explanation."}
-    error = from_dict({"details": {}, "hint": "", **told})
-    if told.get("param"):
-        error.details.setdefault("param", told["param"])
-    return EngineAnswerError(status, error, str(told.get("code") or "engine_error"))

@@ -142,8 +142,11 @@ class Routes:
             except UnavailableError:  # an adapter that no replica could take: it says so itself
                 raise
             except LLMOSError as gone:
+                there = any(one.deployment == name for one in self.table.routes)
+                what = f"'{name}' no longer serves it: {gone.message}"  # another version has come, or an adapter gone
                 raise UnavailableError(
-                    f"The deployment '{name}' ended before it answered.", hint=f"'llm-os why {name}' says why."
+                    what if there else f"The deployment '{name}' ended before it answered.",
+                    hint=f"'llm-os why {name}' says why.",
                 ) from gone
             if route.endpoints:
                 return route
@@ -192,15 +195,32 @@ def versions(route: Route) -> set[str]:
     return {route.version} | {one.version for one in route.endpoints if one.version}
 
 
+def answering(route: Route) -> set[str]:
+    """`card@number` of all that may answer, adapters among them."""
+    held = {version for endpoint in route.endpoints for version in endpoint.adapters.values()}
+    return versions(route) | {one.version for one in route.adapters} | held
+
+
+def whole(table: RoutingTable, route: Route) -> Route:
+    """The deployment's route with all its replicas, of which `pinned` took some; as it is, where it is gone."""
+    return next((one for one in table.routes if one.deployment == route.deployment and one.endpoints), route)
+
+
 def pinned(route: Route, model: str) -> Route:
     """The route for a request that named a version, or an adapter: that one answers it, whatever else is tried.
 
-    Raises NotFoundError, UnavailableError: see `adapted`.
+    Raises NotFoundError, UnavailableError: see `adapted`; or the version is served no more.
     """
     model, colon, adapter = model.partition(":")
     if model != route.deployment:
+        if model not in versions(route):
+            raise NotFoundError(
+                f"'{route.deployment}' serves no version '{model}'.",
+                hint=f"It serves: {', '.join(sorted(versions(route)))}.",
+                details={"param": "model"},
+            )
         mine = tuple(one for one in route.endpoints if (one.version or route.version) == model)
-        route = route.model_copy(update={"endpoints": mine, "canary": None})
+        route = route.model_copy(update={"endpoints": mine, "canary": None, "version": model})
     return adapted(route, adapter) if colon else alone(route)
 
 

@@ -19,7 +19,10 @@ SAID: Schema = {"type": "string", "minLength": 1}
 WHOLE: Schema = {"type": "integer"}
 NUMBER: Schema = {"type": "number"}
 TRUTH: Schema = {"type": "boolean"}
-MODEL: Schema = {**SAID, "description": "A deployment, or a version that is served (`card@3`)."}
+MODEL: Schema = {
+    **SAID,
+    "description": "A deployment, or a version that is served (`card@3`); behind a colon, an adapter beside it.",
+}
 MOST_STOPS, MOST_TEXTS, MOST_PROMPTS, MOST_ANSWERS, MOST_LOGPROBS, MOST_TOOLS = 8, 4096, 256, 16, 20, 128
 CHOICES = ("none", "auto", "required")
 TOOL_NAME = "[a-zA-Z0-9_-]{1,64}"
@@ -267,6 +270,7 @@ REQUESTS: Mapping[str, Schema] = {
         stream=TRUTH,
         temperature=_TEMPERATURE,
         top_p=_TOP_P,
+        top_k=_SAMPLING["top_k"],
         output_config=_asked((), format={**_FLAT_FORMAT, "description": _FORMAT["description"]}),
     ),
     "MessagesTool": _asked(("name",), type=one_of("custom"), **_FLAT, input_schema=_PARAMETERS),

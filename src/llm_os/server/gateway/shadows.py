@@ -29,6 +29,8 @@ class Fares(Protocol):
 
     def fared(self, deployment: str, revision: int, first_byte: float | None) -> None: ...
 
+    def refused(self, deployment: str, revision: int) -> None: ...
+
 
 class Shadows:
     """Args: upstreams: connections to replicas. clock: monotonic seconds. fares: is told how copies fare."""

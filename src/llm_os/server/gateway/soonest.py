@@ -65,41 +65,43 @@ class Work:
 
     Attributes:
         to_read: tokens of its prompt that are not in the cache; None: it reads no prompt (a text to classify).
-        answer: tokens that are expected to be written.
+        answer: tokens that are expected to be written, of all its answers together.
+        answers: that are written at once.
     """
 
     to_read: float | None
     answer: float
+    answers: int = 1
 
 
 def seconds(speeds: Sequence[Speed], streams: float, work: Work) -> float:
-    """How long it takes if so many are under way, this one among them."""
+    """How long it takes if so many answers are under way, its own among them."""
     per_second, first = at(speeds, streams)
     if work.to_read is None:
         return first
-    return first * max(LEAST_READ, work.to_read / READ) + work.answer * streams / per_second
+    return first * max(LEAST_READ, work.to_read / READ) + work.answer / work.answers * streams / per_second
 
 
 class Load:
-    """How many requests are under way, with a memory."""
+    """How many answers are under way, with a memory."""
 
     def __init__(self) -> None:
         self.count = 0
         self._mean = 0.0
         self._at = 0.0
 
-    def begin(self, now: float) -> None:
+    def begin(self, now: float, answers: int = 1) -> None:
         self._age(now)
-        self.count += 1
+        self.count += answers
 
-    def end(self, now: float) -> None:
+    def end(self, now: float, answers: int = 1) -> None:
         self._age(now)
-        self.count -= 1
+        self.count -= answers
 
-    def with_another(self, now: float) -> float:
-        """What is under way with one more, or was on average lately, whichever is more."""
+    def with_another(self, now: float, answers: int = 1) -> float:
+        """What is under way with another request, or was on average lately, whichever is more."""
         self._age(now)
-        return max(self.count + 1.0, self._mean)
+        return max(float(self.count + answers), self._mean)
 
     def _age(self, now: float) -> None:
         kept = math.exp2(-max(0.0, now - self._at) / HALF_LIFE)
@@ -120,7 +122,7 @@ class Soonest:
         Args:
             offers: speeds of each engine, and the work that it would have with this request.
         """
-        streams = self.load.with_another(now)
+        streams = self.load.with_another(now, offers[0][1].answers)
         times = [seconds(speeds, streams, work) for speeds, work in offers]
         best = min(range(len(times)), key=times.__getitem__)
         kept = next((index for index, (speeds, _) in enumerate(offers) if speeds == self._last), best)

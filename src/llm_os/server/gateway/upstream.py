@@ -57,6 +57,7 @@ class Upstreams:
         tokens: float = 1.0,
         avoid: Collection[str] = (),
         answer: float | None = None,
+        answers: int = 1,
     ) -> tuple[Endpoint, Choice]:
         """A replica, by what it has read lately and how busy it is; one to avoid (its attempt) if there is no other.
 
@@ -64,7 +65,8 @@ class Upstreams:
 
         Args:
             names: blocks of the prompt. tokens: of the prompt.
-            answer: tokens that are expected of the answer; None: it is no text that is written.
+            answer: tokens that are expected of all answers; None: they are no texts that are written.
+            answers: that are worked on at once.
         """
         balance, now = self._balance(route), self._clock()
         laid = self._laid(route, balance)
@@ -77,7 +79,7 @@ class Upstreams:
         levels = balance.prefixes.levels(names) if names else ()
         choices = [balance.choose(replicas, names, tokens, now, avoid, levels) for _, replicas in groups]
         reads = answer is not None
-        works = [Work(one.to_read if reads else None, answer or 0.0) for one in choices]
+        works = [Work(one.to_read if reads else None, answer or 0.0, answers) for one in choices]
         offers = [(speeds, work) for (speeds, _), work in zip(groups, works, strict=True)]
         choice = choices[self._soonest[route.deployment].choose(offers, now)]
         return laid.by_attempt[choice.replica], choice
@@ -104,19 +106,21 @@ class Upstreams:
         return self._priming.turn(endpoint.attempt, names, _cache_blocks(route, endpoint) if shares else None)
 
     @contextmanager
-    def busy(self, route: Route, endpoint: Endpoint, choice: Choice, answer: Callable[[], float]) -> Iterator[None]:
-        """Count a request while it runs; `answer` are the tokens of its answer, at its end."""
+    def busy(
+        self, route: Route, endpoint: Endpoint, choice: Choice, answer: Callable[[], float], answers: int = 1
+    ) -> Iterator[None]:
+        """Count a request while it runs; `answer` are the tokens of its `answers`, at its end."""
         balance, load = self._balances[route.deployment], self._soonest[route.deployment].load
         begun = self._clock()
         balance.begin(choice, begun)
-        load.begin(begun)
+        load.begin(begun, answers)
         self._in_flight[endpoint.url] += 1
         try:
             yield
         finally:
             ended = self._clock()
             balance.end(choice, answer(), ended)
-            load.end(ended)
+            load.end(ended, answers)
             self._in_flight[endpoint.url] -= 1
             if not self._in_flight[endpoint.url]:
                 del self._in_flight[endpoint.url]

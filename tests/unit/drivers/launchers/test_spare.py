@@ -162,6 +162,20 @@ async def test_a_dead_one_is_no_harm(launcher: LocalLauncher, tmp_path: Path) ->
         assert (await ended(launcher, spec)).exit_code == EXIT_OK
 
 
+async def test_one_that_was_asked_to_end_while_it_waited_takes_nothing_over(
+    launcher: LocalLauncher, tmp_path: Path
+) -> None:
+    """Else what it takes over would be asked to end as soon as it has begun."""
+    await launcher.prepare(lay_out(tmp_path, "first"))
+    stub = spare_of(launcher)
+    (program,) = await programs(stub)
+    os.kill(stub, signal.SIGTERM)
+    await until(lambda: gone(program))
+    spec = lay_out(tmp_path, "second")
+    handle = await launcher.start("second", Path(spec.cwd))
+    assert ((await ended(launcher, spec)).exit_code, handle.pid != stub) == (EXIT_OK, True)
+
+
 async def programs(stub: int) -> list[int]:
     def found() -> list[int]:
         return [process.pid for process in processes() if process.parent == stub and executed(process.pid)]

@@ -111,3 +111,15 @@ def test_the_list_of_models_names_adapters_with_their_model() -> None:
     assert list(listed) == ["chat", "chat:mood", "chat:tone"]
     assert listed["chat:mood"]["parent"] == "chat"
     assert (listed["chat:mood"]["ready"], listed["chat:tone"]["ready"]) == (True, False)
+
+
+def test_an_answer_of_one_version_is_never_told_to_who_names_another() -> None:
+    """While a version is tried or replaced, both are served under one name."""
+    both = a_route(endpoint("a"), endpoint("b", revision=2), canary=Canary(revision=2, weight=0.1))
+    asked = {name: openai.any_call(f'{{"model": "{name}", "prompt": "Hi"}}'.encode()) for name in ("base@1", "base@2")}
+    names = [name_of("t", pinned(both, name), "/v1/completions", call) for name, call in asked.items()]
+    assert names[0] != names[1]
+    assert pinned(both, "base@2").version == "base@2"
+    alone = a_route(endpoint("a"))
+    call = asked["base@1"]
+    assert name_of("t", pinned(alone, "base@1"), "", call) == name_of("t", pinned(alone, "chat"), "", call)

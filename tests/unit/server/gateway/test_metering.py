@@ -270,5 +270,19 @@ def test_tokens_from_the_cache_are_counted_beside_those_of_prompts(tmp_path: Pat
     page = metrics.page().decode()
     assert 'llm_os_gateway_prompt_tokens_cached_total{model="chat",tenant="lab",version="m@1"} 7.0' in page
     assert 'llm_os_gateway_tokens_total{direction="in",model="chat",tenant="lab",version="m@1"} 18.0' in page
-    metrics.forget({"other"})
+    metrics.forget({"chat": {"m@1"}})
+    metrics.forget({"chat": {"m@2"}})
+    assert "cached_total{" in metrics.page().decode()
+    metrics.forget({"other": {"m@1"}})
     assert "cached_total{" not in metrics.page().decode()
+
+
+def test_counters_of_versions_that_were_replaced_do_not_become_ever_more() -> None:
+    metrics = Metrics()
+    for number in range(50):
+        metrics.of("/v1/x", "chat", f"m@{number}", "lab").answered(200)
+        metrics.of("/v1/x", "", "", "lab").answered(404)
+        metrics.forget({"chat": {f"m@{number}", "adapter@1"}})
+        assert f'version="m@{number - (number > 0)}"' in metrics.page().decode()  # once more, for who reads it
+    assert {labels[2] for labels in metrics._series} == {"", "m@48", "m@49"}
+    assert metrics.page().decode().count("llm_os_gateway_requests_total{") == 3

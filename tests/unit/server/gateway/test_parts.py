@@ -282,6 +282,22 @@ async def test_a_request_is_held_until_a_replica_is_ready(tmp_path: Path) -> Non
         await gone
 
 
+async def test_who_waits_for_a_version_that_was_replaced_is_told_so_at_once(tmp_path: Path) -> None:
+    """And not after two minutes in which it cannot come back."""
+    table, asked = routes.Routes(tmp_path / "routes.json"), 0
+
+    def find() -> Route:
+        nonlocal asked
+        asked += 1
+        assert asked < 3
+        now = a_route("chat", replicas=asked - 1, version=f"smollm2@{asked}")
+        return routes.pinned(now, "smollm2@1")
+
+    table.table = RoutingTable(version=1, routes=(a_route("chat"),))
+    with pytest.raises(UnavailableError, match=r"'chat' no longer serves it: .*'smollm2@1'"):
+        await table.ready(find, "chat", lambda: 0.0, 0.01)
+
+
 async def test_not_too_many_are_held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(routes, "MOST_HELD", 1)
     table = routes.Routes(tmp_path / "routes.json")

@@ -15,7 +15,7 @@ from llm_os.server.gateway.estimates import Estimates
 from llm_os.server.gateway.soonest import HALF_LIFE, READ, Load, Soonest, Work, at, seconds
 from llm_os.server.gateway.upstream import Upstreams
 from llm_os.spec.calibration import Speed
-from llm_os.spec.routing import Endpoint, Route
+from llm_os.spec.routing import Endpoint, Route, RoutingTable
 
 
 def speeds(*rows: tuple[int, float, float]) -> tuple[Speed, ...]:
@@ -82,6 +82,17 @@ def chosen(load: int, work: Work, last: int | None = None) -> int:
 
 def test_a_single_request_goes_to_the_engine_that_is_best_alone_and_one_of_many_to_the_other() -> None:
     assert [chosen(load, Work(30, 100)) for load in (0, 1, 4, 7, 31)] == [0, 0, 1, 1, 1]
+
+
+def test_a_request_for_many_answers_is_many_at_once() -> None:
+    assert chosen(0, Work(30, 32 * 100, 32)) == chosen(31, Work(30, 100)) == 1
+    one, upstreams = route(endpoint("few", FEW), endpoint("many", MANY)), Upstreams(lambda: 0.0)
+    replica, choice = upstreams.choose(one, (), 30.0, (), 3200.0, 32)
+    assert replica.attempt == "many"
+    load = upstreams._soonest["d"].load
+    with upstreams.busy(one, replica, choice, lambda: 0.0, 32):
+        assert load.count == 32
+    assert load.count == 0
 
 
 def test_a_long_prompt_goes_to_the_engine_that_reads_faster() -> None:
@@ -268,6 +279,15 @@ def test_each_replica_is_believed_to_hold_as_much_as_its_own_cache() -> None:
                 pass
     held = upstreams._balances["d"].prefixes._held
     assert (len(held["few"]), len(held["many"])) == (10, 200)
+
+
+def test_nothing_is_kept_of_replicas_that_are_gone_though_they_were_never_asked() -> None:
+    upstreams = Upstreams(lambda: 0.0)
+    for number in range(5):
+        one = route(endpoint(f"a{number}", cache_tokens=640), endpoint("b", cache_tokens=640))
+        upstreams.choose(one)
+        upstreams.forget(RoutingTable(version=1, routes=(one,)))
+    assert set(upstreams._balances["d"].prefixes.sizes) == {"a4", "b"}
 
 
 def test_an_answer_is_expected_to_be_as_long_as_usual_or_as_it_may_be() -> None:
