@@ -63,6 +63,7 @@ def _able(state: State, facts: ArtifactFacts, named: str = "") -> list[Engine]:
         if (engine.name == named if named else engine.preference >= 0)
         and facts.meta.get("format") in engine.formats
         and facts.meta.get("task") in engine.tasks
+        and engine.refuses(facts) is None
         and not isinstance(engine.probe(), Unavailable)
     ]
     return sorted(found, key=lambda engine: (engine.preference, engine.name), reverse=True)

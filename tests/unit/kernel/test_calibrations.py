@@ -66,6 +66,13 @@ class Toy(Engine):
         return tuple(one for one in self._options if precision in (None, one.precision))
 
 
+class Refusing(Toy):
+    """It opens such files, but not this one."""
+
+    def refuses(self, model: ArtifactFacts) -> str | None:
+        return "it is of another kind"
+
+
 class Place:
     """What of a kernel's state is looked at."""
 
@@ -152,6 +159,14 @@ def test_every_engine_that_is_here_and_opens_it_is_tried_the_preferred_one_first
     place.engines = (Toy("named", -1), Toy("quick", 1), Toy("away", 5, here=False), Toy("steady", 2), other)
     assert names(place, tx) == ["steady", "quick"]
     assert names(place, tx, engine="named") == ["named"]
+
+
+def test_an_engine_that_refuses_this_model_is_neither_tried_nor_taken_nor_named(place: Any, tx: Connection) -> None:
+    place.engines = (Toy("quick", 1), Refusing("steady", 2))
+    assert names(place, tx) == ["quick"]
+    asked, why = taken(place, tx, spec(precision="file"), VERSION, None)
+    assert asked.engine == "quick"
+    assert planned(place, tx, spec(), VERSION, None).because.startswith("quick is the only engine here"), why
 
 
 def test_what_can_never_fit_is_not_tried(place: Any, tx: Connection) -> None:
