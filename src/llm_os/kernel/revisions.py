@@ -28,6 +28,8 @@ from llm_os.spec.jobs import Attempt
 from llm_os.spec.models import ModelVersion
 from llm_os.store import rows
 
+KEPT = "kept from "
+"""How a reason begins that was found for another version."""
 MOST_KEPT = 8
 """Revisions of a deployment that it can go back to."""
 
@@ -80,6 +82,23 @@ def chosen_anew(
     if not unasked or calibration_for(state, tx, version, row.deployment.session, spec.precision) is None:
         return spec
     return spec.model_copy(update={"engine": None, "options": {}, "members": ()})
+
+
+def still_unasked(row: rows.DeploymentRow, target: Revision) -> Revision:
+    """The next revision with the reason of the one in force, if its engines are those that were chosen for that.
+
+    Nobody has named them by their being kept: they are chosen anew as soon as there are figures.
+    """
+    before = in_force(row)
+    if (
+        target.because
+        or not before.because
+        or not {one.engine for one in target.members} <= {one.engine for one in before.members}
+    ):
+        return target
+    same = target.version == before.version or before.because.startswith(KEPT)
+    told = before.because if same else f"{KEPT}{before.version}: {before.because}"
+    return target.model_copy(update={"because": told})
 
 
 def chosen_members(state: State, spec: DeploymentSpec, version: ModelVersion) -> list[tuple[Engine, Spec]]:

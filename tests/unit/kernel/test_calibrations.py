@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
+from types import MappingProxyType, SimpleNamespace
 from typing import Any, ClassVar
 
 import pytest
 from sqlalchemy import Connection
 
 from llm_os.drivers.device import Available, Probe, Unavailable
-from llm_os.drivers.engine import Engine
+from llm_os.drivers.engine import AdapterRoom, Engine
 from llm_os.errors import InvalidInputError, InvalidOptionError, NotFoundError, UnsupportedModelError
 from llm_os.kernel import references
 from llm_os.kernel.calibrations import TASK, calibration_for, candidates_for, completed, judged, taken
-from llm_os.kernel.revisions import chosen_anew, planned
+from llm_os.kernel.revisions import chosen_anew, planned, still_unasked
 from llm_os.kernel.submission import cache_key
 from llm_os.memory.ledger import Ledger
 from llm_os.settings import Settings
@@ -71,6 +72,13 @@ class Refusing(Toy):
 
     def refuses(self, model: ArtifactFacts) -> str | None:
         return "it is of another kind"
+
+
+class Roomy(Toy):
+    """It holds adapters beside its model."""
+
+    def adapter_room(self, options: Spec, task: str) -> AdapterRoom | None:
+        return AdapterRoom(2, 16)
 
 
 class Place:
@@ -134,14 +142,15 @@ def speeds(*rates: float) -> tuple[Speed, ...]:
 
 
 def measured(
-    place: Any, tx: Connection, *chosen: int, parity: Parity | None = None, precision: str | None = None
-) -> None:
+    place: Any, tx: Connection, *chosen: int, parity: Parity | None = None, precision: str | None = None,
+    rates: Any = MappingProxyType({}),
+) -> None:  # fmt: skip
     """As if the job had run and come to this."""
     options = {} if precision is None else {"precision": precision}
     job = completed(place, tx, JobSpec(task=TASK, inputs={"model": "chat@1"}, options=options), None)
     whole = PLUGIN.Options.model_validate(dict(job.options))
     trials = tuple(
-        Trial(member=one.member, speeds=speeds(10, 20, 30), parity=parity)
+        Trial(member=one.member, speeds=speeds(*rates.get(one.member.engine, (10, 20, 30))), parity=parity)
         for one in whole.candidates  # type: ignore[attr-defined]
     )
     found = Calibration(version=DIGEST, fingerprint="f", trials=trials, chosen=chosen, why="because of figures")
@@ -244,6 +253,58 @@ def test_an_on_demand_replica_and_one_that_may_sleep_are_of_one_engine(place: An
     assert (scaled.engine, scaled.members) == ("steady", ())
 
 
+def test_what_carries_adapters_gets_the_quickest_engine_that_has_room_for_them(place: Any, tx: Connection) -> None:
+    place.engines = (Toy("quick", 3), Roomy("slow", 1), Roomy("slower", 2))
+    carrying = spec(adapters={"one": "a@1"})
+    found, why = taken(place, tx, carrying, VERSION, None)
+    assert (found.engine, why) == (
+        None, "slower holds adapters and is preferred to slow; nothing was measured on this machine",
+    )  # fmt: skip
+    measured(place, tx, 0, rates={"slower": (1, 2, 9), "slow": (5, 5, 5)})
+    found, why = taken(place, tx, carrying, VERSION, None)
+    assert found.engine == "slow"
+    assert why == "slow is the quickest that has room for adapters; without them: because of figures"
+    assert taken(place, tx, spec(), VERSION, None)[0].engine == "quick"
+    many = spec(adapters=dict.fromkeys("abc", "a@1"))
+    assert taken(place, tx, many, VERSION, None)[0].engine == "slow", "whose refusal says how to make room"
+
+
+def test_a_precision_is_served_by_an_engine_that_has_room_for_the_adapters(place: Any, tx: Connection) -> None:
+    place.engines = (Toy("quick", 3), Roomy("slow", 1))
+    found, _ = taken(place, tx, spec(precision="file", adapters={"one": "a@1"}), VERSION, None)
+    assert found.engine == "slow"
+
+
+def test_engines_side_by_side_serve_in_the_precision_that_was_asked_for(place: Any, tx: Connection) -> None:
+    place.engines = (Toy("quick", 1, Sized(), Sized(precision="int8")), Toy("steady", 2, Sized(precision="int8")))
+    both = (Member(engine="quick", options={"memory": 5}), Member(engine="steady"))
+    found, why = taken(place, tx, spec(precision="int8", members=both), VERSION, None)
+    assert [member.options for member in found.members] == [
+        {"memory": 5, "precision": "int8"}, {"memory": GIB, "precision": "int8"},
+    ]  # fmt: skip
+    assert (found.precision, why) == (None, "")
+    with pytest.raises(UnsupportedModelError, match="in int3"):
+        taken(place, tx, spec(precision="int3", members=both), VERSION, None)
+
+
+def test_one_of_two_is_told_to_stand_alone_and_why(place: Any, tx: Connection) -> None:
+    measured(place, tx, 1, 0)
+    _, why = taken(place, tx, spec(scaling=Scaling(least=0)), VERSION, None)
+    assert why == "steady alone, because it scales; because of figures"
+    place.held = [Holding(attempt="att-1", owner="other", kind="replica", cpus=0.5, memory=7 * GIB)]
+    _, why = taken(place, tx, spec(), VERSION, None)
+    assert why.startswith("steady alone, because there is no room for both beside what runs now; ")
+
+
+def test_both_have_the_room_of_what_they_replace_and_need_it_for_each_replica(place: Any, tx: Connection) -> None:
+    measured(place, tx, 1, 0)
+    place.held = [Holding(attempt="att-1", owner="dep-1", kind="replica", cpus=0.5, memory=7 * GIB)]
+    rows.add_deployment(tx, row("figures").deployment, ResourceSpec(memory=1), private=False)
+    assert len(taken(place, tx, spec(), VERSION, None)[0].members) == 2
+    assert len(taken(place, tx, spec(replicas=4), VERSION, None)[0].members) == 2
+    assert len(taken(place, tx, spec(replicas=5), VERSION, None)[0].members) == 0
+
+
 @pytest.mark.parametrize(
     "change",
     [
@@ -332,3 +393,23 @@ def test_an_engine_that_nobody_asked_for_is_chosen_anew_for_another_version(plac
     assert chosen_anew(place, tx, row("figures"), asked, VERSION) is asked, "it is the same version"
     anew = chosen_anew(place, tx, row("figures"), asked, second)
     assert planned(place, tx, anew, second, None).engine == "quick"
+
+
+def test_an_engine_that_stays_for_want_of_figures_is_still_one_that_nobody_asked_for(
+    place: Any, tx: Connection
+) -> None:
+    second = VERSION.model_copy(update={"number": 2})
+    before = row("figures")
+    target = planned(place, tx, before.deployment.spec, second, None, 2)
+    assert target.because == "", "as if somebody had asked for it"
+    kept = still_unasked(before, target)
+    assert kept.because == "kept from chat@1: figures"
+    again = replace(before, deployment=before.deployment.model_copy(update={"version": "chat@2", "history": (kept,)}))
+    assert still_unasked(again, target).because == "kept from chat@1: figures", "not longer with every version"
+    measured(place, tx, 1)
+    third = VERSION.model_copy(update={"number": 3})
+    assert chosen_anew(place, tx, again, again.deployment.spec, third).engine is None
+    assert still_unasked(row(""), target).because == "", "somebody asked for it"
+    other = target.model_copy(update={"engine": "quick"})
+    assert still_unasked(before, other).because == ""
+    assert still_unasked(before, target.model_copy(update={"version": "chat@1"})).because == "figures"
