@@ -8,16 +8,19 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
+from pydantic import ValidationError
 from sqlalchemy import Connection
+from sqlalchemy.exc import SQLAlchemyError
 
 from llm_os import programs
 from llm_os.drivers.device import Unavailable
 from llm_os.drivers.engine import Engine
-from llm_os.errors import InvalidInputError, InvalidOptionError, UnsupportedModelError
+from llm_os.errors import InvalidInputError, InvalidOptionError, LLMOSError, UnsupportedModelError
 from llm_os.kernel.attempts import PROGRAM
 from llm_os.kernel.references import reference_of
 from llm_os.kernel.state import State
@@ -25,13 +28,15 @@ from llm_os.kernel.submission import cache_key, find_model, resolve, validated
 from llm_os.memory.ledger import held_memory
 from llm_os.spec.artifacts import ArtifactFacts
 from llm_os.spec.base import Json
-from llm_os.spec.calibration import Calibration, Candidate, Member
-from llm_os.spec.deployments import DeploymentSpec
+from llm_os.spec.calibration import Calibration, Candidate, Member, Trial
+from llm_os.spec.deployments import Deployment, DeploymentSpec, Revision, RevisionMember
 from llm_os.spec.jobs import JobSpec
 from llm_os.spec.models import ModelVersion
 from llm_os.spec.parity import Parity
 from llm_os.spec.resources import Capacity
 from llm_os.store import rows
+
+log = logging.getLogger(__name__)
 
 TASK = "serving/calibration"
 ROOM = 2**30
@@ -116,7 +121,8 @@ def _job(
     found = candidates_for(state, tx, digest, session, precision)
     granted, reference = state.ledger(tx).granted(session), reference_of(state, tx, digest)
     memory = granted.memory // ROOM * ROOM
-    versions = sorted({f"{one.member.engine} {one.engine_version}" for one in found})
+    engines = {engine.name: engine for engine in state.plugins.engines()}
+    versions = sorted({f"{one.member.engine} {identity_of(engines[one.member.engine], one.member)}" for one in found})
     kind = json.dumps([state.machine.kind(), granted.cpus, memory, versions])
     options: dict[str, Json] = {
         "candidates": [one.model_dump(mode="json") for one in found],
@@ -129,12 +135,30 @@ def _job(
     return JobSpec(task=TASK, options=options, inputs=inputs), found
 
 
+def identity_of(engine: Engine, served: Member | RevisionMember) -> str:
+    """Of the program that serves with these options: what was found of another build, or environment, is another's."""
+    try:
+        return engine.identity(engine.Options.model_validate(dict(served.options)))
+    except (LLMOSError, ValidationError):  # its environment is gone, or it has other options by now: its start says so
+        probe = engine.probe()
+        return "" if isinstance(probe, Unavailable) else probe.version
+
+
 def calibration_for(
-    state: State, tx: Connection, version: ModelVersion, session: str | None = None, precision: str | None = None
+    state: State,
+    tx: Connection,
+    version: ModelVersion,
+    session: str | None = None,
+    precision: str | None = None,
+    *,
+    uncompared: bool = False,
 ) -> Calibration | None:
     """What engines were measured to do with a version under this session's grant; None: it was never measured here.
 
     Takes some milliseconds: engines are probed for their versions.
+
+    Args:
+        uncompared: also what was measured before there was a reference to compare them with: their speeds hold.
     """
     job, found = _job(state, tx, version.manifest, session, precision)
     if len(found) < 2:
@@ -142,17 +166,40 @@ def calibration_for(
     task: Any = state.plugins.task(TASK)
     options = validated(task.Options, dict(job.options), TASK).model_dump(mode="json")
     result = rows.get_result(tx, cache_key(TASK, options, job.inputs))
+    if result is None and uncompared:
+        result = rows.get_result(tx, cache_key(TASK, options, {"model": job.inputs["model"]}))
     if result is None or "calibration" not in result:
         return None
     return Calibration.model_validate(result["calibration"]).model_copy(update={"version": version.ref})
 
 
+def trial_of(
+    state: State, tx: Connection, served: Revision, mine: RevisionMember, deployment: Deployment, *, uncompared: bool
+) -> Trial | None:
+    """What an engine of a deployment did while it was measured; None: nobody knows.
+
+    Looked for where it was chosen: among what serves in the precision that was asked for, and among all. It is asked
+    for in every turn, by what serves: whatever goes wrong in a plugin, or with what is stored, is told and ends none.
+    """
+    try:
+        version, session = find_model(tx, served.version), deployment.session
+        for precision in dict.fromkeys((deployment.spec.precision, None)):
+            found = calibration_for(state, tx, version, session, precision, uncompared=uncompared)
+            trial = found.trial(mine.engine, mine.options) if found is not None else None
+            if trial is not None:
+                return trial
+    except SQLAlchemyError:
+        raise
+    except Exception as error:
+        log.warning("It cannot be told what %s does with %s: %s", mine.engine, served.version, error, exc_info=error)
+    return None
+
+
 def judged(
-    state: State, tx: Connection, version: str, engine: str, options: Mapping[str, Json], session: str | None
+    state: State, tx: Connection, served: Revision, mine: RevisionMember, deployment: Deployment
 ) -> Parity | None:
-    """How far an engine with these options agreed with the reference of a version while it was measured."""
-    found = calibration_for(state, tx, find_model(tx, version), session)
-    trial = found.trial(engine, options) if found is not None else None
+    """How far an engine agreed with the reference of what it serves while it was measured."""
+    trial = trial_of(state, tx, served, mine, deployment, uncompared=False)
     return None if trial is None or trial.error is not None else trial.parity
 
 

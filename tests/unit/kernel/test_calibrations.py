@@ -17,6 +17,7 @@ from llm_os.errors import InvalidInputError, InvalidOptionError, NotFoundError, 
 from llm_os.kernel import references
 from llm_os.kernel.calibrations import TASK, calibration_for, candidates_for, completed, judged, taken
 from llm_os.kernel.revisions import chosen_anew, planned, still_unasked
+from llm_os.kernel.routing import speeds_of
 from llm_os.kernel.submission import cache_key
 from llm_os.memory.ledger import Ledger
 from llm_os.settings import Settings
@@ -371,8 +372,48 @@ def test_what_was_compared_while_it_was_measured_need_not_be_compared_again(plac
     share = Share(count=10, agreed=10, low=0.7, high=1.0)
     agreed = Parity(everywhere=share, sure=share)
     measured(place, tx, 0, parity=agreed)
-    assert judged(place, tx, "chat@2", "quick", Sized().model_dump(), None) == agreed, "of the same content"
-    assert judged(place, tx, "chat@1", "quick", Sized(memory=5).model_dump(), None) is None, "other options"
+    of, second = row("figures").deployment, revision("quick").model_copy(update={"version": "chat@2"})
+    assert judged(place, tx, second, second.members[0], of) == agreed, "of the same content"
+    other = revision("quick", memory=5)
+    assert judged(place, tx, other, other.members[0], of) is None, "other options"
+
+
+def test_what_was_chosen_for_a_precision_is_known_by_its_figures(place: Any, tx: Connection) -> None:
+    place.engines = (Toy("quick", 1, Sized(precision="int8")), Toy("steady", 2, Sized(precision="int8")))
+    share = Share(count=10, agreed=10, low=0.7, high=1.0)
+    agreed = Parity(everywhere=share, sure=share)
+    measured(place, tx, 1, 0, precision="int8", parity=agreed)
+    asked, served = spec(precision="int8"), planned(place, tx, spec(precision="int8"), VERSION, None)
+    of = row("figures").deployment.model_copy(update={"spec": asked})
+    assert len(served.members) == 2
+    for mine in served.members:
+        assert judged(place, tx, served, mine, of) == agreed
+        assert [one.per_second for one in speeds_of(place, tx, served, mine, of)] == [10, 20, 30]
+
+
+def test_a_reference_that_comes_later_takes_nobody_the_speeds(place: Any, tx: Connection) -> None:
+    measured(place, tx, 1)
+    rows.put_result(tx, cache_key(references.TASK, {}, {"model": DIGEST}), "job-2", {"artifact": SAID})
+    served, of = revision("quick"), row("figures").deployment
+    assert speeds_of(place, tx, served, served.members[0], of)
+    assert judged(place, tx, served, served.members[0], of) is None
+
+
+def test_another_build_of_the_same_version_is_measured_and_compared_anew(place: Any, tx: Connection) -> None:
+    share = Share(count=10, agreed=10, low=0.7, high=1.0)
+    measured(place, tx, 0, parity=Parity(everywhere=share, sure=share))
+    served, of = revision("quick"), row("figures").deployment
+    assert judged(place, tx, served, served.members[0], of) is not None
+    place.engines[0].identity = lambda options: "another build"
+    assert judged(place, tx, served, served.members[0], of) is None
+
+
+def test_what_a_plugin_or_a_record_does_wrong_ends_no_turn_of_the_loop(place: Any, tx: Connection) -> None:
+    measured(place, tx, 1)
+    served, of = revision("quick"), row("figures").deployment
+    place.engines[0].candidates = lambda *_: 1 / 0
+    assert speeds_of(place, tx, served, served.members[0], of) == ()
+    assert judged(place, tx, served, served.members[0], of) is None
 
 
 def row(because: str) -> rows.DeploymentRow:

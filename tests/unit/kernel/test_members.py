@@ -303,8 +303,8 @@ def test_the_gateway_is_told_of_each_replicas_engine_and_what_it_does(tmp_path: 
         gaps = {"an_answer_is_held_to_a_schema": "no grammar"}  # noqa: RUF012 - as plugins have it
         shares_prefixes = True
 
-    def measured(version: str, member: RevisionMember, session: str | None) -> tuple[Speed, ...]:
-        return (Speed(streams=1, per_second=len(member.engine), first=float(version == "m@1")),)
+    def measured(served: Revision, member: RevisionMember, of: Deployment) -> tuple[Speed, ...]:
+        return (Speed(streams=1, per_second=len(member.engine), first=float(served.version == of.version)),)
 
     engines = {"simulated": SimulatedEngine(), "other": Lacking()}
     with harness.state.database.reading() as tx:
