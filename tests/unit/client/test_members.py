@@ -49,6 +49,7 @@ def test_an_update_names_what_changes() -> None:
     both = changed(None, {"b.x": 1}, ["a", "b"])
     assert both == {"members": [{"engine": "a", "options": {}}, {"engine": "b", "options": {"x": 1}}]}
     assert named(both) == ("a", "b")
+    assert changed(None, {"x": 1}, ["a", "a"]) == {"engine": "a", "options": {"x": 1}}
     assert named(changed(None, {}, ["a"])) == (None,)
 
 
