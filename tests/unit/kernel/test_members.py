@@ -18,6 +18,7 @@ from llm_os.kernel.replicas import in_force, replaced, shares, surplus, total, w
 from llm_os.kernel.revisions import fitted, planned, settled, without_foreign_key
 from llm_os.kernel.rollouts import Rollouts
 from llm_os.kernel.routing import routing_table
+from llm_os.kernel.scaling import _ready
 from llm_os.kernel.updates import _asked
 from llm_os.memory.ledger import Ledger
 from llm_os.spec.api import UpdateDeployment
@@ -141,6 +142,13 @@ def test_a_rolling_update_between_any_engines_never_lets_fewer_answer_than_shall
 def test_too_many_of_one_engine_are_no_excuse_for_too_few_of_the_other() -> None:
     live = [attempt(1, AttemptState.READY), attempt(2, AttemptState.READY), attempt(3, AttemptState.RUNNING)]
     assert [a.id for a in surplus(deployment(), live)] == ["a3", "a2"]
+
+
+def test_of_several_engines_the_replicas_of_the_one_that_scales_are_counted(tmp_path: Path) -> None:
+    live = [attempt(1, AttemptState.READY), attempt(2, AttemptState.READY, 1), attempt(3, AttemptState.RUNNING, 1)]
+    harness = Harness(tmp_path, deployment(scaling=Scaling(most=4), wanted=2), *live)
+    with harness.state.database.reading() as tx:
+        assert _ready(tx, harness.row()) == 1
 
 
 # -- deaths ------------------------------------------------------------------------------------------------------------
