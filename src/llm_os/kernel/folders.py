@@ -76,7 +76,7 @@ class HomeFiles:
             news = {name: getattr(control, name) for name in control.model_fields_set}
             whole = self.read_control(attempt).model_copy(update=news)
             with _room(folder):
-                _write(folder / "control.json", whole.model_dump_json())
+                _write(folder / "control.json", whole.model_dump_json(exclude_none=True))
 
     def read_control(self, attempt: str) -> Control:
         try:

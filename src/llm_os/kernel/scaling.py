@@ -8,6 +8,7 @@ from sqlalchemy import Connection
 
 from llm_os.errors import ConflictError
 from llm_os.kernel.deployments import Deployments
+from llm_os.kernel.members import several
 from llm_os.kernel.need import Pace, followed, need
 from llm_os.kernel.replicas import count
 from llm_os.kernel.revisions import revision
@@ -37,16 +38,18 @@ class Scales:
             deployment = row.deployment
             if deployment.state.ended or deployment.state is DeploymentState.STOPPING:
                 raise ConflictError(f"{name} is {deployment.state.value}.", hint="Deploy the model again.")
+            each = ""
             if request.scaling is None:
                 spec = deployment.spec.model_copy(update={"replicas": request.replicas, "scaling": None})
                 number, told = request.replicas, f"{request.replicas}"
+                each = " of each engine" if several(deployment) else ""
             else:
                 spec = deployment.spec.model_copy(update={"scaling": request.scaling})
                 number = min(request.scaling.most, max(request.scaling.least, count(deployment)))
                 told = f"between {request.scaling.least} and {request.scaling.most}"
             # Whoever asks for replicas by hand asks for those of engines that are out, too.
             changed = deployment.model_copy(update={"spec": spec, "wanted": number, "troubles": {}, "scaled": ""})
-            self._write(tx, row, changed, f"{name} shall have {told} replicas.")
+            self._write(tx, row, changed, f"{name} shall have {told} replicas{each}.")
             found = self._deployments.get(tx, name).deployment
         self._state.pulse.beat()
         return found

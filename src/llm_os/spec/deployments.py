@@ -268,8 +268,9 @@ class Deployment(Record):
 
     @property
     def parity(self) -> Parity | None:
-        """Of the revision in force."""
-        return self.history[-1].parity if self.history else None
+        """Of the revision in force; where several engines stand side by side, of the one that agrees least."""
+        found = [one.parity for one in self.history[-1].members if one.parity] if self.history else []
+        return min(found, key=lambda one: one.rank, default=None)
 
     def shares(self, members: int) -> tuple[int, ...]:
         """Replicas that shall answer of each of so many engines.

@@ -53,6 +53,12 @@ def test_an_update_names_what_changes() -> None:
     assert named(changed(None, {}, ["a"])) == (None,)
 
 
+def test_figures_of_one_engine_in_two_ways_are_both_told() -> None:
+    kernel = FakeKernel({"GET /v1/deployments/mood": record(("openvino", "openvino", "torch"))})
+    deployment = Deployment(kernel, "mood", "http://127.0.0.1:1/v1", "key", "encoder@1")  # type: ignore[arg-type]
+    assert list(deployment.parities) == ["openvino", "openvino 2", "torch"]
+
+
 # -- what is sent ------------------------------------------------------------------------------------------------------
 
 

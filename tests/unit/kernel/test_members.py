@@ -18,10 +18,10 @@ from llm_os.kernel.replicas import in_force, replaced, shares, surplus, total, w
 from llm_os.kernel.revisions import fitted, planned, settled, without_foreign_key
 from llm_os.kernel.rollouts import Rollouts
 from llm_os.kernel.routing import routing_table
-from llm_os.kernel.scaling import _ready
+from llm_os.kernel.scaling import Scales, _ready
 from llm_os.kernel.updates import _asked
 from llm_os.memory.ledger import Ledger
-from llm_os.spec.api import UpdateDeployment
+from llm_os.spec.api import ScaleDeployment, UpdateDeployment
 from llm_os.spec.artifacts import ArtifactFacts
 from llm_os.spec.calibration import Member, Speed
 from llm_os.spec.conditions import Reason
@@ -149,6 +149,14 @@ def test_of_several_engines_the_replicas_of_the_one_that_scales_are_counted(tmp_
     harness = Harness(tmp_path, deployment(scaling=Scaling(most=4), wanted=2), *live)
     with harness.state.database.reading() as tx:
         assert _ready(tx, harness.row()) == 1
+
+
+@pytest.mark.parametrize(("engines", "said"), [(1, "chat shall have 3 replicas."), (2, "3 replicas of each engine.")])
+def test_a_fixed_number_is_said_to_be_of_each_engine(tmp_path: Path, engines: int, said: str) -> None:
+    harness = Harness(tmp_path, deployment(engines))
+    assert total(Scales(harness.state, harness.deployments).scale("chat", ScaleDeployment(replicas=3))) == 3 * engines
+    with harness.state.database.reading() as tx:
+        assert rows.events_of(tx, "chat", 9)[-1].message.endswith(said)
 
 
 # -- deaths ------------------------------------------------------------------------------------------------------------
@@ -296,6 +304,11 @@ def test_the_comparison_is_kept_with_its_engine() -> None:
     parity = Parity(everywhere=whole, sure=whole)
     assert [m.parity for m in revision(1).judged(1, parity).members] == [None, parity]
     assert [m.parity for m in revision(1).judged(0, parity).members] == [parity, None]
+    worse = parity.model_copy(update={"complaints": ("too few",)})
+    both = revision(1).judged(0, parity).judged(1, worse)
+    assert deployment(history=(both,)).parity == worse, "which an alert has to see"
+    assert deployment(history=(revision(1).judged(1, parity),)).parity == parity
+    assert deployment().parity is None
 
 
 def test_the_gateway_is_told_of_each_replicas_engine_and_what_it_does(tmp_path: Path) -> None:

@@ -117,7 +117,8 @@ def scale(name: str, replicas: int | None, as_json: bool, **given: Any) -> int:
     if as_json:
         print_json(found)
     elif found.spec.scaling is None:
-        print(f"{name} shall have {found.wanted} replicas.")
+        each = " of each engine" if len(found.engines) > 1 else ""
+        print(f"{name} shall have {found.wanted} replicas{each}.")
     else:
         print(f"{name} shall have between {found.spec.scaling.least} and {found.spec.scaling.most} replicas.")
     return 0
