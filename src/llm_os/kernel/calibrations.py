@@ -174,16 +174,24 @@ def calibration_for(
 
 
 def trial_of(
-    state: State, tx: Connection, served: Revision, mine: RevisionMember, deployment: Deployment, *, uncompared: bool
+    state: State,
+    tx: Connection,
+    ref: str,
+    mine: Member | RevisionMember,
+    session: str | None,
+    wish: str | None,
+    *,
+    uncompared: bool,
 ) -> Trial | None:
-    """What an engine of a deployment did while it was measured; None: nobody knows.
+    """What an engine did with a version while it was measured; None: nobody knows.
 
-    Looked for where it was chosen: among what serves in the precision that was asked for, and among all. It is asked
-    for in every turn, by what serves: whatever goes wrong in a plugin, or with what is stored, is told and ends none.
+    Looked for where it was chosen: among what serves in the precision that was asked for (`wish`), and among all. It is
+    asked for in every turn, by what serves: whatever goes wrong in a plugin, or with what is stored, is told and ends
+    none.
     """
     try:
-        version, session = find_model(tx, served.version), deployment.session
-        for precision in dict.fromkeys((deployment.spec.precision, None)):
+        version = find_model(tx, ref)
+        for precision in dict.fromkeys((wish, None)):
             found = calibration_for(state, tx, version, session, precision, uncompared=uncompared)
             trial = found.trial(mine.engine, mine.options) if found is not None else None
             if trial is not None:
@@ -191,7 +199,7 @@ def trial_of(
     except SQLAlchemyError:
         raise
     except Exception as error:
-        log.warning("It cannot be told what %s does with %s: %s", mine.engine, served.version, error, exc_info=error)
+        log.warning("It cannot be told what %s does with %s: %s", mine.engine, ref, error, exc_info=error)
     return None
 
 
@@ -199,7 +207,8 @@ def judged(
     state: State, tx: Connection, served: Revision, mine: RevisionMember, deployment: Deployment
 ) -> Parity | None:
     """How far an engine agreed with the reference of what it serves while it was measured."""
-    trial = trial_of(state, tx, served, mine, deployment, uncompared=False)
+    precision = deployment.spec.precision
+    trial = trial_of(state, tx, served.version, mine, deployment.session, precision, uncompared=False)
     return None if trial is None or trial.error is not None else trial.parity
 
 

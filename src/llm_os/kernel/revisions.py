@@ -18,7 +18,7 @@ from llm_os.errors import (
     did_you_mean,
 )
 from llm_os.kernel.adapters import check_all
-from llm_os.kernel.calibrations import calibration_for, taken
+from llm_os.kernel.calibrations import calibration_for, taken, trial_of
 from llm_os.kernel.state import State
 from llm_os.kernel.submission import validated
 from llm_os.spec.base import Json, Spec
@@ -43,7 +43,7 @@ def planned(
         CapacityError: a replica can never fit.
         Anything that `chosen_members` raises, and `adapters.check_all`.
     """
-    spec, because = taken(state, tx, spec, version, session)
+    precision, (spec, because) = spec.precision, taken(state, tx, spec, version, session)
     chosen, ledger = chosen_members(state, spec, version), state.ledger(tx)
     granted, facts, members = ledger.granted(session), state.artifacts.facts(version.manifest), []
     for engine, options in chosen:
@@ -56,7 +56,11 @@ def planned(
                 f"A replica of {version.ref}{which} {never.message}.",
                 hint=f"Grant more, or serve a smaller model{instead}.",
             )
-        members.append(RevisionMember(engine=engine.name, options=options.model_dump(mode="json"), resources=resources))
+        one = RevisionMember(engine=engine.name, options=options.model_dump(mode="json"), resources=resources)
+        trial = None
+        if len(chosen) > 1:
+            trial = trial_of(state, tx, version.ref, one, session, precision, uncompared=True)
+        members.append(one.model_copy(update={"speeds": trial.speeds}) if trial is not None else one)
     first, *beside = members
     return Revision(
         number=number,
@@ -65,6 +69,7 @@ def planned(
         engine=first.engine,
         options=first.options,
         resources=first.resources,
+        speeds=first.speeds,
         generation=dict(said) if isinstance(said := version.meta.get("generation"), Mapping) else {},
         beside=tuple(beside),
         because=because,

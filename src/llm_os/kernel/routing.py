@@ -155,9 +155,14 @@ def _cache_tokens(options: Mapping[str, Json]) -> int | None:
 def speeds_of(
     state: State, tx: Connection, served: Revision, member: RevisionMember, deployment: Deployment
 ) -> tuple[Speed, ...]:
-    """What this engine with these options was measured to do with a version on this machine; empty: nobody knows."""
-    trial = trial_of(state, tx, served, member, deployment, uncompared=True)
-    return () if trial is None else trial.speeds
+    """What this engine with these options was measured to do with a version on this machine; empty: nobody knows.
+
+    What is known of it now, or was when it was chosen: a new release of ours, of it, or of the machine's system asks
+    for new figures, but what serves goes on as well as before.
+    """
+    precision = deployment.spec.precision
+    trial = trial_of(state, tx, served.version, member, deployment.session, precision, uncompared=True)
+    return member.speeds if trial is None else trial.speeds
 
 
 def _canary(deployment: Deployment) -> Canary | None:

@@ -9,7 +9,7 @@ from typing import Annotated
 from pydantic import Field, model_validator
 
 from llm_os.spec.base import Json, Name, Record, Ref, Spec
-from llm_os.spec.calibration import Member
+from llm_os.spec.calibration import Member, Speed
 from llm_os.spec.conditions import Condition
 from llm_os.spec.parity import Parity
 from llm_os.spec.resources import ResourceSpec
@@ -118,6 +118,8 @@ class RevisionMember(Record):
     resources: ResourceSpec
     parity: Parity | None = None
     """How far the engine agrees with the reference; None: they were not compared."""
+    speeds: tuple[Speed, ...] = ()
+    """What it was measured to do when it was chosen, fewest streams first; empty: nobody knows."""
 
 
 class Revision(Record):
@@ -131,6 +133,8 @@ class Revision(Record):
     resources: ResourceSpec
     parity: Parity | None = None
     """How far the engine agrees with the reference; None: they were not compared."""
+    speeds: tuple[Speed, ...] = ()
+    """What the engine was measured to do when it was chosen, fewest streams first; empty: nobody knows."""
     generation: Mapping[str, Json] = Field(default_factory=dict)
     """How the version wants to be asked: what holds for a request that does not say. Empty: it says nothing of it."""
     because: str = ""
@@ -142,7 +146,13 @@ class Revision(Record):
     def members(self) -> tuple[RevisionMember, ...]:
         """All engines; their places are the numbers of `Attempt.member`."""
         return (
-            RevisionMember(engine=self.engine, options=self.options, resources=self.resources, parity=self.parity),
+            RevisionMember(
+                engine=self.engine,
+                options=self.options,
+                resources=self.resources,
+                parity=self.parity,
+                speeds=self.speeds,
+            ),
             *self.beside,
         )
 

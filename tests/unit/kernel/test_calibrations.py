@@ -399,6 +399,16 @@ def test_a_reference_that_comes_later_takes_nobody_the_speeds(place: Any, tx: Co
     assert judged(place, tx, served, served.members[0], of) is None
 
 
+def test_engines_side_by_side_keep_the_figures_that_they_were_chosen_by(place: Any, tx: Connection) -> None:
+    measured(place, tx, 1, 0)
+    served, of = planned(place, tx, spec(), VERSION, "ses-1"), row("figures").deployment
+    assert [len(one.speeds) for one in served.members] == [3, 3]
+    place.kind = "after an update of the system"
+    assert calibration_for(place, tx, VERSION) is None
+    for mine in served.members:
+        assert [one.per_second for one in speeds_of(place, tx, served, mine, of)] == [10, 20, 30]
+
+
 def test_another_build_of_the_same_version_is_measured_and_compared_anew(place: Any, tx: Connection) -> None:
     share = Share(count=10, agreed=10, low=0.7, high=1.0)
     measured(place, tx, 0, parity=Parity(everywhere=share, sure=share))
