@@ -94,7 +94,12 @@ def _version(engine: Engine) -> str:
 def _found(
     state: State, tx: Connection, row: rows.DeploymentRow, served: Revision, own: RevisionMember, key: str
 ) -> Parity | None:
-    """What came out before: in any deployment, or while engines were measured."""
+    """What came out before: here, in any deployment, or while engines were measured.
+
+    None where this service was asked once more and did not agree: no older figure speaks for it.
+    """
+    if own.parity is not None and own.parity.key == key:
+        return own.parity if own.parity.agrees else None
     return _known(tx, key) or judged(state, tx, served, own, row.deployment)
 
 

@@ -73,6 +73,7 @@ def planned(
         generation=dict(said) if isinstance(said := version.meta.get("generation"), Mapping) else {},
         beside=tuple(beside),
         because=because,
+        precision=precision,
     )
 
 

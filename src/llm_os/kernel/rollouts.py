@@ -267,8 +267,9 @@ class Rollouts:
         if rollout.returns:  # what was left behind is nothing to go back to
             history = history[:-2]
         history = (*history, target)[-MOST_KEPT:]
-        # Of engines that were named, the options say the precision.
-        changed = {"model": rollout.asked, "precision": deployment.spec.precision if target.because else None}
+        # Of engines that were named, the options say the precision; what is gone back to has its wish with it.
+        wish = target.precision or deployment.spec.precision
+        changed = {"model": rollout.asked, "precision": wish if target.because else None}
         members = [Member(engine=one.engine, options=one.options) for one in target.members]
         spec = settled(deployment.spec.model_copy(update=changed), members)
         done = rollout.model_copy(

@@ -139,6 +139,8 @@ class Revision(Record):
     """How the version wants to be asked: what holds for a request that does not say. Empty: it says nothing of it."""
     because: str = ""
     """Why this engine with these options, where nobody asked for them."""
+    precision: str | None = None
+    """That was asked for when it was planned; it holds for what is chosen after it, where nobody names an engine."""
     beside: tuple[RevisionMember, ...] = ()
     """Engines whose replicas stand beside those of `engine`."""
 

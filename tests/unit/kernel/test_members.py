@@ -269,6 +269,17 @@ def test_an_update_is_done_with_the_engine_that_there_is_room_for(tmp_path: Path
         assert found.updating
 
 
+def test_going_back_brings_the_precision_back_that_was_asked_for(tmp_path: Path) -> None:
+    chosen = revision(1, 1).model_copy(update={"because": "figures", "precision": "int8"})
+    named = revision(2, 1)
+    back = an_update(Phase.ROLLING, 1).model_copy(
+        update={"target": chosen.model_copy(update={"number": 3}), "returns": True}
+    )
+    record = deployment(1, history=(chosen, named), revision=2, rollout=back)
+    found = Harness(tmp_path, record, attempt(1, AttemptState.READY, of=3)).tick()
+    assert (found.revision, found.spec.precision, found.because) == (3, "int8", "figures")
+
+
 # -- what is told ------------------------------------------------------------------------------------------------------
 
 
