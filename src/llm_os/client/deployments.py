@@ -219,9 +219,9 @@ class Deployment:
             raise InvalidInputError(f"policy is no {type(policy).__name__}.", hint='Such as policy={"bake": "1m"}.')
         whole = checked(UpdatePolicy, {**self._policy(), **policy}, "An update") if policy is not None else None
         checked(api.UpdateDeployment, {"model": model}, "An update")
-        model = fused(self._connection, model)
         path = f"/v1/deployments/{self.name}"
         known = self._connection.transport.call("GET", path, DeploymentRecord)
+        model = fused(self._connection, model)
         engines = changed(engine, options, known.engines)
         request = checked(api.UpdateDeployment, {"model": model, "policy": whole, **engines}, "An update")
         ensure_for_update(self._connection, known, request)

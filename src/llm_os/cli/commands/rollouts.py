@@ -58,8 +58,8 @@ def update(
     if how["until_promoted"] and how["bake"] is not None:
         raise InvalidInputError("--bake and --until-promoted exclude each other.", hint="Leave one out.")
     transport, path = looking(), place("deployments", name, "deployment")
+    known = transport.call("GET", path, Deployment)  # before an adapter is merged for what is not there
     model = fused(connect(), model) if model is not None else None
-    known = transport.call("GET", path, Deployment)
     policy = known.spec.update.model_dump()
     asked = {"canary": how["canary"], "tenants": how["tenants"] or None, "bake": how["bake"]}
     policy |= {key: value for key, value in asked.items() if value is not None}
