@@ -18,7 +18,7 @@ from llm_os.spec.jobs import JobSpec
 from llm_os.spec.models import ModelVersion
 
 READY_SECONDS = 120.0
-"""Reading an adapter takes a second; a replica that starts takes its time first."""
+"""Seconds without a sign of life. Reading an adapter takes a second; a replica that starts takes its time first."""
 LOOK_EVERY = 0.05
 """Seconds between two looks at the replicas."""
 
@@ -73,7 +73,7 @@ def add(transport: Transport, name: str, request: api.AddAdapter, *, wait: bool 
         (one for one, version in record.spec.adapters.items() if known.get(one) != version),
         request.version.partition("@")[0],
     )
-    until = time.monotonic() + READY_SECONDS
+    until, sign = time.monotonic() + READY_SECONDS, _sign_of_life(record)
     while True:
         found = next((one for one in adapters_of(record) if one.name == called), None)
         if found is None:
@@ -93,6 +93,14 @@ def add(transport: Transport, name: str, request: api.AddAdapter, *, wait: bool 
             )
         time.sleep(LOOK_EVERY)
         record = transport.call("GET", path, DeploymentRecord)
+        if (newest := _sign_of_life(record)) > sign:
+            until, sign = time.monotonic() + READY_SECONDS, newest
+
+
+def _sign_of_life(record: DeploymentRecord) -> float:
+    """When a replica that starts came a step further: one that is compared first takes minutes."""
+    told = [replica.progress.get("at") for replica in record.replicas]
+    return max((float(at) for at in told if isinstance(at, int | float)), default=0.0)
 
 
 def remove(transport: Transport, name: str, adapter: str) -> DeploymentRecord:

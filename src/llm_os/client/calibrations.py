@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 
 from llm_os.client.connection import Connection
 from llm_os.client.jobs import run
 from llm_os.client.references import is_compared, make_reference
 from llm_os.client.transport import place
-from llm_os.errors import BrokenWeightsError, JobCancelledError, LLMOSError
+from llm_os.errors import BrokenWeightsError, CapacityError, JobCancelledError, LLMOSError
 from llm_os.spec import api
 from llm_os.spec.calibration import Calibration
 from llm_os.spec.deployments import Deployment, DeploymentSpec
@@ -84,11 +85,19 @@ def ensure_calibration(
 
 
 def calibrate_for_update(connection: Connection, record: Deployment, request: api.UpdateDeployment) -> None:
-    """`ensure_calibration` of what a deployment is updated to, where nobody named its engine, then or now."""
+    """`ensure_calibration` of what a deployment is updated to, where nobody named its engine, then or now.
+
+    Raises what the update would be refused with, before that work.
+    """
     named = request.engine is not None or request.options is not None or request.members is not None
     if named or request.model is None or not record.because or not connection.calibrate:
         return
     path = place("models", request.model or record.version, "model")
     version = connection.transport.call("GET", path, ModelVersion)
     spec = DeploymentSpec(name=record.spec.name, model=version.ref, precision=record.spec.precision)
+    body = request.model_copy(update={"only_check": True})
+    with contextlib.suppress(CapacityError):  # measuring may find what needs less
+        connection.transport.call(
+            "POST", f"{place('deployments', record.spec.name, 'deployment')}/update", Deployment, body=body
+        )
     ensure_calibration(connection, version, spec, reference=record.spec.check and not is_compared(version, None))

@@ -157,7 +157,7 @@ class Deployment:
 
     @property
     def parity(self) -> Parity | None:
-        """How far its engine agrees with PyTorch; None: they were not compared."""
+        """How far its engine agrees with PyTorch, of several the one that agrees least; None: nobody compared them."""
         return self._connection.transport.call("GET", f"/v1/deployments/{self.name}", DeploymentRecord).parity
 
     @property
@@ -173,10 +173,13 @@ class Deployment:
 
     @property
     def parities(self) -> Mapping[str, Parity | None]:
-        """How far they agree by engine, where several stand side by side."""
+        """How far they agree by engine, where several stand side by side; `openvino 2`: the same with other options."""
         record = self._connection.transport.call("GET", f"/v1/deployments/{self.name}", DeploymentRecord)
-        members = record.history[-1].members if record.history else ()
-        return {member.engine: member.parity for member in members}
+        found: dict[str, Parity | None] = {}
+        for member in record.history[-1].members if record.history else ():
+            again = sum(name.partition(" ")[0] == member.engine for name in found)
+            found[f"{member.engine} {again + 1}" if again else member.engine] = member.parity
+        return found
 
     def verify(self) -> Verification:
         """Compare its replicas with PyTorch again, as they serve now; what came out stays with the revision.
@@ -216,9 +219,9 @@ class Deployment:
             raise InvalidInputError(f"policy is no {type(policy).__name__}.", hint='Such as policy={"bake": "1m"}.')
         whole = checked(UpdatePolicy, {**self._policy(), **policy}, "An update") if policy is not None else None
         checked(api.UpdateDeployment, {"model": model}, "An update")
-        model = fused(self._connection, model)
         path = f"/v1/deployments/{self.name}"
         known = self._connection.transport.call("GET", path, DeploymentRecord)
+        model = fused(self._connection, model)
         engines = changed(engine, options, known.engines)
         request = checked(api.UpdateDeployment, {"model": model, "policy": whole, **engines}, "An update")
         ensure_for_update(self._connection, known, request)

@@ -48,8 +48,11 @@ def wished(engines: Engines, options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def changed(engines: Engines, options: Mapping[str, Any], now: Sequence[str]) -> dict[str, Any]:
-    """What an update names of `engine`, `options` and `members`; options without an engine are for those of `now`."""
-    several = now if len(now) > 1 and not engines and options else engines
+    """What an update names of `engine`, `options` and `members`; options without an engine are for those of `now`.
+
+    An engine that stands beside itself with other options (measuring may come to that) is one with the same options.
+    """
+    several = list(dict.fromkeys(now)) if len(now) > 1 and not engines and options else engines
     found = wished(several, options)
     if "members" in found:
         return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any, Literal, overload
 
 from llm_os.client.adapters import merged
 from llm_os.client.aliases import move_alias
-from llm_os.client.calibrations import ensure_calibration
+from llm_os.client.calibrations import ensure_calibration, is_chosen
 from llm_os.client.cards import Card, card
 from llm_os.client.checks import checked, checked_name
 from llm_os.client.connection import Connection
@@ -24,7 +25,7 @@ from llm_os.client.members import named, wished
 from llm_os.client.quality import Description
 from llm_os.client.references import compared, ensure_reference, is_compared
 from llm_os.client.results import TrainingResult, training_result
-from llm_os.errors import UnsupportedModelError
+from llm_os.errors import CapacityError, UnsupportedModelError
 from llm_os.spec.base import Json, slug
 from llm_os.spec.deployments import DeploymentSpec
 from llm_os.spec.jobs import Job as JobRecord
@@ -302,10 +303,14 @@ class Model:
         given = {"name": name, "model": model, "check": check, **engines}
         spec = checked(DeploymentSpec, {**given, **own}, "A deployment")
         engine = compared(whole, named(engines))
+        measures = is_chosen(spec) and (self._connection.calibrate if calibrate is None else calibrate)
+        if measures or (spec.check and is_compared(whole, engine)):
+            # What is refused shall not be refused after a minute's work; measuring may find what needs less.
+            with contextlib.suppress(*(CapacityError,) if measures else ()):
+                check_deployment(self._connection, spec)
         if spec.check and is_compared(whole, engine):
-            check_deployment(self._connection, spec)  # what is refused shall not be refused after a minute's work
             ensure_reference(self._connection, whole, engine)
-        if self._connection.calibrate if calibrate is None else calibrate:
+        if measures:
             ensure_calibration(self._connection, whole, spec, reference=check and not is_compared(whole, None))
         return deploy(self._connection, spec, keep=keep)
 

@@ -64,7 +64,7 @@ def compared(version: ModelVersion, engines: Sequence[str | None]) -> str | None
 
 
 def ensure_for_update(connection: Connection, record: Deployment, asked: UpdateDeployment) -> None:
-    """`ensure_reference` of what a deployment is updated to: another model, whose engine is chosen anew, or engines.
+    """`ensure_reference` of what a deployment is updated to: another model for its engines, or engines.
 
     Raises what the update would be refused with, before that work. Anything that `ensure_reference` raises.
     """
@@ -72,7 +72,7 @@ def ensure_for_update(connection: Connection, record: Deployment, asked: UpdateD
         return
     wanted = place("models", asked.model or record.version, "model")
     version = connection.transport.call("GET", wanted, ModelVersion)
-    now = record.engines if asked.model is None or len(record.engines) > 1 else (None,)
+    now = record.engines if asked.model is None else (*record.engines, None)  # None: where they do not open it
     named = tuple(member.engine for member in asked.members or ()) or ((asked.engine,) if asked.engine else now)
     engine = compared(version, named)
     if not is_compared(version, engine):

@@ -35,9 +35,13 @@ class Starting:
 
     def look(self, record: Deployment) -> bool:
         """Show what is new; whether it came a step further since the last look."""
-        told = next((replica.progress for replica in record.replicas if replica.progress), {})
-        at = told.get("at")
-        if not isinstance(at, int | float) or at <= self._at:
+        progress = [replica.progress for replica in record.replicas]
+        told, at = max(
+            ((one, float(at)) for one in progress if isinstance(at := one.get("at"), int | float)),
+            key=lambda found: found[1],
+            default=({}, 0.0),
+        )  # of engines side by side one may hang while the other comes on
+        if at <= self._at:
             return False
         self._at = at
         self._shown = self._shown or display(self._title, quiet=self._quiet)

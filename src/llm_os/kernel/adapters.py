@@ -19,7 +19,7 @@ from llm_os.kernel.state import State
 from llm_os.kernel.submission import find_model
 from llm_os.spec.attempts import AdapterInput
 from llm_os.spec.base import Spec
-from llm_os.spec.deployments import Deployment, DeploymentSpec, Revision
+from llm_os.spec.deployments import Deployment, DeploymentSpec, Revision, RevisionMember
 from llm_os.spec.models import ModelVersion
 from llm_os.spec.routing import RouteAdapter
 from llm_os.store import rows
@@ -111,12 +111,14 @@ def clash(name: str, adapter: str, there: str) -> LLMOSError:
     )
 
 
-def held_by(state: State, tx: Connection, deployment: Deployment, served: Revision) -> tuple[AdapterInput, ...]:
-    """What a replica of this revision shall hold: the deployment's adapters that were made for its model."""
+def held_by(
+    state: State, tx: Connection, deployment: Deployment, served: Revision, mine: RevisionMember
+) -> tuple[AdapterInput, ...]:
+    """What a replica of this engine shall hold: the deployment's adapters that were made for its revision's model."""
     if not deployment.spec.adapters:
         return ()
-    engine = next((one for one in state.plugins.engines() if one.name == served.engine), None)
-    if engine is None or engine.adapter_room(engine.Options.model_validate(dict(served.options)), served.task) is None:
+    engine = next((one for one in state.plugins.engines() if one.name == mine.engine), None)
+    if engine is None or engine.adapter_room(engine.Options.model_validate(dict(mine.options)), served.task) is None:
         return ()
     base, found = find_model(tx, served.version).manifest, []
     for name, ref in sorted(deployment.spec.adapters.items()):

@@ -15,7 +15,7 @@ from sqlalchemy import Connection
 from llm_os.errors import ConflictError, DiskFullError, LLMOSError, NotFoundError, did_you_mean
 from llm_os.kernel.adapters import check, check_room, clash, held_by
 from llm_os.kernel.deployments import Deployments
-from llm_os.kernel.revisions import in_force, revision
+from llm_os.kernel.revisions import in_force, member, revision
 from llm_os.kernel.state import State
 from llm_os.kernel.submission import find_model
 from llm_os.spec.api import AddAdapter
@@ -58,10 +58,11 @@ class Adapting:
                     return deployment
                 raise clash(name, called, known[called])
             base = find_model(tx, served.version)
-            engine = next(one for one in self._state.plugins.engines() if one.name == served.engine)
-            options = engine.Options.model_validate(dict(served.options))
-            check_room(name, len(known | {called: version.ref}), base, engine, options)
-            check(tx, version, base, engine, options)
+            for mine in served.members:  # each of them is asked for it
+                engine = next(one for one in self._state.plugins.engines() if one.name == mine.engine)
+                options = engine.Options.model_validate(dict(mine.options))
+                check_room(name, len(known | {called: version.ref}), base, engine, options)
+                check(tx, version, base, engine, options)
             was = f" in the place of {known[called]}" if called in known else ""
             message = f"{name}:{called} is {version.ref}{was}."
             self._write(tx, row, known | {called: version.ref}, EventKind.ADAPTER_ADDED, message, called)
@@ -130,7 +131,8 @@ class Adapting:
                 if carried == watch.carried or (not carried and not attempt.adapters and watch.carried is None):
                     continue
                 try:
-                    wanted = held_by(self._state, tx, row.deployment, revision(row, attempt.revision))
+                    served = revision(row, attempt.revision)
+                    wanted = held_by(self._state, tx, row.deployment, served, member(row, attempt))
                 except LLMOSError as error:  # an artifact is gone: what it holds stays
                     log.warning("%s cannot be told of its adapters: %s", attempt.id, error)
                     continue

@@ -73,8 +73,16 @@ class HomeFiles:
     def write_control(self, attempt: str, control: Control) -> None:
         folder = self.attempt(attempt)
         if folder.exists():
+            news = {name: getattr(control, name) for name in control.model_fields_set}
+            whole = self.read_control(attempt).model_copy(update=news)
             with _room(folder):
-                _write(folder / "control.json", control.model_dump_json())
+                _write(folder / "control.json", whole.model_dump_json(exclude_none=True))
+
+    def read_control(self, attempt: str) -> Control:
+        try:
+            return Control.model_validate_json((self.attempt(attempt) / "control.json").read_bytes(), extra="ignore")
+        except (FileNotFoundError, ValidationError):
+            return Control()
 
     def output(self, attempt: str) -> Path:
         return self.attempt(attempt) / "output"

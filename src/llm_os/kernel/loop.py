@@ -306,11 +306,11 @@ class Kernel(Calls):
                 row = self._deployments.get(tx, attempt.owner)
                 served = revision(row, attempt.revision)
                 version = self._model(tx, served.version)
-                name = member(row, attempt).engine
-                engine = next(e for e in state.plugins.engines() if e.name == name)
+                mine = member(row, attempt)
+                engine = next(e for e in state.plugins.engines() if e.name == mine.engine)
                 reference = reference_for(state, tx, row, attempt, engine)
                 spec = serve_spec(state, attempt, row.deployment, served, version.manifest, engine, reference)
-                return with_adapters(spec, held_by(state, tx, row.deployment, served))
+                return with_adapters(spec, held_by(state, tx, row.deployment, served, mine))
             port = rows.get_meta(tx, "gateway_port")
         return gateway_spec(state, attempt, self._gateway or (), port or state.settings.gateway_port)
 

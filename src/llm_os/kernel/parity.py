@@ -5,13 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 
-from pydantic import ValidationError
 from sqlalchemy import Connection
 
 from llm_os.drivers.device import Unavailable
 from llm_os.drivers.engine import Engine
-from llm_os.errors import LLMOSError
-from llm_os.kernel.calibrations import judged
+from llm_os.kernel.calibrations import identity_of, judged
 from llm_os.kernel.references import reference_of
 from llm_os.kernel.replicas import kind_of
 from llm_os.kernel.revisions import in_force, member, revision
@@ -84,16 +82,8 @@ def reference_behind(state: State, tx: Connection, served: Revision) -> str | No
 def _key(digest: str, served: RevisionMember, engine: Engine) -> str:
     """Equal where a comparison gives the same. Threads are left out: they change the order of sums and no more."""
     options = {name: value for name, value in served.options.items() if name != "threads"}
-    whole = json.dumps([digest, engine.name, _identity(engine, served), options], sort_keys=True)
+    whole = json.dumps([digest, engine.name, identity_of(engine, served), options], sort_keys=True)
     return hashlib.sha256(whole.encode()).hexdigest()
-
-
-def _identity(engine: Engine, served: RevisionMember) -> str:
-    """Of the program that serves it: one of another build, or of another environment, is compared anew."""
-    try:
-        return engine.identity(engine.Options.model_validate(dict(served.options)))
-    except (LLMOSError, ValidationError):  # its environment is gone, or it has other options by now: its start says so
-        return _version(engine)
 
 
 def _version(engine: Engine) -> str:
@@ -104,9 +94,13 @@ def _version(engine: Engine) -> str:
 def _found(
     state: State, tx: Connection, row: rows.DeploymentRow, served: Revision, own: RevisionMember, key: str
 ) -> Parity | None:
-    """What came out before: in any deployment, or while engines were measured."""
-    session = row.deployment.session
-    return _known(tx, key) or judged(state, tx, served.version, own.engine, own.options, session)
+    """What came out before: here, in any deployment, or while engines were measured.
+
+    None where this service was asked once more and did not agree: no older figure speaks for it.
+    """
+    if own.parity is not None and own.parity.key == key:
+        return own.parity if own.parity.agrees else None
+    return _known(tx, key) or judged(state, tx, served, own, row.deployment)
 
 
 def _known(tx: Connection, key: str) -> Parity | None:

@@ -72,7 +72,11 @@ class Files(Protocol):
     def read_exit(self, attempt: str) -> Exit | None:
         """How it ended; None as long as there is no record. Complete reports are there before it is."""
 
-    def write_control(self, attempt: str, control: Control) -> None: ...
+    def write_control(self, attempt: str, control: Control) -> None:
+        """Tell it what is set in `control`; what is not set stays as it was told before: it may not have read that."""
+
+    def read_control(self, attempt: str) -> Control:
+        """All that it was told."""
 
     def output(self, attempt: str) -> Path:
         """The folder that the task filled."""

@@ -18,7 +18,7 @@ from llm_os.errors import (
     did_you_mean,
 )
 from llm_os.kernel.adapters import check_all
-from llm_os.kernel.calibrations import calibration_for, taken
+from llm_os.kernel.calibrations import calibration_for, taken, trial_of
 from llm_os.kernel.state import State
 from llm_os.kernel.submission import validated
 from llm_os.spec.base import Json, Spec
@@ -28,6 +28,8 @@ from llm_os.spec.jobs import Attempt
 from llm_os.spec.models import ModelVersion
 from llm_os.store import rows
 
+KEPT = "kept from "
+"""How a reason begins that was found for another version."""
 MOST_KEPT = 8
 """Revisions of a deployment that it can go back to."""
 
@@ -41,7 +43,7 @@ def planned(
         CapacityError: a replica can never fit.
         Anything that `chosen_members` raises, and `adapters.check_all`.
     """
-    spec, because = taken(state, tx, spec, version, session)
+    precision, (spec, because) = spec.precision, taken(state, tx, spec, version, session)
     chosen, ledger = chosen_members(state, spec, version), state.ledger(tx)
     granted, facts, members = ledger.granted(session), state.artifacts.facts(version.manifest), []
     for engine, options in chosen:
@@ -54,7 +56,11 @@ def planned(
                 f"A replica of {version.ref}{which} {never.message}.",
                 hint=f"Grant more, or serve a smaller model{instead}.",
             )
-        members.append(RevisionMember(engine=engine.name, options=options.model_dump(mode="json"), resources=resources))
+        one = RevisionMember(engine=engine.name, options=options.model_dump(mode="json"), resources=resources)
+        trial = None
+        if len(chosen) > 1:
+            trial = trial_of(state, tx, version.ref, one, session, precision, uncompared=True)
+        members.append(one.model_copy(update={"speeds": trial.speeds}) if trial is not None else one)
     first, *beside = members
     return Revision(
         number=number,
@@ -63,9 +69,11 @@ def planned(
         engine=first.engine,
         options=first.options,
         resources=first.resources,
+        speeds=first.speeds,
         generation=dict(said) if isinstance(said := version.meta.get("generation"), Mapping) else {},
         beside=tuple(beside),
         because=because,
+        precision=precision,
     )
 
 
@@ -80,6 +88,23 @@ def chosen_anew(
     if not unasked or calibration_for(state, tx, version, row.deployment.session, spec.precision) is None:
         return spec
     return spec.model_copy(update={"engine": None, "options": {}, "members": ()})
+
+
+def still_unasked(row: rows.DeploymentRow, target: Revision) -> Revision:
+    """The next revision with the reason of the one in force, if its engines are those that were chosen for that.
+
+    Nobody has named them by their being kept: they are chosen anew as soon as there are figures.
+    """
+    before = in_force(row)
+    if (
+        target.because
+        or not before.because
+        or not {one.engine for one in target.members} <= {one.engine for one in before.members}
+    ):
+        return target
+    same = target.version == before.version or before.because.startswith(KEPT)
+    told = before.because if same else f"{KEPT}{before.version}: {before.because}"
+    return target.model_copy(update={"because": told})
 
 
 def chosen_members(state: State, spec: DeploymentSpec, version: ModelVersion) -> list[tuple[Engine, Spec]]:

@@ -21,7 +21,16 @@ from llm_os.kernel.deployments import Deployments
 from llm_os.kernel.members import engine_phrase, failures, several, with_trouble
 from llm_os.kernel.outcomes import End, Outcome
 from llm_os.kernel.replicas import in_force, replaced, surplus
-from llm_os.kernel.revisions import MOST_KEPT, chosen_anew, fitted, next_number, planned, settled, without_foreign_key
+from llm_os.kernel.revisions import (
+    MOST_KEPT,
+    chosen_anew,
+    fitted,
+    next_number,
+    planned,
+    settled,
+    still_unasked,
+    without_foreign_key,
+)
 from llm_os.kernel.revisions import in_force as revision_in_force
 from llm_os.kernel.starts import last_sign
 from llm_os.kernel.state import State
@@ -128,6 +137,7 @@ class Rollouts:
             spec = fitted(self._state, chosen_anew(self._state, tx, row, spec, found), found)
             spec = without_foreign_key(spec, find_model(tx, deployment.version), found)
             target = planned(self._state, tx, spec, found, deployment.session, next_number(deployment))
+            target = still_unasked(row, target)
         except Exception as error:  # a plugin's, too: the alias is there at the next start, which must not end as well
             log.warning("%s cannot follow %s.", deployment.spec.name, spec.model, exc_info=error)
             why = error.message if isinstance(error, LLMOSError) else f"{type(error).__name__}: {error}"
@@ -257,8 +267,9 @@ class Rollouts:
         if rollout.returns:  # what was left behind is nothing to go back to
             history = history[:-2]
         history = (*history, target)[-MOST_KEPT:]
-        # Of engines that were named, the options say the precision.
-        changed = {"model": rollout.asked, "precision": deployment.spec.precision if target.because else None}
+        # Of engines that were named, the options say the precision; what is gone back to has its wish with it.
+        wish = target.precision or deployment.spec.precision
+        changed = {"model": rollout.asked, "precision": wish if target.because else None}
         members = [Member(engine=one.engine, options=one.options) for one in target.members]
         spec = settled(deployment.spec.model_copy(update=changed), members)
         done = rollout.model_copy(

@@ -12,19 +12,19 @@ from sqlalchemy import Connection
 from llm_os.drivers.engine import Engine
 from llm_os.errors import LLMOSError
 from llm_os.kernel.adapters import told_of
-from llm_os.kernel.calibrations import calibration_for
+from llm_os.kernel.calibrations import trial_of
 from llm_os.kernel.revisions import in_force, member, revision
 from llm_os.kernel.state import State
-from llm_os.kernel.submission import find_model
 from llm_os.spec.base import Json
 from llm_os.spec.calibration import Speed
-from llm_os.spec.deployments import Deployment, DeploymentState, Phase, RevisionMember
+from llm_os.spec.deployments import Deployment, DeploymentState, Phase, Revision, RevisionMember
 from llm_os.spec.jobs import Attempt, AttemptState
 from llm_os.spec.routing import Canary, Endpoint, KeyEntry, Route, RoutingTable
 from llm_os.store import rows
 
 log = logging.getLogger(__name__)
 
+Speeds = Callable[[Revision, RevisionMember, Deployment], tuple[Speed, ...]]
 MEASURED_AGAIN = 60.0
 """Seconds after which it is looked up again what engines were measured to do."""
 
@@ -57,12 +57,15 @@ class Published:
             self._engines = {one.name: one for one in self._state.plugins.engines()}
         return self._engines
 
-    def speeds(self, tx: Connection, version: str, member: RevisionMember, session: str | None) -> tuple[Speed, ...]:
+    def speeds(
+        self, tx: Connection, served: Revision, member: RevisionMember, deployment: Deployment
+    ) -> tuple[Speed, ...]:
         """`speeds_of`, looked up again after a while: the table is made at each turn, engines are measured seldom."""
-        now, key = self._state.clock.now(), f"{version} {session} {member.engine} {sorted(member.options.items())}"
+        asked = f"{served.version} {deployment.session} {deployment.spec.precision}"
+        now, key = self._state.clock.now(), f"{asked} {member.engine} {sorted(member.options.items())}"
         looked, found = self._speeds.get(key, (float("-inf"), ()))
         if now - looked > MEASURED_AGAIN:
-            found = speeds_of(self._state, tx, version, member, session)
+            found = speeds_of(self._state, tx, served, member, deployment)
             self._speeds[key] = (now, found)
         return found
 
@@ -83,7 +86,7 @@ def routing_table(
     version: int,
     admin_sha256: str | None,
     engines: Mapping[str, Engine] = MappingProxyType({}),
-    speeds: Callable[[str, RevisionMember, str | None], tuple[Speed, ...]] = lambda *_: (),
+    speeds: Speeds = lambda *_: (),
 ) -> RoutingTable:
     """Every live deployment with its ready replicas, and every key.
 
@@ -105,7 +108,7 @@ def _route(
     row: rows.DeploymentRow,
     attempts: Sequence[Attempt],
     engines: Mapping[str, Engine],
-    speeds: Callable[[str, RevisionMember, str | None], tuple[Speed, ...]],
+    speeds: Speeds,
 ) -> Route:
     deployment = row.deployment
     ready = [attempt for attempt in attempts if attempt.state is AttemptState.READY and attempt.endpoint]
@@ -113,16 +116,16 @@ def _route(
     beside = len({(one.revision, one.member) for one in ready}) > len({one.revision for one in ready})
     endpoints = []
     for attempt in ready:
-        mine, version = member(row, attempt), revision(row, attempt.revision).version
+        mine, served = member(row, attempt), revision(row, attempt.revision)
         engine = engines.get(mine.engine)
         endpoints.append(
             Endpoint(
                 attempt=attempt.id,
                 url=str(attempt.endpoint),
                 revision=attempt.revision,
-                version=version,
+                version=served.version,
                 engine=mine.engine,
-                speeds=speeds(version, mine, deployment.session) if beside else (),
+                speeds=speeds(served, mine, deployment) if beside else (),
                 lacks=tuple(sorted(engine.gaps)) if engine is not None else (),
                 cache_tokens=_cache_tokens(mine.options),
                 shares_prefixes=engine is not None and engine.shares_prefixes,
@@ -151,15 +154,16 @@ def _cache_tokens(options: Mapping[str, Json]) -> int | None:
 
 
 def speeds_of(
-    state: State, tx: Connection, version: str, member: RevisionMember, session: str | None
+    state: State, tx: Connection, served: Revision, member: RevisionMember, deployment: Deployment
 ) -> tuple[Speed, ...]:
-    """What this engine with these options was measured to do with a version on this machine; empty: nobody knows."""
-    try:
-        calibration = calibration_for(state, tx, find_model(tx, version), session)
-    except LLMOSError:  # the version is gone, or its files are: what is served goes on
-        return ()
-    trial = calibration.trial(member.engine, member.options) if calibration is not None else None
-    return () if trial is None else trial.speeds
+    """What this engine with these options was measured to do with a version on this machine; empty: nobody knows.
+
+    What is known of it now, or was when it was chosen: a new release of ours, of it, or of the machine's system asks
+    for new figures, but what serves goes on as well as before.
+    """
+    precision = deployment.spec.precision
+    trial = trial_of(state, tx, served.version, member, deployment.session, precision, uncompared=True)
+    return member.speeds if trial is None else trial.speeds
 
 
 def _canary(deployment: Deployment) -> Canary | None:

@@ -8,8 +8,10 @@ from sqlalchemy import Connection
 
 from llm_os.errors import ConflictError
 from llm_os.kernel.deployments import Deployments
+from llm_os.kernel.members import several
 from llm_os.kernel.need import Pace, followed, need
 from llm_os.kernel.replicas import count
+from llm_os.kernel.revisions import revision
 from llm_os.kernel.state import State
 from llm_os.spec.api import ScaleDeployment
 from llm_os.spec.deployments import Deployment, DeploymentState
@@ -36,16 +38,18 @@ class Scales:
             deployment = row.deployment
             if deployment.state.ended or deployment.state is DeploymentState.STOPPING:
                 raise ConflictError(f"{name} is {deployment.state.value}.", hint="Deploy the model again.")
+            each = ""
             if request.scaling is None:
                 spec = deployment.spec.model_copy(update={"replicas": request.replicas, "scaling": None})
                 number, told = request.replicas, f"{request.replicas}"
+                each = " of each engine" if several(deployment) else ""
             else:
                 spec = deployment.spec.model_copy(update={"scaling": request.scaling})
                 number = min(request.scaling.most, max(request.scaling.least, count(deployment)))
                 told = f"between {request.scaling.least} and {request.scaling.most}"
             # Whoever asks for replicas by hand asks for those of engines that are out, too.
             changed = deployment.model_copy(update={"spec": spec, "wanted": number, "troubles": {}, "scaled": ""})
-            self._write(tx, row, changed, f"{name} shall have {told} replicas.")
+            self._write(tx, row, changed, f"{name} shall have {told} replicas{each}.")
             found = self._deployments.get(tx, name).deployment
         self._state.pulse.beat()
         return found
@@ -65,7 +69,7 @@ class Scales:
             ready_at = now if deployment.ready_at is None else deployment.ready_at
             there = count(deployment)
             found = need(scaling, now, seen, ready_at, there)
-            ready = sum(one.state is AttemptState.READY for one in rows.live_attempts_of(tx, deployment.id))
+            ready = _ready(tx, row)
             number = followed(scaling, there, ready, found, now, self._paces.setdefault(deployment.id, Pace()))
             if number != there:
                 told = f"from {there} to {number} replicas: {found.why}"
@@ -80,3 +84,11 @@ class Scales:
         rows.update_deployment(tx, changed, was=row.deployment.state, not_before=row.not_before)
         rows.add_event(tx, self._state.clock.now(), EventKind.DEPLOYMENT_SCALED, changed.spec.name, message)
         self._deployments.settle(tx, changed.id)
+
+
+def _ready(tx: Connection, row: rows.DeploymentRow) -> int:
+    """Replicas that answer, of those that are counted: of engines side by side it is the last one that scales."""
+    live = rows.live_attempts_of(tx, row.deployment.id)
+    return sum(
+        one.state is AttemptState.READY and one.member == len(revision(row, one.revision).beside) for one in live
+    )

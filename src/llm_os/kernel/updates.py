@@ -8,7 +8,15 @@ from sqlalchemy import Connection
 
 from llm_os.errors import ConflictError, InvalidInputError, InvalidOptionError
 from llm_os.kernel.deployments import Deployments
-from llm_os.kernel.revisions import chosen_anew, fitted, in_force, next_number, planned, without_foreign_key
+from llm_os.kernel.revisions import (
+    chosen_anew,
+    fitted,
+    in_force,
+    next_number,
+    planned,
+    still_unasked,
+    without_foreign_key,
+)
 from llm_os.kernel.rollouts import Rollouts
 from llm_os.kernel.state import State
 from llm_os.kernel.submission import find_model
@@ -57,6 +65,8 @@ class Updates:
                     hint="Its callers would get no answer: deploy it under a name of its own.",
                 )
             target = planned(self._state, tx, spec, version, deployment.session, next_number(deployment))
+            if request.engine is None and request.members is None and request.options is None:
+                target = still_unasked(row, target)
             if _what(target) == _what(in_force(row)) and spec.model == deployment.spec.model:
                 engines = " and ".join(member.engine for member in target.members)
                 raise InvalidInputError(

@@ -9,7 +9,7 @@ from typing import Annotated
 from pydantic import Field, model_validator
 
 from llm_os.spec.base import Json, Name, Record, Ref, Spec
-from llm_os.spec.calibration import Member
+from llm_os.spec.calibration import Member, Speed
 from llm_os.spec.conditions import Condition
 from llm_os.spec.parity import Parity
 from llm_os.spec.resources import ResourceSpec
@@ -118,6 +118,8 @@ class RevisionMember(Record):
     resources: ResourceSpec
     parity: Parity | None = None
     """How far the engine agrees with the reference; None: they were not compared."""
+    speeds: tuple[Speed, ...] = ()
+    """What it was measured to do when it was chosen, fewest streams first; empty: nobody knows."""
 
 
 class Revision(Record):
@@ -131,10 +133,14 @@ class Revision(Record):
     resources: ResourceSpec
     parity: Parity | None = None
     """How far the engine agrees with the reference; None: they were not compared."""
+    speeds: tuple[Speed, ...] = ()
+    """What the engine was measured to do when it was chosen, fewest streams first; empty: nobody knows."""
     generation: Mapping[str, Json] = Field(default_factory=dict)
     """How the version wants to be asked: what holds for a request that does not say. Empty: it says nothing of it."""
     because: str = ""
     """Why this engine with these options, where nobody asked for them."""
+    precision: str | None = None
+    """That was asked for when it was planned; it holds for what is chosen after it, where nobody names an engine."""
     beside: tuple[RevisionMember, ...] = ()
     """Engines whose replicas stand beside those of `engine`."""
 
@@ -142,7 +148,13 @@ class Revision(Record):
     def members(self) -> tuple[RevisionMember, ...]:
         """All engines; their places are the numbers of `Attempt.member`."""
         return (
-            RevisionMember(engine=self.engine, options=self.options, resources=self.resources, parity=self.parity),
+            RevisionMember(
+                engine=self.engine,
+                options=self.options,
+                resources=self.resources,
+                parity=self.parity,
+                speeds=self.speeds,
+            ),
             *self.beside,
         )
 
@@ -268,8 +280,9 @@ class Deployment(Record):
 
     @property
     def parity(self) -> Parity | None:
-        """Of the revision in force."""
-        return self.history[-1].parity if self.history else None
+        """Of the revision in force; where several engines stand side by side, of the one that agrees least."""
+        found = [one.parity for one in self.history[-1].members if one.parity] if self.history else []
+        return min(found, key=lambda one: one.rank, default=None)
 
     def shares(self, members: int) -> tuple[int, ...]:
         """Replicas that shall answer of each of so many engines.

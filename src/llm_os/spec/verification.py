@@ -38,6 +38,8 @@ class ReplicaVerification(Record):
     """A replica that was asked again what the reference says."""
 
     attempt: str
+    engine: str = ""
+    """That it runs with."""
     begun: bool = False
     """It has heard of it. A worker of an older release never does."""
     parity: Parity | None = None
@@ -57,6 +59,7 @@ class Verification(Record):
     deployment: str
     version: str
     engine: str
+    """All of them, where several stand side by side: `llamacpp and openvino`."""
     number: int
     """Of this comparison: ask for it by this number."""
     replicas: tuple[ReplicaVerification, ...] = ()

@@ -302,6 +302,9 @@ class SimulatedFiles:
         if control.stop:
             self._host.ask_to_stop(attempt)
 
+    def read_control(self, attempt: str) -> Control:
+        return Control()
+
     def output(self, attempt: str) -> Path:
         return self.attempt(attempt) / "output"
 

@@ -13,7 +13,7 @@ from fake_kernel import FakeKernel, ended, version
 
 from llm_os.client.calibrations import calibrate, calibrate_for_update
 from llm_os.client.models import Model
-from llm_os.errors import UnavailableError
+from llm_os.errors import CapacityError, ConflictError, UnavailableError
 from llm_os.spec import api
 from llm_os.spec.calibration import Calibration, Candidate, Member
 from llm_os.spec.deployments import Deployment, DeploymentSpec, DeploymentState, Revision
@@ -160,5 +160,33 @@ def test_an_update_measures_where_the_engine_was_nobodys_wish(
     because: str, request_: api.UpdateDeployment, measures: bool
 ) -> None:
     asked = kernel(*TWO)
+    asked.answers["POST /v1/deployments/chat/update"] = record(because)
     calibrate_for_update(asked, record(because), request_)  # type: ignore[arg-type]
     assert ("serving/calibration" in tasks(asked)) is measures
+
+
+TAKEN = ConflictError("It is there already.")
+LARGE = CapacityError("The preferred engine needs more than there is.")
+
+
+def test_what_will_be_refused_is_refused_before_anything_is_measured() -> None:
+    asked = kernel(*TWO)
+    asked.answers["POST /v1/deployments"] = TAKEN
+    with pytest.raises(ConflictError):
+        Model(asked, CHAT.model_copy(update={"format": "safetensors"})).deploy()  # type: ignore[arg-type]
+    assert tasks(asked) == []
+    asked.answers["POST /v1/deployments/chat/update"] = TAKEN
+    with pytest.raises(ConflictError):
+        calibrate_for_update(asked, record("figures"), api.UpdateDeployment(model="chat@1"))  # type: ignore[arg-type]
+    assert tasks(asked) == []
+
+
+def test_an_engine_that_is_too_large_does_not_keep_the_others_from_being_measured() -> None:
+    asked = kernel(*TWO)
+    asked.answers["POST /v1/deployments"] = lambda body: LARGE if body["only_check"] else made(body)
+    assert "serving/calibration" in deployed(asked)
+    asked.answers["POST /v1/deployments/chat/update"] = LARGE
+    again = len(tasks(asked))
+    asked.answers[GET] = api.Measured(candidates=TWO, calibration=None)
+    calibrate_for_update(asked, record("figures"), api.UpdateDeployment(model="chat@1"))  # type: ignore[arg-type]
+    assert len(tasks(asked)) > again

@@ -12,7 +12,7 @@ from fake_kernel import FakeKernel, version
 from llm_os.client.deployments import Deployment
 from llm_os.client.members import changed, named, wished
 from llm_os.client.models import Model
-from llm_os.errors import InvalidOptionError
+from llm_os.errors import InvalidOptionError, NotFoundError
 
 
 def test_one_engine_or_none_is_written_as_ever() -> None:
@@ -49,7 +49,23 @@ def test_an_update_names_what_changes() -> None:
     both = changed(None, {"b.x": 1}, ["a", "b"])
     assert both == {"members": [{"engine": "a", "options": {}}, {"engine": "b", "options": {"x": 1}}]}
     assert named(both) == ("a", "b")
+    assert changed(None, {"x": 1}, ["a", "a"]) == {"engine": "a", "options": {"x": 1}}
     assert named(changed(None, {}, ["a"])) == (None,)
+
+
+def test_figures_of_one_engine_in_two_ways_are_both_told() -> None:
+    kernel = FakeKernel({"GET /v1/deployments/mood": record(("openvino", "openvino", "torch"))})
+    deployment = Deployment(kernel, "mood", "http://127.0.0.1:1/v1", "key", "encoder@1")  # type: ignore[arg-type]
+    assert list(deployment.parities) == ["openvino", "openvino 2", "torch"]
+
+
+def test_no_adapter_is_merged_for_a_deployment_that_is_not_there() -> None:
+    adapter = version("mood").model_copy(update={"format": "adapter", "meta": {"base": "sha256:" + "b" * 64}})
+    kernel = FakeKernel({"GET /v1/models/mood@1": adapter, "GET /v1/deployments/gone": NotFoundError("It is gone.")})
+    deployment = Deployment(kernel, "gone", "http://127.0.0.1:1/v1", "key", "encoder@1")  # type: ignore[arg-type]
+    with pytest.raises(NotFoundError):
+        deployment.update("mood@1")
+    assert not any(what == "POST /v1/jobs" for what, _ in kernel.asked)
 
 
 # -- what is sent ------------------------------------------------------------------------------------------------------

@@ -142,13 +142,23 @@ def deployment(engine: str = "openvino", **spec: Any) -> Deployment:
 def test_an_update_makes_the_reference_of_what_will_be_served(
     engine: str, given: tuple[str | None, str | None], count: int
 ) -> None:
-    """With another model the engine is chosen anew; else it is the one that serves, or the one that is named."""
+    """It is served by the engine that serves now, if that opens it, by the one that is taken then, or that is named."""
     asked = kernel()
     asked.answers |= {f"GET /v1/models/chat@{number}": chat() for number in (1, 2)}
     asked.answers["POST /v1/deployments/assistant/update"] = deployment(engine)
     ensure_for_update(asked, deployment(engine), UpdateDeployment(model=given[0], engine=given[1]))  # type: ignore[arg-type]
     checks = [sent["only_check"] for what, sent in asked.asked if what.endswith("/update")]
     assert checks == [True] * count, "it is asked first whether the update would be refused"
+    assert len(submitted(asked)) == count
+
+
+@pytest.mark.parametrize(("engine", "count"), [("openvino_encoders", 1), ("torch", 0)])
+def test_an_engine_that_stays_is_compared_with_the_next_version_too(engine: str, count: int) -> None:
+    """Of itself the kernel takes no such engine for this format; somebody named it, or measuring did."""
+    asked = kernel()
+    asked.answers["GET /v1/models/chat@2"] = chat("safetensors")
+    asked.answers["POST /v1/deployments/assistant/update"] = deployment(engine)
+    ensure_for_update(asked, deployment(engine), UpdateDeployment(model="chat@2"))  # type: ignore[arg-type]
     assert len(submitted(asked)) == count
 
 

@@ -68,6 +68,15 @@ def test_a_comparison_that_goes_on_for_an_hour_is_waited_for(
     assert "chat: comparing, step 1 of 1040" in capsys.readouterr().err
 
 
+def test_of_two_that_start_the_one_that_comes_on_is_the_sign_of_life(clock: list[float]) -> None:
+    steps = [
+        record(step).model_copy(update={"replicas": record(1).replicas + record(step).replicas})
+        for step in range(1, 20)
+    ]
+    asked = kernel(clock, iter([*steps, record(state=DeploymentState.READY)]))
+    assert wait_ready(asked, record()).state is DeploymentState.READY  # type: ignore[arg-type]
+
+
 def test_one_that_tells_nothing_more_is_given_up_with_the_reason(clock: list[float]) -> None:
     asked = kernel(clock, (record(7) for _ in range(100)))
     with pytest.raises(UnavailableError, match=r"chat is not ready yet: It loads\."):

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
+from types import MappingProxyType, SimpleNamespace
 from typing import Any, ClassVar
 
 import pytest
 from sqlalchemy import Connection
 
 from llm_os.drivers.device import Available, Probe, Unavailable
-from llm_os.drivers.engine import Engine
+from llm_os.drivers.engine import AdapterRoom, Engine
 from llm_os.errors import InvalidInputError, InvalidOptionError, NotFoundError, UnsupportedModelError
 from llm_os.kernel import references
 from llm_os.kernel.calibrations import TASK, calibration_for, candidates_for, completed, judged, taken
-from llm_os.kernel.revisions import chosen_anew, planned
+from llm_os.kernel.revisions import chosen_anew, planned, still_unasked
+from llm_os.kernel.routing import speeds_of
 from llm_os.kernel.submission import cache_key
 from llm_os.memory.ledger import Ledger
 from llm_os.settings import Settings
@@ -64,6 +66,20 @@ class Toy(Engine):
 
     def candidates(self, model: ArtifactFacts, granted: Capacity, precision: str | None = None) -> tuple[Spec, ...]:
         return tuple(one for one in self._options if precision in (None, one.precision))
+
+
+class Refusing(Toy):
+    """It opens such files, but not this one."""
+
+    def refuses(self, model: ArtifactFacts) -> str | None:
+        return "it is of another kind"
+
+
+class Roomy(Toy):
+    """It holds adapters beside its model."""
+
+    def adapter_room(self, options: Spec, task: str) -> AdapterRoom | None:
+        return AdapterRoom(2, 16)
 
 
 class Place:
@@ -127,14 +143,15 @@ def speeds(*rates: float) -> tuple[Speed, ...]:
 
 
 def measured(
-    place: Any, tx: Connection, *chosen: int, parity: Parity | None = None, precision: str | None = None
-) -> None:
+    place: Any, tx: Connection, *chosen: int, parity: Parity | None = None, precision: str | None = None,
+    rates: Any = MappingProxyType({}),
+) -> None:  # fmt: skip
     """As if the job had run and come to this."""
     options = {} if precision is None else {"precision": precision}
     job = completed(place, tx, JobSpec(task=TASK, inputs={"model": "chat@1"}, options=options), None)
     whole = PLUGIN.Options.model_validate(dict(job.options))
     trials = tuple(
-        Trial(member=one.member, speeds=speeds(10, 20, 30), parity=parity)
+        Trial(member=one.member, speeds=speeds(*rates.get(one.member.engine, (10, 20, 30))), parity=parity)
         for one in whole.candidates  # type: ignore[attr-defined]
     )
     found = Calibration(version=DIGEST, fingerprint="f", trials=trials, chosen=chosen, why="because of figures")
@@ -152,6 +169,14 @@ def test_every_engine_that_is_here_and_opens_it_is_tried_the_preferred_one_first
     place.engines = (Toy("named", -1), Toy("quick", 1), Toy("away", 5, here=False), Toy("steady", 2), other)
     assert names(place, tx) == ["steady", "quick"]
     assert names(place, tx, engine="named") == ["named"]
+
+
+def test_an_engine_that_refuses_this_model_is_neither_tried_nor_taken_nor_named(place: Any, tx: Connection) -> None:
+    place.engines = (Toy("quick", 1), Refusing("steady", 2))
+    assert names(place, tx) == ["quick"]
+    asked, why = taken(place, tx, spec(precision="file"), VERSION, None)
+    assert asked.engine == "quick"
+    assert planned(place, tx, spec(), VERSION, None).because.startswith("quick is the only engine here"), why
 
 
 def test_what_can_never_fit_is_not_tried(place: Any, tx: Connection) -> None:
@@ -229,6 +254,58 @@ def test_an_on_demand_replica_and_one_that_may_sleep_are_of_one_engine(place: An
     assert (scaled.engine, scaled.members) == ("steady", ())
 
 
+def test_what_carries_adapters_gets_the_quickest_engine_that_has_room_for_them(place: Any, tx: Connection) -> None:
+    place.engines = (Toy("quick", 3), Roomy("slow", 1), Roomy("slower", 2))
+    carrying = spec(adapters={"one": "a@1"})
+    found, why = taken(place, tx, carrying, VERSION, None)
+    assert (found.engine, why) == (
+        None, "slower holds adapters and is preferred to slow; nothing was measured on this machine",
+    )  # fmt: skip
+    measured(place, tx, 0, rates={"slower": (1, 2, 9), "slow": (5, 5, 5)})
+    found, why = taken(place, tx, carrying, VERSION, None)
+    assert found.engine == "slow"
+    assert why == "slow is the quickest that has room for adapters; without them: because of figures"
+    assert taken(place, tx, spec(), VERSION, None)[0].engine == "quick"
+    many = spec(adapters=dict.fromkeys("abc", "a@1"))
+    assert taken(place, tx, many, VERSION, None)[0].engine == "slow", "whose refusal says how to make room"
+
+
+def test_a_precision_is_served_by_an_engine_that_has_room_for_the_adapters(place: Any, tx: Connection) -> None:
+    place.engines = (Toy("quick", 3), Roomy("slow", 1))
+    found, _ = taken(place, tx, spec(precision="file", adapters={"one": "a@1"}), VERSION, None)
+    assert found.engine == "slow"
+
+
+def test_engines_side_by_side_serve_in_the_precision_that_was_asked_for(place: Any, tx: Connection) -> None:
+    place.engines = (Toy("quick", 1, Sized(), Sized(precision="int8")), Toy("steady", 2, Sized(precision="int8")))
+    both = (Member(engine="quick", options={"memory": 5}), Member(engine="steady"))
+    found, why = taken(place, tx, spec(precision="int8", members=both), VERSION, None)
+    assert [member.options for member in found.members] == [
+        {"memory": 5, "precision": "int8"}, {"memory": GIB, "precision": "int8"},
+    ]  # fmt: skip
+    assert (found.precision, why) == (None, "")
+    with pytest.raises(UnsupportedModelError, match="in int3"):
+        taken(place, tx, spec(precision="int3", members=both), VERSION, None)
+
+
+def test_one_of_two_is_told_to_stand_alone_and_why(place: Any, tx: Connection) -> None:
+    measured(place, tx, 1, 0)
+    _, why = taken(place, tx, spec(scaling=Scaling(least=0)), VERSION, None)
+    assert why == "steady alone, because it scales; because of figures"
+    place.held = [Holding(attempt="att-1", owner="other", kind="replica", cpus=0.5, memory=7 * GIB)]
+    _, why = taken(place, tx, spec(), VERSION, None)
+    assert why.startswith("steady alone, because there is no room for both beside what runs now; ")
+
+
+def test_both_have_the_room_of_what_they_replace_and_need_it_for_each_replica(place: Any, tx: Connection) -> None:
+    measured(place, tx, 1, 0)
+    place.held = [Holding(attempt="att-1", owner="dep-1", kind="replica", cpus=0.5, memory=7 * GIB)]
+    rows.add_deployment(tx, row("figures").deployment, ResourceSpec(memory=1), private=False)
+    assert len(taken(place, tx, spec(), VERSION, None)[0].members) == 2
+    assert len(taken(place, tx, spec(replicas=4), VERSION, None)[0].members) == 2
+    assert len(taken(place, tx, spec(replicas=5), VERSION, None)[0].members) == 0
+
+
 @pytest.mark.parametrize(
     "change",
     [
@@ -295,8 +372,58 @@ def test_what_was_compared_while_it_was_measured_need_not_be_compared_again(plac
     share = Share(count=10, agreed=10, low=0.7, high=1.0)
     agreed = Parity(everywhere=share, sure=share)
     measured(place, tx, 0, parity=agreed)
-    assert judged(place, tx, "chat@2", "quick", Sized().model_dump(), None) == agreed, "of the same content"
-    assert judged(place, tx, "chat@1", "quick", Sized(memory=5).model_dump(), None) is None, "other options"
+    of, second = row("figures").deployment, revision("quick").model_copy(update={"version": "chat@2"})
+    assert judged(place, tx, second, second.members[0], of) == agreed, "of the same content"
+    other = revision("quick", memory=5)
+    assert judged(place, tx, other, other.members[0], of) is None, "other options"
+
+
+def test_what_was_chosen_for_a_precision_is_known_by_its_figures(place: Any, tx: Connection) -> None:
+    place.engines = (Toy("quick", 1, Sized(precision="int8")), Toy("steady", 2, Sized(precision="int8")))
+    share = Share(count=10, agreed=10, low=0.7, high=1.0)
+    agreed = Parity(everywhere=share, sure=share)
+    measured(place, tx, 1, 0, precision="int8", parity=agreed)
+    asked, served = spec(precision="int8"), planned(place, tx, spec(precision="int8"), VERSION, None)
+    of = row("figures").deployment.model_copy(update={"spec": asked})
+    assert len(served.members) == 2
+    for mine in served.members:
+        assert judged(place, tx, served, mine, of) == agreed
+        assert [one.per_second for one in speeds_of(place, tx, served, mine, of)] == [10, 20, 30]
+
+
+def test_a_reference_that_comes_later_takes_nobody_the_speeds(place: Any, tx: Connection) -> None:
+    measured(place, tx, 1)
+    rows.put_result(tx, cache_key(references.TASK, {}, {"model": DIGEST}), "job-2", {"artifact": SAID})
+    served, of = revision("quick"), row("figures").deployment
+    assert speeds_of(place, tx, served, served.members[0], of)
+    assert judged(place, tx, served, served.members[0], of) is None
+
+
+def test_engines_side_by_side_keep_the_figures_that_they_were_chosen_by(place: Any, tx: Connection) -> None:
+    measured(place, tx, 1, 0)
+    served, of = planned(place, tx, spec(), VERSION, "ses-1"), row("figures").deployment
+    assert [len(one.speeds) for one in served.members] == [3, 3]
+    place.kind = "after an update of the system"
+    assert calibration_for(place, tx, VERSION) is None
+    for mine in served.members:
+        assert [one.per_second for one in speeds_of(place, tx, served, mine, of)] == [10, 20, 30]
+
+
+def test_another_build_of_the_same_version_is_measured_and_compared_anew(place: Any, tx: Connection) -> None:
+    share = Share(count=10, agreed=10, low=0.7, high=1.0)
+    measured(place, tx, 0, parity=Parity(everywhere=share, sure=share))
+    served, of = revision("quick"), row("figures").deployment
+    assert judged(place, tx, served, served.members[0], of) is not None
+    place.engines[0].identity = lambda options: "another build"
+    assert judged(place, tx, served, served.members[0], of) is None
+
+
+def test_what_a_plugin_or_a_record_does_wrong_ends_no_turn_of_the_loop(place: Any, tx: Connection) -> None:
+    measured(place, tx, 1)
+    served, of = revision("quick"), row("figures").deployment
+    place.engines[0].candidates = lambda *_: 1 / 0
+    assert speeds_of(place, tx, served, served.members[0], of) == ()
+    assert judged(place, tx, served, served.members[0], of) is None
 
 
 def row(because: str) -> rows.DeploymentRow:
@@ -317,3 +444,23 @@ def test_an_engine_that_nobody_asked_for_is_chosen_anew_for_another_version(plac
     assert chosen_anew(place, tx, row("figures"), asked, VERSION) is asked, "it is the same version"
     anew = chosen_anew(place, tx, row("figures"), asked, second)
     assert planned(place, tx, anew, second, None).engine == "quick"
+
+
+def test_an_engine_that_stays_for_want_of_figures_is_still_one_that_nobody_asked_for(
+    place: Any, tx: Connection
+) -> None:
+    second = VERSION.model_copy(update={"number": 2})
+    before = row("figures")
+    target = planned(place, tx, before.deployment.spec, second, None, 2)
+    assert target.because == "", "as if somebody had asked for it"
+    kept = still_unasked(before, target)
+    assert kept.because == "kept from chat@1: figures"
+    again = replace(before, deployment=before.deployment.model_copy(update={"version": "chat@2", "history": (kept,)}))
+    assert still_unasked(again, target).because == "kept from chat@1: figures", "not longer with every version"
+    measured(place, tx, 1)
+    third = VERSION.model_copy(update={"number": 3})
+    assert chosen_anew(place, tx, again, again.deployment.spec, third).engine is None
+    assert still_unasked(row(""), target).because == "", "somebody asked for it"
+    other = target.model_copy(update={"engine": "quick"})
+    assert still_unasked(before, other).because == ""
+    assert still_unasked(before, target.model_copy(update={"version": "chat@1"})).because == "figures"

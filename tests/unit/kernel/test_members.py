@@ -6,7 +6,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llm_os.errors import CapacityError, InvalidOptionError, NotFoundError
@@ -18,9 +18,10 @@ from llm_os.kernel.replicas import in_force, replaced, shares, surplus, total, w
 from llm_os.kernel.revisions import fitted, planned, settled, without_foreign_key
 from llm_os.kernel.rollouts import Rollouts
 from llm_os.kernel.routing import routing_table
+from llm_os.kernel.scaling import Scales, _ready
 from llm_os.kernel.updates import _asked
 from llm_os.memory.ledger import Ledger
-from llm_os.spec.api import UpdateDeployment
+from llm_os.spec.api import ScaleDeployment, UpdateDeployment
 from llm_os.spec.artifacts import ArtifactFacts
 from llm_os.spec.calibration import Member, Speed
 from llm_os.spec.conditions import Reason
@@ -105,6 +106,7 @@ def test_a_version_is_tried_with_its_first_engine() -> None:
         assert wanted(deployment(rollout=an_update(phase, 2)), []) == {(1, 0): 1, (1, 1): 1, (2, 0): 1}
 
 
+@settings(deadline=None)  # a busy machine is no defect
 @given(
     st.integers(1, 3), st.integers(1, 3), st.integers(1, 3), st.booleans(),
     st.lists(st.sampled_from(["place", "ready", "end"]), max_size=60), st.data(),
@@ -141,6 +143,21 @@ def test_a_rolling_update_between_any_engines_never_lets_fewer_answer_than_shall
 def test_too_many_of_one_engine_are_no_excuse_for_too_few_of_the_other() -> None:
     live = [attempt(1, AttemptState.READY), attempt(2, AttemptState.READY), attempt(3, AttemptState.RUNNING)]
     assert [a.id for a in surplus(deployment(), live)] == ["a3", "a2"]
+
+
+def test_of_several_engines_the_replicas_of_the_one_that_scales_are_counted(tmp_path: Path) -> None:
+    live = [attempt(1, AttemptState.READY), attempt(2, AttemptState.READY, 1), attempt(3, AttemptState.RUNNING, 1)]
+    harness = Harness(tmp_path, deployment(scaling=Scaling(most=4), wanted=2), *live)
+    with harness.state.database.reading() as tx:
+        assert _ready(tx, harness.row()) == 1
+
+
+@pytest.mark.parametrize(("engines", "said"), [(1, "chat shall have 3 replicas."), (2, "3 replicas of each engine.")])
+def test_a_fixed_number_is_said_to_be_of_each_engine(tmp_path: Path, engines: int, said: str) -> None:
+    harness = Harness(tmp_path, deployment(engines))
+    assert total(Scales(harness.state, harness.deployments).scale("chat", ScaleDeployment(replicas=3))) == 3 * engines
+    with harness.state.database.reading() as tx:
+        assert rows.events_of(tx, "chat", 9)[-1].message.endswith(said)
 
 
 # -- deaths ------------------------------------------------------------------------------------------------------------
@@ -253,6 +270,17 @@ def test_an_update_is_done_with_the_engine_that_there_is_room_for(tmp_path: Path
         assert found.updating
 
 
+def test_going_back_brings_the_precision_back_that_was_asked_for(tmp_path: Path) -> None:
+    chosen = revision(1, 1).model_copy(update={"because": "figures", "precision": "int8"})
+    named = revision(2, 1)
+    back = an_update(Phase.ROLLING, 1).model_copy(
+        update={"target": chosen.model_copy(update={"number": 3}), "returns": True}
+    )
+    record = deployment(1, history=(chosen, named), revision=2, rollout=back)
+    found = Harness(tmp_path, record, attempt(1, AttemptState.READY, of=3)).tick()
+    assert (found.revision, found.spec.precision, found.because) == (3, "int8", "figures")
+
+
 # -- what is told ------------------------------------------------------------------------------------------------------
 
 
@@ -288,6 +316,11 @@ def test_the_comparison_is_kept_with_its_engine() -> None:
     parity = Parity(everywhere=whole, sure=whole)
     assert [m.parity for m in revision(1).judged(1, parity).members] == [None, parity]
     assert [m.parity for m in revision(1).judged(0, parity).members] == [parity, None]
+    worse = parity.model_copy(update={"complaints": ("too few",)})
+    both = revision(1).judged(0, parity).judged(1, worse)
+    assert deployment(history=(both,)).parity == worse, "which an alert has to see"
+    assert deployment(history=(revision(1).judged(1, parity),)).parity == parity
+    assert deployment().parity is None
 
 
 def test_the_gateway_is_told_of_each_replicas_engine_and_what_it_does(tmp_path: Path) -> None:
@@ -303,8 +336,8 @@ def test_the_gateway_is_told_of_each_replicas_engine_and_what_it_does(tmp_path: 
         gaps = {"an_answer_is_held_to_a_schema": "no grammar"}  # noqa: RUF012 - as plugins have it
         shares_prefixes = True
 
-    def measured(version: str, member: RevisionMember, session: str | None) -> tuple[Speed, ...]:
-        return (Speed(streams=1, per_second=len(member.engine), first=float(version == "m@1")),)
+    def measured(served: Revision, member: RevisionMember, of: Deployment) -> tuple[Speed, ...]:
+        return (Speed(streams=1, per_second=len(member.engine), first=float(served.version == of.version)),)
 
     engines = {"simulated": SimulatedEngine(), "other": Lacking()}
     with harness.state.database.reading() as tx:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pytest
 
 from llm_os.drivers.device import Available, Probe
 from llm_os.drivers.engine import Engine
 from llm_os.errors import NotFoundError
+from llm_os.kernel import parity
 from llm_os.kernel.parity import _key
 from llm_os.spec.artifacts import ArtifactFacts
 from llm_os.spec.base import Spec
 from llm_os.spec.deployments import Revision
+from llm_os.spec.parity import Parity, Share
 from llm_os.spec.processes import ProcessSpec
 from llm_os.spec.resources import Capacity, ResourceSpec
 
@@ -70,3 +72,22 @@ def test_what_lies_in_the_named_environment_counts_and_not_its_name_alone() -> N
 @pytest.mark.parametrize("options", [{"environment": "gone"}, {"no_such_option": "x"}])
 def test_an_environment_that_is_gone_ends_no_turn_of_the_loop(options: dict[str, str]) -> None:
     assert _key("d", served(**options), Own(path="a"))
+
+
+def figures(key: str, *complaints: str) -> Parity:
+    share = Share(count=1, agreed=1, low=0.0, high=1.0)
+    return Parity(everywhere=share, sure=share, key=key, complaints=complaints)
+
+
+def test_no_older_figure_speaks_for_a_service_that_was_found_to_differ(monkeypatch: pytest.MonkeyPatch) -> None:
+    older = figures("k")
+    monkeypatch.setattr(parity, "_known", lambda *_: older)
+    mine: Any = served()
+
+    def found(known: Parity | None) -> Parity | None:
+        own = mine.members[0].model_copy(update={"parity": known})
+        return parity._found(None, None, None, mine, own, "k")  # type: ignore[arg-type]
+
+    assert found(None) is found(figures("another build", "too few")) is older
+    assert found(figures("k", "too few")) is None
+    assert found(again := figures("k")) is again

@@ -58,8 +58,8 @@ def update(
     if how["until_promoted"] and how["bake"] is not None:
         raise InvalidInputError("--bake and --until-promoted exclude each other.", hint="Leave one out.")
     transport, path = looking(), place("deployments", name, "deployment")
+    known = transport.call("GET", path, Deployment)  # before an adapter is merged for what is not there
     model = fused(connect(), model) if model is not None else None
-    known = transport.call("GET", path, Deployment)
     policy = known.spec.update.model_dump()
     asked = {"canary": how["canary"], "tenants": how["tenants"] or None, "bake": how["bake"]}
     policy |= {key: value for key, value in asked.items() if value is not None}
@@ -117,7 +117,8 @@ def scale(name: str, replicas: int | None, as_json: bool, **given: Any) -> int:
     if as_json:
         print_json(found)
     elif found.spec.scaling is None:
-        print(f"{name} shall have {found.wanted} replicas.")
+        each = " of each engine" if len(found.engines) > 1 else ""
+        print(f"{name} shall have {found.wanted} replicas{each}.")
     else:
         print(f"{name} shall have between {found.spec.scaling.least} and {found.spec.scaling.most} replicas.")
     return 0

@@ -117,9 +117,19 @@ def deploy(model: str, name: str | None, as_json: bool, **given: Any) -> int:
     for engine, parity in parities.items():
         if parity is not None:
             print(f"{engine if len(parities) > 1 else 'It'} says what PyTorch says: {parity.sentence}.")
+    for engine in _not_there(served.name):
+        print(f"{engine} does not answer yet, the other does: llm-os why {served.name}")
     print(f"  URL  {served.url}\n  Key  {served.key}   (shown once)")
     print(f"End it with: llm-os stop {served.name}")
     return 0
+
+
+def _not_there(name: str) -> list[str]:
+    """Engines side by side of which no replica answers: the deployment does, as soon as one of them does."""
+    record = looking().call("GET", place("deployments", name, "deployment"), Deployment)
+    there = {replica.engine for replica in record.replicas if replica.state == "ready"}
+    several = dict.fromkeys(record.engines) if len(record.engines) > 1 else ()
+    return [engine for engine in several if engine not in there]
 
 
 @click.command(epilog="Example: llm-os stop chat")

@@ -47,7 +47,8 @@ def _tell(found: Verification) -> None:
     verdict = "says what" if found.agrees else "does not say what"
     print(f"{found.deployment} ({found.engine}) {verdict} {found.version} says in PyTorch.")
     for replica in found.replicas:
-        print(f"{replica.attempt}: {_figures(replica)}")
+        with_it = f" ({replica.engine})" if replica.engine and replica.engine != found.engine else ""
+        print(f"{replica.attempt}{with_it}: {_figures(replica)}")
         for behind, expected, got in replica.differences:
             print(f"  behind {behind!r} it says {got!r} instead of {expected!r}")
 
