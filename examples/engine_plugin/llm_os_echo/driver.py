@@ -37,6 +37,7 @@ class Echo(Engine):
             "a_wrong_tool_is_refused_by_name",
             "a_tool_is_called_where_it_must_be",
             "adapters_are_hot",
+            "prompt_tokens_from_the_cache_are_told",
         ),
         "it has no model",
     )
