@@ -143,7 +143,7 @@ async def test_a_check_refuses_what_would_be_refused_and_makes_nothing(home: Hom
     assert "only-asked" not in {one["spec"]["name"] for one in await home.get("/v1/deployments", all="true")}
     events = await home.get("/v1/events", limit=1000)
     assert not [event for event in events if event["subject"] == "only-asked"]
-    await home.deploy("there", "tiny", options={"reply": "again"})
+    await home.deploy("there", "tiny", options={"reply": "there"})
     with pytest.raises(AssertionError, match="is there already"):
         await home.post("/v1/deployments", {"spec": {**spec, "name": "there"}, "keep": True, "only_check": True})
     body = {"options": {"reply": "other"}, "policy": AT_ONCE, "only_check": True}
