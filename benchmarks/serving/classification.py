@@ -53,9 +53,9 @@ def classifier(folder: Path) -> None:
 
 def texts(count: int) -> list[str]:
     """English of 10 to 120 words or so, long ones seldom (log-normal), made of the check texts' sentences."""
-    from llm_os.tasks.evaluation.reference import TEXTS
+    from llm_os.tasks.evaluation.prompts import OURS
 
-    rows = [json.loads(line) for line in TEXTS.read_text(encoding="utf-8").splitlines()]
+    rows = [json.loads(line) for line in OURS.read_text(encoding="utf-8").splitlines()]
     words = " ".join(row["text"] for row in rows if "text" in row and row["text"].isascii()).split()
     rng = random.Random(0)
     sizes = [min(120, max(10, round(rng.lognormvariate(3.5, 0.6)))) for _ in range(count)]

@@ -1,12 +1,13 @@
-"""A burst of requests with a common cold beginning: through the gateway, and straight at the engine's socket.
+"""A burst of requests with a common cold beginning: through the gateway, and at the engine without us.
 
     python benchmarks/serving/shared_prefix.py [--rounds 5] [--requests 32] [--tokens 600] [--whole] [--json]
 
-One engine worker (openvino, SmolLM2-135M) and one gateway before it. Each round sends four bursts, in an order that
-turns from round to round: prompts that share `--tokens` tokens which nobody has sent before, and prompts as long
-that share nothing; each through the gateway and straight. Answers have 8 tokens. A burst takes until its last answer is
-whole; beside it stands for how many seconds processors worked for the engine, which other work on the machine hardly
-changes. Ratios are formed inside a round: straight / gateway.
+One engine worker (openvino, SmolLM2-135M) and one gateway before it; and openvino-genai alone, in a process of its own
+with the same weights and settings and twice the cache, which is given a burst as its `generate` takes it. Each round
+sends six bursts, in an order that turns from round to round: prompts that share `--tokens` tokens which nobody has sent
+before, and prompts as long that share nothing; each through the gateway, straight at the worker's socket, and to the
+engine alone. Answers have 8 tokens. A burst takes until its last answer is whole; beside it stands for how many seconds
+processors worked for the engine, which other work on the machine hardly changes. Ratios are formed inside a round.
 """
 
 from __future__ import annotations
@@ -18,9 +19,10 @@ import json
 import os
 import random
 import statistics
+import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -30,6 +32,7 @@ import psutil
 
 from llm_os import plugins
 from llm_os.models import sources
+from llm_os.models.widen import in_8_bits
 from llm_os.spec.routing import Endpoint
 from llm_os.testing.engine_bed import Served, started
 from llm_os.testing.gateway_bed import USER, GatewayBed, a_route
@@ -49,7 +52,7 @@ WORDS = (
     "forest",
     "silver",
 )
-BURSTS = list(itertools.product(("shared", "apart"), ("gateway", "straight")))
+BURSTS = list(itertools.product(("shared", "apart"), ("gateway", "straight", "alone")))
 NEW = 8
 
 
@@ -88,6 +91,49 @@ async def burst(session: aiohttp.ClientSession, url: str, asked: list[dict[str, 
     return Took(time.perf_counter() - begun, sum(engine.cpu_times()[:2]) - worked)
 
 
+def alone(file: Path) -> None:
+    """The engine without us: reads bursts from standard input, a line each, and prints what each took."""
+    import openvino_genai
+
+    scheduler = openvino_genai.SchedulerConfig()
+    scheduler.num_kv_blocks, scheduler.enable_prefix_caching = 1024, True  # of 32 tokens: a whole burst fits
+    scheduler.max_num_seqs, scheduler.max_num_batched_tokens, scheduler.dynamic_split_fuse = 32, 512, True
+    properties = {"NUM_STREAMS": "1", "PERFORMANCE_HINT": "LATENCY", "KV_CACHE_PRECISION": "u8"}
+    properties |= {"INFERENCE_NUM_THREADS": os.cpu_count(), "ENABLE_CPU_PINNING": False}
+    pipeline = openvino_genai.ContinuousBatchingPipeline(str(file), scheduler, "CPU", properties)
+    config, tokenizer = openvino_genai.GenerationConfig(), pipeline.get_tokenizer()
+    config.max_new_tokens, config.do_sample = NEW, False
+    config.set_eos_token_id(tokenizer.get_eos_token_id())
+    print("ready", flush=True)
+    for line in sys.stdin:
+        begun, worked = time.perf_counter(), time.process_time()
+        asked = [tokenizer.apply_chat_template(one, add_generation_prompt=True) for one in json.loads(line)]
+        pipeline.generate(asked, [config] * len(asked))
+        print(json.dumps([time.perf_counter() - begun, time.process_time() - worked]), flush=True)
+
+
+@asynccontextmanager
+async def engine_alone(file: Path) -> AsyncIterator[Callable[[list[dict[str, Any]]], Awaitable[Took]]]:
+    """`alone` in a process of its own."""
+    words = (sys.executable, __file__, "--alone", str(file))
+    pipe = asyncio.subprocess.PIPE
+    process = await asyncio.create_subprocess_exec(*words, stdin=pipe, stdout=pipe, limit=2**24)
+    assert process.stdin is not None
+    assert process.stdout is not None
+    source, sink = process.stdout, process.stdin
+    assert await source.readline() == b"ready\n", "the engine alone did not start"
+
+    async def ask(asked: list[dict[str, Any]]) -> Took:
+        sink.write(json.dumps([body["messages"] for body in asked]).encode() + b"\n")
+        return Took(*json.loads(await source.readline()))
+
+    try:
+        yield ask
+    finally:
+        sink.close()
+        await process.wait()
+
+
 async def measure(model: Path, options: argparse.Namespace) -> dict[str, Any]:
     draw, stream = random.Random(options.seed), not options.whole
     bursts = [burst for burst in BURSTS if burst[0] in options.kinds.split(",")]
@@ -106,14 +152,19 @@ async def measure(model: Path, options: argparse.Namespace) -> dict[str, Any]:
             engine = psutil.Process(served.process.pid)
             await bed.start()
             try:
-                async with sessions(served) as ways:
+                file = in_8_bits(next(model.glob("*.gguf")), Path(folder), served.facts.digest)
+                async with sessions(served) as ways, engine_alone(file) as bare:
                     urls = {"gateway": bed.url, "straight": "http://worker"}
-                    for way in urls:  # once unmeasured: connections, first allocations
-                        await burst(ways[way], urls[way], bodies("apart", 2, 50, draw, stream=stream), engine)
+
+                    async def took(way: str, asked: list[dict[str, Any]]) -> Took:
+                        return await (bare(asked) if way == "alone" else burst(ways[way], urls[way], asked, engine))
+
+                    for way in (*urls, "alone"):  # once unmeasured: connections, first allocations
+                        await took(way, bodies("apart", 2, 50, draw, stream=stream))
                     for number in range(options.rounds):
                         for kind, way in turned(bursts, number):
                             asked = bodies(kind, options.requests, options.tokens, draw, stream=stream)
-                            seen[f"{kind} {way}"].append(await burst(ways[way], urls[way], asked, engine))
+                            seen[f"{kind} {way}"].append(await took(way, asked))
             finally:
                 await bed.close()
     return {"seen": seen, "ratios": {kind: ratios(seen, kind) for kind in options.kinds.split(",")}}
@@ -138,12 +189,12 @@ def turned(bursts: list[tuple[str, str]], number: int) -> list[tuple[str, str]]:
 
 
 def ratios(seen: dict[str, list[Took]], kind: str) -> dict[str, tuple[float, float, float]]:
-    """How many times the gateway's seconds, and work, the straight ones are: median, least, most."""
-    pairs = list(zip(seen[f"{kind} straight"], seen[f"{kind} gateway"], strict=True))
-    found = {
-        "seconds": [straight.seconds / through.seconds for straight, through in pairs],
-        "work": [straight.work / through.work for straight, through in pairs],
-    }
+    """How many times the gateway's seconds, and work, the others' are: median, least, most."""
+    found = {}
+    for way in ("straight", "alone"):
+        pairs = list(zip(seen[f"{kind} {way}"], seen[f"{kind} gateway"], strict=True))
+        found[f"seconds: {way} / gateway"] = [other.seconds / through.seconds for other, through in pairs]
+        found[f"work: {way} / gateway"] = [other.work / through.work for other, through in pairs]
     return {name: (statistics.median(values), min(values), max(values)) for name, values in found.items()}
 
 
@@ -157,7 +208,11 @@ def main() -> None:
     parser.add_argument("--whole", action="store_true", help="answers that are no streams")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", action="store_true")
+    parser.add_argument("--alone", type=Path, help=argparse.SUPPRESS)
     asked = parser.parse_args()
+    if asked.alone is not None:
+        alone(asked.alone)
+        return
     with tempfile.TemporaryDirectory() as folder:
         model = asked.model
         if model is None:
@@ -177,7 +232,7 @@ def main() -> None:
         )
     for kind, ratio in found["ratios"].items():
         for what, (median, least, most) in ratio.items():
-            print(f"  {kind}, {what}: straight / gateway {median:.2f} ({least:.2f} to {most:.2f})")
+            print(f"  {kind}, {what} {median:.2f} ({least:.2f} to {most:.2f})")
 
 
 if __name__ == "__main__":

@@ -276,7 +276,7 @@ async def test_what_is_asked_is_logged_where_the_operator_asks_for_it(tmp_path: 
 
 async def test_slow_callers_lose_their_connection_and_harm_nobody(tmp_path: Path, chat: ScriptedReplica) -> None:
     """Slow loris: heads and bodies that come byte by byte, or not at all."""
-    made = GatewayBed(tmp_path / "other", "--headers-within", "1", "--body-within", "1")
+    made = GatewayBed(tmp_path / "other", "--headers-within", "4", "--body-within", "1")
     made.route(a_route("chat", chat))
     await made.start()
     port = int(made.url.rsplit(":", 1)[1])
