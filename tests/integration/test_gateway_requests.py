@@ -374,6 +374,28 @@ async def test_a_wrong_method_is_refused_with_those_that_there_are(bed: GatewayB
     assert "/v1/messages/count_tokens" in answer["error"]["hint"]
 
 
+async def test_a_caller_may_wait_for_leave_to_send_its_body(bed: GatewayBed) -> None:
+    body = json.dumps(CHAT).encode()
+    head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: 127.0.0.1\r\nauthorization: Bearer {USER}\r\n"
+    head += f"content-length: {len(body)}\r\nconnection: close\r\n"
+    reader, writer = await asyncio.open_connection("127.0.0.1", int(bed.url.rsplit(":", 1)[1]))
+    writer.write(f"{head}expect: 100-Continue\r\n\r\n".encode())
+    async with asyncio.timeout(10):
+        assert await reader.readuntil(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
+        writer.write(body)
+        assert (await reader.read()).startswith(b"HTTP/1.1 200")
+    writer.close()
+    status, answer, _ = await ask(bed, "/v1/chat/completions", CHAT, expect="a-miracle")
+    assert (status, answer["error"]["type"]) == (417, "invalid_request_error")
+
+
+async def test_paths_are_those_of_the_document_and_no_others(bed: GatewayBed) -> None:
+    assert (await ask(bed, "/health", key=None, method="HEAD"))[0] == 200
+    assert (await ask(bed, "/v1/models/smollm2%401", method="GET"))[1]["id"] == "chat"
+    for path in ("/v1/models/", "/v1/models/chat/more", "/v1/models/{model}", "/", "/v1/chat", "/V1/models"):
+        assert (await ask(bed, path, method="GET"))[0] == 404, path
+
+
 async def test_broken_http_is_a_line_of_the_log_and_no_traceback(bed: GatewayBed) -> None:
     head = f"POST /v1/messages HTTP/1.1\r\nhost: 127.0.0.1\r\nauthorization: Bearer {USER}\r\n".encode()
     log = bed.settings.logs / "gateway.log"

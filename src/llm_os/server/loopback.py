@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from urllib.parse import urlsplit
 
 from llm_os.errors import PermissionDeniedError
 from llm_os.spec.hosts import is_loopback
 
 
-def _host_of(netloc: str) -> str:
+@lru_cache(maxsize=256)
+def _is_here(netloc: str) -> bool:
     try:
-        return urlsplit(f"//{netloc}").hostname or ""
+        return is_loopback(urlsplit(f"//{netloc}").hostname or "")
     except ValueError:
-        return ""
+        return False
 
 
 def refuse_foreign(host: str | None, origin: str | None, *, check_host: bool = True) -> None:
@@ -21,7 +23,7 @@ def refuse_foreign(host: str | None, origin: str | None, *, check_host: bool = T
     A page that rebinds its own name to 127.0.0.1 still sends that name as `Host`; a page of another site sends its
     `Origin`. Neither may reach the API with a browser's help.
     """
-    if check_host and not is_loopback(_host_of(host or "")):
+    if check_host and not _is_here(host or ""):
         raise PermissionDeniedError(
             f"The Host header {host!r} is not an address of this machine's loopback.",
             hint="Ask 127.0.0.1 or localhost; for other machines use an SSH tunnel.",

@@ -27,6 +27,15 @@ SessionId = str
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
 
 
+def from_json(body: bytes) -> Json:
+    """The value of a JSON text, as `json.loads` reads it, which looks for the encoding of every text first.
+
+    Raises ValueError, RecursionError.
+    """
+    utf_8 = body[:1] == b"{" and body[1:2] != b"\0"
+    return json.loads(body.decode("utf-8", "surrogatepass") if utf_8 else body)
+
+
 def half_characters(body: bytes, value: Json) -> bool:
     """Whether a text of `value`, read from this JSON, holds half a character: a surrogate without its partner.
 

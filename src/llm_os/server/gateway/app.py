@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import secrets
+import random
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -25,6 +25,7 @@ from llm_os.server import envelope, keys
 from llm_os.server.gateway import anthropic, openai, openapi, responses, routes
 from llm_os.server.gateway.accounting import Accounting
 from llm_os.server.gateway.admission import Admission, Asker
+from llm_os.server.gateway.endpoints import Endpoints, Handler, go_on, named_in
 from llm_os.server.gateway.exchange import Exchange, identified
 from llm_os.server.gateway.metrics import CONTENT_TYPE
 from llm_os.server.gateway.openai import Call
@@ -46,7 +47,6 @@ MOST_LOGGED = 4000
 """Characters of what was asked that the access log takes, where it is asked for."""
 _HUNG_UP = 499
 
-_Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 _EXCHANGE = web.RequestKey("exchange", Exchange)
 
 
@@ -74,20 +74,33 @@ class Gateway:
 
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
+        self._endpoints = self.endpoints()
 
-    def application(self) -> web.Application:
-        """The aiohttp application."""
-        app = web.Application(middlewares=[self._border], client_max_size=self._parts.max_body)
-        app.router.add_get("/health", self.health)
-        app.router.add_get("/openapi.json", self.openapi)
-        app.router.add_get("/metrics", self.metrics)
-        app.router.add_get("/v1/models", self.models)
-        app.router.add_get("/v1/models/{model}", self.model)
-        for path, handler in self._posts().items():
-            app.router.add_post(path, handler)
-        return app
+    def endpoints(self) -> Endpoints:
+        """All of them."""
+        gets: dict[str, Handler] = {
+            "/health": self.health,
+            "/openapi.json": self.openapi,
+            "/metrics": self.metrics,
+            "/v1/models": self.models,
+            "/v1/models/{model}": self.model,
+        }
+        return Endpoints({"GET": gets, "HEAD": gets, "POST": self._posts()})
 
-    def _posts(self) -> dict[str, _Handler]:
+    def server(self, **protocol: Any) -> web.Server:
+        """The server of aiohttp without its application, which is a tenth of a short request's work.
+
+        Args:
+            protocol: see `aiohttp.web.Server`.
+        """
+        loop, largest = asyncio.get_running_loop(), self._parts.max_body
+
+        def request(message: Any, body: Any, connection: Any, writer: Any, task: Any) -> web.BaseRequest:
+            return web.BaseRequest(message, body, connection, writer, task, loop, client_max_size=largest)
+
+        return web.Server(self._border, request_factory=request, **protocol)
+
+    def _posts(self) -> dict[str, Handler]:
         chat = "text-generation"
         return {
             "/v1/chat/completions": partial(self._ask, chat, openai.chat_call),
@@ -103,29 +116,30 @@ class Gateway:
             "/v1/score": partial(self._ask, "sentence-similarity", openai.any_call),
         }
 
-    async def health(self, _: web.Request) -> web.Response:
+    async def health(self, _: web.BaseRequest) -> web.Response:
         """Without a key; says nothing else."""
         return web.json_response({"status": "ok"})
 
-    async def openapi(self, _: web.Request) -> web.Response:
+    async def openapi(self, _: web.BaseRequest) -> web.Response:
         """Without a key; says what every reader of our documents knows."""
         return web.Response(body=openapi.page(), content_type="application/json")
 
-    async def metrics(self, request: web.Request) -> web.Response:
+    async def metrics(self, request: web.BaseRequest) -> web.Response:
         self._authorise(request, keys.MAY_WATCH)
         metrics, admission = self._parts.accounting.metrics, self._parts.admission
         for route in self._parts.routes.table.routes:
             metrics.waiting.labels(route.deployment).set(admission.waiting(route.deployment))
             metrics.slots.labels(route.deployment).set(admission.slots(route))
+            metrics.in_flight.labels(route.deployment).set(self._parts.accounting.metering.in_flight(route.deployment))
         return web.Response(body=metrics.page(), headers={"content-type": CONTENT_TYPE})
 
-    async def models(self, request: web.Request) -> web.Response:
+    async def models(self, request: web.BaseRequest) -> web.Response:
         entry = self._authorise(request, keys.MAY_INFER)
         return web.json_response(openai.model_list(routes.visible(self._parts.routes.table, entry)))
 
-    async def model(self, request: web.Request) -> web.Response:
+    async def model(self, request: web.BaseRequest) -> web.Response:
         entry = self._authorise(request, keys.MAY_INFER)
-        name = request.match_info["model"]
+        name = named_in(request, "/v1/models/{model}")
         seen = routes.visible(self._parts.routes.table, entry)
         for route in seen:
             if name in {route.deployment, route.version}:
@@ -135,17 +149,17 @@ class Gateway:
                     return web.json_response(adapter)
         raise routes.missing(entry, name, [route.deployment for route in seen])
 
-    def _authorise(self, request: web.Request, roles: frozenset[str]) -> KeyEntry:
-        # One stat a request: a key or replica that the kernel has just published is never "not known yet".
-        self._parts.routes.refresh()
+    def _authorise(self, request: web.BaseRequest, roles: frozenset[str]) -> KeyEntry:
+        # So that a key or replica that the kernel has just published is never "not known yet".
+        self._parts.routes.look()
         header = request.headers.get("authorization")
         if header is None and (key := request.headers.get("x-api-key")):  # where Anthropic's clients put it
             header = f"Bearer {key}"
-        entry = keys.authorise(header, self._parts.routes.keys, roles)
+        entry = self._parts.routes.authorise(header, roles)
         request[_EXCHANGE].key, request[_EXCHANGE].tenant = entry.id, entry.tenant
         return entry
 
-    async def _ask(self, task: str, parse: Callable[[bytes], Call], request: web.Request) -> web.StreamResponse:
+    async def _ask(self, task: str, parse: Callable[[bytes], Call], request: web.BaseRequest) -> web.StreamResponse:
         """A request that an engine reads as it is, at the same path."""
         entry = self._authorise(request, keys.MAY_INFER)
         return await self._relay(request, entry, task, request.path, parse(await self._body(request)))
@@ -160,7 +174,7 @@ class Gateway:
 
     async def _relay(
         self,
-        request: web.Request,
+        request: web.BaseRequest,
         entry: KeyEntry,
         task: str,
         path: str,
@@ -176,8 +190,8 @@ class Gateway:
         def until() -> float:
             return clock() + routes.HOLD if exchange.deadline is None else exchange.deadline
 
-        def find(model: str = call.model) -> Route:
-            return routes.pinned(routes.find(parts.routes.table, entry, model, task), call.model)
+        def find(name: str = call.model) -> Route:
+            return parts.routes.meant(entry, name, call.model, task)
 
         def meet(route: Route) -> Route:
             exchange.model, exchange.version = route.deployment, route.version
@@ -198,8 +212,7 @@ class Gateway:
             async def ready() -> Route:
                 return meet(await parts.routes.ready(partial(find, name), name, clock, until()))
 
-            gauge = accounting.metrics.in_flight.labels(name)
-            with accounting.metering.request(name, exchange), gauge.track_inprogress():
+            with accounting.metering.request(name, exchange):
                 async with parts.admission.slot(routes.whole(parts.routes.table, route), asker) as slot:
                     exchange.queued, exchange.count = slot.waited, partial(accounting.served, exchange, size)
                     try:
@@ -238,7 +251,7 @@ class Gateway:
         return found
 
     async def _retell(
-        self, request: web.Request, entry: KeyEntry, stored: Stored, translation: Translation | None
+        self, request: web.BaseRequest, entry: KeyEntry, stored: Stored, translation: Translation | None
     ) -> web.StreamResponse:
         """An answer that is there: a request of its key, without tokens, turn or replica."""
         parts, exchange = self._parts, request[_EXCHANGE]
@@ -251,7 +264,7 @@ class Gateway:
         finally:
             use.settle(0.0, time.monotonic())
 
-    async def _body(self, request: web.Request) -> bytes:
+    async def _body(self, request: web.BaseRequest) -> bytes:
         limit = self._parts.max_body
         too_large = TooLargeError(
             f"The body is larger than {limit} bytes.", hint="Send fewer or shorter texts.", details={"limit": limit}
@@ -260,7 +273,9 @@ class Gateway:
             raise too_large
         try:
             if request.content.is_eof():  # all of it is here
-                return await request.read()
+                if len(body := request.content.read_nowait()) > limit:
+                    raise too_large
+                return body
             async with asyncio.timeout(self._parts.body_within):
                 return await request.read()
         except TimeoutError as error:
@@ -272,22 +287,19 @@ class Gateway:
         except (web.RequestPayloadError, ValueError) as error:
             raise InvalidInputError(f"The body cannot be read: {error}.", hint="Send plain JSON.") from error
 
-    @web.middleware
-    async def _border(self, request: web.Request, handler: _Handler) -> web.StreamResponse:
+    async def _border(self, request: web.BaseRequest) -> web.StreamResponse:
         """Host and Origin before, errors in one shape and the counters after every endpoint."""
-        resource = request.match_info.route.resource
-        exchange = Exchange(
-            request_id="req-" + secrets.token_hex(8),
-            started=time.monotonic(),
-            route=resource.canonical if resource is not None else "",
-        )
+        route = self._endpoints.route_of(request)
+        exchange = Exchange(f"req-{random.getrandbits(64):016x}", time.monotonic(), route)
         request[_EXCHANGE] = exchange
         if self._parts.tracing is not None:
             exchange.trace = self._parts.tracing.begin(exchange, request.method, request.headers)
         code: str | None = None
         try:
             refuse_foreign(request.headers.get("host"), request.headers.get("origin"))
-            response = await handler(request)
+            if "expect" in request.headers:
+                await go_on(request)
+            response = await self._endpoints.handler(request, route)(request)
         except asyncio.CancelledError:
             exchange.status = _HUNG_UP
             raise
@@ -317,7 +329,7 @@ class Gateway:
         return response
 
 
-def _wished(request: web.Request, entry: KeyEntry, exchange: Exchange) -> Priority:
+def _wished(request: web.BaseRequest, entry: KeyEntry, exchange: Exchange) -> Priority:
     """Notes by when the answer shall have come, and how urgent it is, which is returned. Raises InvalidInputError."""
     priority = exchange.priority = priority_of(request.headers, entry.quota)
     exchange.deadline = deadline_of(request.headers, exchange.started)
@@ -329,7 +341,7 @@ def _logged(call: Call) -> str:
     return (prompt_of(call.value) or str(call.value.get("input") or ""))[:MOST_LOGGED]
 
 
-def _refusal(request: web.Request, error: LLMOSError, status: int, code: str) -> web.Response:
+def _refusal(request: web.BaseRequest, error: LLMOSError, status: int, code: str) -> web.Response:
     exchange = request[_EXCHANGE]
     exchange.status = status
     if request.path.startswith("/v1/messages"):
@@ -343,7 +355,7 @@ def _refusal(request: web.Request, error: LLMOSError, status: int, code: str) ->
     return response
 
 
-def _of_http(request: web.Request, error: web.HTTPException) -> LLMOSError:
+def _of_http(request: web.BaseRequest, error: web.HTTPException) -> LLMOSError:
     known = openapi.listed()
     if error.status == 404:
         return NotFoundError(f"There is no {request.method} {request.path[:200]}.", hint=f"There are: {known}")

@@ -7,6 +7,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from llm_os.spec.base import from_json
+
 _EVENTS = re.compile(rb".+?(?:\r?\n\r?\n|\Z)", re.DOTALL)
 _LONGEST = 2**20
 """Bytes of one event; a longer one is passed on in parts."""
@@ -73,7 +75,7 @@ def _counts_alone(event: bytes) -> bool:
 def usage_of(body: bytes) -> Mapping[str, Any]:
     """The `usage` object of a JSON answer; empty when there is none."""
     try:
-        answer = json.loads(body)
+        answer = from_json(body)
     except (ValueError, RecursionError):
         return {}
     usage = answer.get("usage") if isinstance(answer, dict) else None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import gc
 import logging
 import logging.handlers
 import signal
@@ -49,6 +50,8 @@ BODY_WITHIN = 30.0
 HEADERS_WITHIN = 60.0
 """Seconds in which a new or idle connection must have sent a request's head."""
 _FORGET_EVERY = 30.0
+GARBAGE = (10_000, 20, 20)
+"""When garbage is looked for: a request leaves hundreds of objects, and hardly ever a circle of them."""
 _LOG_BYTES = 10 * 2**20
 _BROKEN = (HttpProcessingError, web.RequestPayloadError)
 
@@ -95,11 +98,8 @@ async def run(settings: Settings, folder: Path, listening: socket.socket, limits
         logfile=str(settings.logs / "gateway.log"),
         tracing=connected(settings.traces),
     )
-    runner = web.AppRunner(
-        Gateway(parts).application(),
-        access_log=None,
-        handler_cancellation=True,
-        keepalive_timeout=limits.headers_within,
+    runner = web.ServerRunner(
+        Gateway(parts).server(access_log=None, handler_cancellation=True, keepalive_timeout=limits.headers_within),
         # aiohttp waits this long twice: for requests to end by themselves, and once more before it cancels them.
         shutdown_timeout=DRAIN / 2,
     )
@@ -108,6 +108,8 @@ async def run(settings: Settings, folder: Path, listening: socket.socket, limits
     beside: list[asyncio.Task[Any]] = [asyncio.create_task(table.watch()), asyncio.create_task(accounting.run())]
     beside.append(asyncio.create_task(_forget(upstreams, parts)))
     port = listening.getsockname()[1]
+    gc.freeze()  # what is here stays: nobody need look through it again
+    gc.set_threshold(*GARBAGE)
     report(folder, "ready", {"url": f"http://{LOOPBACK}:{port}"}, at=time.time())
     log.info("the gateway answers on port %d", port)
     ended: asyncio.Task[Any] = asyncio.create_task(stop.wait())

@@ -90,7 +90,7 @@ class Metrics:
         """Deployments and versions of which there were counters, but no replicas, when this was looked at last."""
         kept = {"registry": self.registry}
         self.requests = Counter("llm_os_gateway_requests", "Requests that were answered.", (*_WHO, "status"), **kept)
-        self.in_flight = Gauge("llm_os_gateway_in_flight", "Requests under way.", ("model",), **kept)
+        self.in_flight = Gauge("llm_os_gateway_in_flight", "Requests that have come and not ended.", ("model",), **kept)
         self.waiting = Gauge("llm_os_gateway_waiting", "Requests in the queue.", ("model",), **kept)
         self.slots = Gauge("llm_os_gateway_slots", "Requests that the ready replicas take at once.", ("model",), **kept)
         timed = {**kept, "labelnames": _WHO}

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from llm_os.errors import InvalidInputError, InvalidOptionError
-from llm_os.spec.base import DEEPEST, half_characters, too_deep
+from llm_os.spec.base import DEEPEST, from_json, half_characters, too_deep
 from llm_os.spec.routing import Route
 
 _MOST_ANSWERS = 16
@@ -47,7 +47,7 @@ def _wrong(param: str, message: str, hint: str) -> InvalidOptionError:
 def json_object(body: bytes) -> dict[str, Any]:
     """The object in a body. Raises InvalidInputError."""
     try:
-        value = json.loads(body)
+        value = from_json(body)
     except (ValueError, RecursionError) as error:
         raise InvalidInputError(
             f"The body is not JSON: {error}.", hint='Send a JSON object, such as {"model": "NAME", ...}.'

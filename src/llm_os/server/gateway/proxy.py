@@ -70,7 +70,7 @@ class Proxy:
 
     async def relay(
         self,
-        request: web.Request,
+        request: web.BaseRequest,
         ready: Callable[[], Awaitable[Route]],
         path: str,
         call: Call,
@@ -163,14 +163,22 @@ class Proxy:
     async def _in_time(
         self, endpoint: Endpoint, path: str, call: Call, exchange: Exchange, turn: Turn, *, fresh: bool
     ) -> tuple[Answer, bytes, Frames | None]:
+        if exchange.deadline is None:
+            return await self._in_turn(endpoint, path, call, exchange, turn, fresh=fresh)
         try:
-            async with asyncio.timeout(self._left(exchange)) as limit, turn:
-                exchange.coalesced, exchange.asked_at = exchange.coalesced or turn.followed, self._clock()
-                return await self._begin(endpoint, path, call, exchange, turn, fresh=fresh)
+            async with asyncio.timeout(self._left(exchange)) as limit:
+                return await self._in_turn(endpoint, path, call, exchange, turn, fresh=fresh)
         except TimeoutError as expired:
             if limit.expired():
                 raise late() from expired
             raise
+
+    async def _in_turn(
+        self, endpoint: Endpoint, path: str, call: Call, exchange: Exchange, turn: Turn, *, fresh: bool
+    ) -> tuple[Answer, bytes, Frames | None]:
+        async with turn:
+            exchange.coalesced, exchange.asked_at = exchange.coalesced or turn.followed, self._clock()
+            return await self._begin(endpoint, path, call, exchange, turn, fresh=fresh)
 
     async def _begin(
         self, endpoint: Endpoint, path: str, call: Call, exchange: Exchange, turn: Turn, *, fresh: bool
@@ -212,7 +220,7 @@ class Proxy:
 
     async def _pass_on(
         self,
-        request: web.Request,
+        request: web.BaseRequest,
         answer: Answer,
         first: bytes,
         frames: Frames | None,
@@ -284,7 +292,7 @@ def _note(exchange: Exchange, route: Route, endpoint: Endpoint) -> None:
 
 
 async def retell(
-    request: web.Request, stored: Stored, exchange: Exchange, translation: Translation | None
+    request: web.BaseRequest, stored: Stored, exchange: Exchange, translation: Translation | None
 ) -> web.StreamResponse:
     """Answer `request` with an answer that was kept, as its engine gave it."""
     exchange.status = 200
@@ -305,7 +313,7 @@ class StalledError(Exception):
     """The caller reads no more."""
 
 
-async def _told(request: web.Request, response: web.StreamResponse, events: bytes) -> None:
+async def _told(request: web.BaseRequest, response: web.StreamResponse, events: bytes) -> None:
     """Write events. Raises StalledError for a caller who does not read: its slot is others', too."""
     transport = request.transport
     if transport is None or not transport.get_write_buffer_size():

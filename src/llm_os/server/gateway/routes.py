@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -35,6 +36,8 @@ HOLD = 120.0
 """Seconds that a request without a deadline waits for a deployment that has no ready replica."""
 MOST_HELD = 128
 """Requests of a tenant that wait so for one deployment."""
+MOST_MEANT = 4096
+"""Headers, and meanings of requests, that are remembered."""
 
 SERVED_BY = {
     "text-generation": "/v1/chat/completions",
@@ -63,13 +66,16 @@ class Routes:
         self.keys: Mapping[str, KeyEntry] = {}
         self._news = asyncio.Event()
         self._held: Counter[tuple[str, str]] = Counter()
+        self._meant: dict[tuple[str, str, str, str], Route] = {}
+        self._headers: dict[str, KeyEntry] = {}
+        self._looked = False
         self.listeners: list[Callable[[RoutingTable], None]] = []
         """Called with every new table."""
 
     def refresh(self) -> bool:
         """Read the file if it changed. True when a new table came into force."""
         try:
-            facts = self._path.stat()
+            facts = os.stat(self._path)  # once a request: Path.stat costs twice as much
             seen = (facts.st_mtime_ns, facts.st_ino, facts.st_size)
             if seen == self._seen:
                 return False
@@ -86,12 +92,49 @@ class Routes:
             log.error("the routing table is damaged, version %d stays: %s", self.table.version, error)
             return False
         self.keys = keys.by_digest(self.table.keys)
+        self._meant.clear()
+        self._headers.clear()
         log.info("routing table %d: %d routes", self.table.version, len(self.table.routes))
         self._news.set()
         self._news = asyncio.Event()
         for listener in self.listeners:
             listener(self.table)
         return True
+
+    def look(self) -> None:
+        """`refresh`, once for all that is done in the same pass of the event loop."""
+        if not self._looked:
+            self._looked = True
+            asyncio.get_running_loop().call_soon(self._passed)
+            self.refresh()
+
+    def _passed(self) -> None:
+        self._looked = False
+
+    def authorise(self, header: str | None, roles: frozenset[str]) -> KeyEntry:
+        """As `keys.authorise`, by the table in force; a header that was right is known until the next one."""
+        entry = None if header is None else self._headers.get(header)
+        if entry is not None and entry.role in roles:
+            return entry
+        entry = keys.authorise(header, self.keys, roles)
+        if header is not None and len(self._headers) < MOST_MEANT:
+            self._headers[header] = entry
+        return entry
+
+    def meant(self, entry: KeyEntry, name: str, model: str, task: str) -> Route:
+        """What a request for `model` means at the deployment or version `name`; remembered until the next table.
+
+        Raises: see `find` and `pinned`.
+        """
+        asked = entry.sha256, name, model, task
+        if (known := self._meant.get(asked)) is not None and self.keys.get(entry.sha256) is entry:
+            return known
+        found = pinned(find(self.table, entry, name, task), model)
+        if self.keys.get(entry.sha256) is entry:  # else the key is of an older table
+            if len(self._meant) >= MOST_MEANT:
+                self._meant.clear()
+            self._meant[asked] = found
+        return found
 
     async def watch(self) -> None:
         """Follow the file until cancelled."""

@@ -32,6 +32,8 @@ class Spool:
     def __init__(self, path: Path, earlier: GatewayUsage | None) -> None:
         self._path = path
         self._sums: dict[Account, list[int]] = {}
+        self._begins: dict[Account, str] = {}
+        """How lines of an account begin."""
         self._file: int | None = None
         self._failed = False
         there = self._numbers()
@@ -48,7 +50,9 @@ class Spool:
     def add(self, account: Account, prompt: int, completion: int) -> None:
         """Count a request that has ended. A full disk must not stop requests: it is counted here, and logged once."""
         self._add(account, 1, prompt, completion)
-        line = json.dumps([*account, prompt, completion]).encode() + b"\n"
+        if (begin := self._begins.get(account)) is None:
+            begin = self._begins[account] = json.dumps(account)[:-1]
+        line = f"{begin}, {prompt}, {completion}]\n".encode()
         try:
             if self._file is None:
                 self._file = os.open(self._at(self._number), os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
@@ -82,6 +86,7 @@ class Spool:
 
     def retire(self, keys: set[str], deployments: set[str]) -> None:
         """Put together what belongs to keys and deployments that are there no more, so that the sums stay few."""
+        self._begins.clear()
         for account in list(self._sums):
             tenant, key, deployment, version = account
             kept = (tenant, key if key in keys else "", deployment if deployment in deployments else "", version)

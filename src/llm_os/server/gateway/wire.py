@@ -58,6 +58,7 @@ class Answer:
         self._begun = self._complete = False
         self._failed: str | None = None
         self._waiter: asyncio.Future[None] | None = None
+        self._since = 0.0
 
     async def begin(self) -> None:
         """Wait for the head. Raises BrokenConnectionError, SilentError."""
@@ -91,18 +92,21 @@ class Answer:
         if self._failed is not None:
             raise BrokenConnectionError(self._failed)
         loop = asyncio.get_running_loop()
-        self._waiter = loop.create_future()
-        silence = loop.call_later(SILENT_FOR, self._silent, self._waiter)
+        self._waiter, self._since = loop.create_future(), loop.time()
+        self._connection.watch(loop, SILENT_FOR)
         try:
             await self._waiter
         finally:
-            silence.cancel()
             self._waiter = None
 
-    @staticmethod
-    def _silent(waiter: asyncio.Future[None]) -> None:
-        if not waiter.done():
-            waiter.set_exception(SilentError())
+    def patience(self, now: float) -> float | None:
+        """Seconds for which its reader goes on waiting, who is told when there are none left; None: nobody waits."""
+        if self._waiter is None or self._waiter.done():
+            return None
+        left = self._since + SILENT_FOR - now
+        if left <= 0:
+            self._waiter.set_exception(SilentError())
+        return left
 
     def head(self, status: int, content_type: str) -> None:
         """The head is there."""
@@ -147,6 +151,7 @@ class Connection(asyncio.Protocol):
         self._type = ""
         self._early: Callable[[], None] | None = None
         self._paused = self._keep = self._sized = False
+        self._watching: asyncio.TimerHandle | None = None
         self.lost = False
 
     def ask(self, request: bytes, early: Callable[[], None] | None = None) -> Answer:
@@ -157,6 +162,17 @@ class Connection(asyncio.Protocol):
         self._answer = Answer(self)
         self._transport.write(request)
         return self._answer
+
+    def watch(self, loop: asyncio.AbstractEventLoop, seconds: float) -> None:
+        """Look in so many seconds whether a reader waits for too long: one timer, not one for each wait."""
+        if self._watching is None and not self.lost:
+            self._watching = loop.call_later(seconds, self._look, loop)
+
+    def _look(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._watching = None
+        left = None if self._answer is None else self._answer.patience(loop.time())
+        if left is not None and left > 0:
+            self.watch(loop, left)
 
     def resume(self) -> None:
         """The reader has caught up."""
@@ -198,6 +214,8 @@ class Connection(asyncio.Protocol):
 
     def connection_lost(self, error: Exception | None) -> None:
         self.lost = True
+        if self._watching is not None:
+            self._watching.cancel()
         self._pool.forget(self)
         if self._answer is not None and self._answer.status and not self._sized and error is None:
             self._answer.end()  # a body without a length ends with its connection

@@ -96,6 +96,29 @@ def test_the_table_is_read_when_it_changes_and_only_then(tmp_path: Path) -> None
     assert table.table == TABLE
 
 
+def test_what_a_name_means_is_remembered_for_its_key_until_the_next_table(tmp_path: Path) -> None:
+    path = tmp_path / "routes.json"
+    table = routes.Routes(path)
+    limited = ONLY_CHAT.model_copy(update={"deployments": ("chat", "chat-2")})
+    path.write_text(TABLE.model_copy(update={"keys": (ANY, limited)}).model_dump_json())
+    table.refresh()
+    any_key, limited = table.keys[ANY.sha256], table.keys[limited.sha256]
+    found = table.meant(any_key, "chat", "chat", "text-generation")
+    assert table.meant(any_key, "chat", "chat", "text-generation") is found
+    assert table.meant(limited, "chat-2", "chat-2", "text-generation").deployment == "chat-2"
+    with pytest.raises(PermissionDeniedError):
+        table.meant(limited, "starting", "starting", "text-generation")
+    less = TABLE.model_copy(update={"version": 2, "keys": (ANY, ONLY_CHAT), "routes": (a_route("chat", 2),)})
+    path.write_text(less.model_dump_json())
+    assert table.refresh()
+    assert len(table.meant(any_key, "chat", "chat", "text-generation").endpoints) == 2
+    with pytest.raises(PermissionDeniedError):
+        table.meant(table.keys[ONLY_CHAT.sha256], "chat-2", "chat-2", "text-generation")
+    # A request that came with the key as it was is judged by it, and teaches the newer one nothing.
+    with pytest.raises(NotFoundError):
+        table.meant(limited, "chat-2", "chat-2", "text-generation")
+
+
 STREAM = b'data: {"x": 1}\n\ndata: {"usage": {"prompt_tokens": 3}}\n\ndata: [DONE]\n\n'
 
 
