@@ -37,6 +37,7 @@ from llm_os import programs
 from llm_os.models.convert import gguf_to_safetensors
 from llm_os.models.widen import BELOW_8, widen
 from llm_os.testing.home_bed import Home
+from llm_os.workers import vllm
 
 Way = Callable[[int, int], Awaitable[float]]
 """(streams, tokens of an answer) -> tokens a second."""
@@ -174,7 +175,7 @@ async def peers(home: Home, folder: Path, model: str, stack: AsyncExitStack) -> 
         missing.append("vllm")
     else:
         socket = folder / "vllm.sock"
-        argv = [str(found.path), "serve", str(floats), "--uds", str(socket), "--served-model-name", "model"]
+        argv = [*vllm.start(found), str(floats), "--uds", str(socket), "--served-model-name", "model"]
         argv += ["--max-model-len", "1024", "--dtype", "bfloat16"]
         ways["direct: vllm"] = await stack.enter_async_context(server(argv, socket, "model"))
     return ways, missing

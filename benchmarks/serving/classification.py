@@ -19,6 +19,7 @@ import random
 import statistics
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -71,13 +72,14 @@ def offline(pipe: Connection, engine: str, folder: Path, precision: str, threads
     from llm_os.workers.torch import choose
 
     torch.set_num_threads(threads)
-    runnable = load_classifier(folder)
+    runnable, lanes = load_classifier(folder), 1
     if engine == "torch":
         runnable, why = choose(runnable, precision)
         precision = why.partition(":")[0]
     else:
         with tempfile.TemporaryDirectory() as kept:
-            graph = openvino_encoders.Graphs(runnable.model, "logits", Path(kept), "model", threads)
+            lanes = openvino_encoders.streams_of(None, threads)
+            graph = openvino_encoders.Graphs(runnable.model, "logits", Path(kept), "model", threads, lanes)
             chosen = graph.chosen(runnable, precision)
         runnable.model, precision, why = chosen.model, chosen.precision, chosen.why
     tokens = sum(map(len, runnable.read(some)))
@@ -86,10 +88,17 @@ def offline(pipe: Connection, engine: str, folder: Path, precision: str, threads
         found = {}
         for size in SIZES:
             begun, spent = time.perf_counter(), time.process_time()
-            runnable.predict(some, size)
+            batched(runnable, some, size, lanes)
             seconds, processor = time.perf_counter() - begun, time.process_time() - spent
             found[size] = (len(some) / seconds, processor / len(some))
         pipe.send(found)
+
+
+def batched(runnable: Any, some: list[str], size: int, lanes: int) -> None:
+    """The texts in sorted batches of `size`, `lanes` of them side by side: next to nothing is padding."""
+    ids = sorted(runnable.read(some), key=len)
+    with ThreadPoolExecutor(lanes) as threads:
+        list(threads.map(runnable.scores, [ids[at : at + size] for at in range(0, len(ids), size)]))
 
 
 class Bench:
@@ -183,8 +192,10 @@ class Bench:
             "share of offline": closed.rate / batches[best][0],
             "p95 in closed loop": closed.quantile(0.95) / (CLIENTS / closed.rate),
             "alone ms": alone.quantile(0.5) * 1000,
+            "alone p95 ms": alone.quantile(0.95) * 1000,
             "open p95 ms": served.quantile(0.95) * 1000,
             "p95 in open loop": served.quantile(0.95) / alone.quantile(0.5),
+            "p95 in open loop to p95 alone": served.quantile(0.95) / alone.quantile(0.95),
             "callers' share of a processor": closed.processor / seconds,
             **{f"{name} ms of work": spent for name, spent in work.items()},
             "share by work": batches[best][1] * 1000 / sum(work.values()),

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import sys
+import threading
 import warnings
 from pathlib import Path
 from types import SimpleNamespace
@@ -36,20 +37,24 @@ SAME = 1e-3
 class Graph(nn.Module):
     """A compiled graph that is called as the model it was made of: by name, with int64 [texts, tokens] each.
 
+    Several threads may call it at once, each with its own request; what it gives is good until the thread's next call.
+
     Args:
         compiled: of OpenVINO. name: of its output, as transformers calls it. config: of the model.
     """
 
     def __init__(self, compiled: Any, name: str, config: Any) -> None:
         super().__init__()
-        self._request = compiled.create_infer_request()
+        self._compiled, self._requests = compiled, threading.local()
         self._name = name
         self.config = config
         self.device = torch.device("cpu")
 
     def forward(self, input_ids: Any, attention_mask: Any) -> Any:
         given = dict(zip(INPUTS, (input_ids.numpy(), attention_mask.numpy()), strict=True))
-        (found,) = self._request.infer(given, share_inputs=True).values()
+        if (request := getattr(self._requests, "mine", None)) is None:
+            request = self._requests.mine = self._compiled.create_infer_request()
+        (found,) = request.infer(given, share_inputs=True).values()
         return SimpleNamespace(**{self._name: torch.from_numpy(found)})
 
 
@@ -161,14 +166,15 @@ def load(folder: Path) -> Any:
     return openvino.Core().read_model(str(folder / "model.xml"))
 
 
-def run_by(model: Any, graph: Any, name: str, precision: str, threads: int) -> Any:
+def run_by(model: Any, graph: Any, name: str, precision: str, threads: int, streams: int = 1) -> Any:
     """The model with the graph in the place of its part; the given model stays as it is.
 
     Args:
         precision: in which it computes: `fp32`, `bf16`, or `int8` where the graph is compressed.
+        streams: calls that run side by side, each on its share of the threads.
     """
     inner = part(model)
-    running = Graph(_compile(graph, precision, threads), name, inner.config)
+    running = Graph(_compile(graph, precision, threads, streams), name, inner.config)
     if inner is model:
         return running
     whole = copy.copy(model)
@@ -181,12 +187,12 @@ def part(model: Any) -> Any:
     return model.body if getattr(model.config, "model_type", "") == WideConfig.model_type else model
 
 
-def _compile(graph: Any, precision: str, threads: int) -> Any:
+def _compile(graph: Any, precision: str, threads: int, streams: int = 1) -> Any:
     # Pinned threads of two engines would fight for the same cores while others are idle.
     properties: dict[str, Any] = {
         "INFERENCE_NUM_THREADS": max(1, threads),
-        "NUM_STREAMS": "1",
-        "PERFORMANCE_HINT": "LATENCY",
+        "NUM_STREAMS": str(streams),
+        "PERFORMANCE_HINT": "LATENCY" if streams == 1 else "THROUGHPUT",
         "ENABLE_CPU_PINNING": False,
         "INFERENCE_PRECISION_HINT": "bf16" if precision == "bf16" else "f32",
         "DYNAMIC_QUANTIZATION_GROUP_SIZE": str(GROUP if precision == "int8" else 0),

@@ -1,14 +1,15 @@
-"""Puts texts of different callers into one batch; must not know a framework: it calls functions on a thread of its own.
+"""Puts texts of different callers into one batch; must not know a framework: it calls functions on threads of its own.
 
 While a batch runs, new texts gather, and the thread itself takes what is there when it is free: no timer to tune, no
 turn of the event loop in between. A batch is the texts that waited longest; it runs in pieces of like length, and each
-piece is answered when it is done.
+piece is answered when it is done. What a piece costs beside its tokens is learned while they run.
 """
 
 from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -23,9 +24,14 @@ Other = TypeVar("Other")
 ENOUGH = 1024
 """Tokens from which more of them in one piece are no faster on a CPU: then whoever is in it shall not wait for more."""
 CALL = 64
-"""Tokens that take about as long as a call of a model by itself: as much padding is cheaper than a further piece."""
-SHARE = 0.1
-"""Of a piece may be padding, where that is more."""
+"""Tokens that take about as long as a call of a model by itself, until that is known: as much padding is cheaper than a
+further piece."""
+LEAST_CALL, MOST_CALL = 8, 512
+"""Between these that number is believed."""
+KNOWN_AFTER = 16
+"""Calls."""
+FADES = 0.98
+"""What a call counts when another one has come."""
 
 
 @dataclass(slots=True)
@@ -35,12 +41,36 @@ class _Waiting(Generic[Answer]):
     loop: asyncio.AbstractEventLoop
 
 
+class Pace:
+    """What calls take: a time for the call, and one for each token; least squares, in which newer calls count more."""
+
+    def __init__(self) -> None:
+        self._sums = (0.0, 0.0, 0.0, 0.0, 0.0)
+        self._calls = 0
+
+    def note(self, tokens: int, seconds: float) -> None:
+        """A call took so long."""
+        new = (1.0, tokens, seconds, tokens * tokens, tokens * seconds)
+        self._sums = tuple(FADES * one + other for one, other in zip(self._sums, new, strict=True))  # type: ignore[assignment]
+        self._calls += 1
+
+    @property
+    def call(self) -> float:
+        """Tokens that take as long as a call by itself."""
+        n, x, y, xx, xy = self._sums
+        spread = n * xx - x * x
+        if self._calls < KNOWN_AFTER or spread <= 0 or (slope := (n * xy - x * y) / spread) <= 0:
+            return CALL
+        return min(MOST_CALL, max(LEAST_CALL, (y - slope * x) / n / slope))
+
+
 class Batcher(Generic[Answer]):
-    """One thread, one batch at a time.
+    """Some threads, each with one batch at a time.
 
     Args:
-        run: answers of what `read` made of texts; called on the thread of this batcher, never twice at once.
-        read: what a model reads of texts, such as their tokens; called on the same thread, once for a batch.
+        run: answers of what `read` made of texts; called on the threads of this batcher, by each at its own time.
+        read: what a model reads of texts, such as their tokens; once for a batch, never twice at once.
+        lanes: threads.
         most: texts in a batch.
         queue: texts that may wait; more are refused.
         weigh: tokens of what was read.
@@ -52,6 +82,7 @@ class Batcher(Generic[Answer]):
         run: Callable[[list[Any]], Sequence[Answer]],
         *,
         read: Callable[[list[str]], Sequence[Any]] = list,
+        lanes: int = 1,
         most: int = 32,
         queue: int = 8192,
         weigh: Callable[[Any], int] = len,
@@ -64,10 +95,11 @@ class Batcher(Generic[Answer]):
         self._weigh = weigh
         self._budget = budget
         self._waiting: deque[_Waiting[Answer]] = deque()
-        self._lock = threading.Lock()
-        self._busy = False
-        """Whether the thread works; it changes with `_waiting`, under the lock."""
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="batch")
+        self._lock, self._reads = threading.Lock(), threading.Lock()
+        self._lanes, self._busy = lanes, 0
+        """Threads, and how many of them work; that changes with `_waiting`, under the lock."""
+        self._threads = ThreadPoolExecutor(lanes, thread_name_prefix="batch")
+        self._pace = Pace()
         self.batches = 0
         """Batches begun by now."""
 
@@ -88,9 +120,10 @@ class Batcher(Generic[Answer]):
         mine: list[_Waiting[Answer]] = [_Waiting(text, loop.create_future(), loop) for text in texts]
         with self._lock:
             self._waiting.extend(mine)
-            idle, self._busy = not self._busy, True
-        if idle:
-            self._thread.submit(self._work)
+            more = min(len(mine), self._lanes - self._busy)
+            self._busy += more
+        for _ in range(more):
+            self._threads.submit(self._work)
         try:
             if len(mine) == 1:
                 return [await mine[0].answer]
@@ -108,20 +141,20 @@ class Batcher(Generic[Answer]):
         return len(self._waiting)
 
     async def on_thread(self, function: Callable[..., Other], *given: Any) -> Other:
-        """Call something else on the batcher's thread: math libraries keep a pool of threads for each caller.
+        """Call something else on a thread of the batcher: math libraries keep a pool of threads for each caller.
 
         It waits until no text waits: call it before texts come.
         """
-        return await asyncio.get_running_loop().run_in_executor(self._thread, function, *given)
+        return await asyncio.get_running_loop().run_in_executor(self._threads, function, *given)
 
     def _work(self) -> None:
         while batch := self._take():
-            self.batches += 1
             self._begin(batch)
 
     def _begin(self, batch: list[_Waiting[Answer]]) -> None:
         try:
-            items = self._read([waiting.text for waiting in batch])
+            with self._reads:  # tokenizers are not made to be used twice at once
+                items = self._read([waiting.text for waiting in batch])
             sizes = [self._weigh(item) for item in items]
         except Exception as error:  # noqa: BLE001 - whose text it was is told
             if len(batch) == 1:
@@ -129,8 +162,10 @@ class Batcher(Generic[Answer]):
             for waiting in batch if len(batch) > 1 else ():
                 self._begin([waiting])
             return
-        for part in pieces(sizes, self._budget):
+        for part in pieces(sizes, self._budget, call=self._pace.call):
+            begun = time.perf_counter()
             self._answer([(batch[at], items[at]) for at in part])
+            self._pace.note(len(part) * max(sizes[at] for at in part), time.perf_counter() - begun)
 
     def _answer(self, piece: Sequence[tuple[_Waiting[Answer], Any]]) -> None:
         there = [one for one in piece if not one[0].answer.done()]  # the others' callers have left
@@ -149,29 +184,32 @@ class Batcher(Generic[Answer]):
         _tell(callers, RuntimeError(wrong) if wrong else answers)
 
     def _take(self) -> list[_Waiting[Answer]]:
-        """The texts that waited longest; none: the thread is free from now on."""
+        """A thread's share of the texts that waited longest; none: the thread is free from now on."""
         batch: list[_Waiting[Answer]] = []
         with self._lock:
-            while self._waiting and len(batch) < self._most:
+            most = min(self._most, -(-len(self._waiting) // self._lanes))
+            while self._waiting and len(batch) < most:
                 waiting = self._waiting.popleft()
                 if not waiting.answer.done():  # else its caller has left
                     batch.append(waiting)
-            self._busy = bool(batch)
+            self._busy -= not batch
+            self.batches += bool(batch)
         return batch
 
     async def end(self) -> None:
         """Wait for the running batch; what waits is not begun."""
         with self._lock:
             self._waiting.clear()
-        await asyncio.to_thread(self._thread.shutdown)
+        await asyncio.to_thread(self._threads.shutdown)
 
 
-def pieces(sizes: Sequence[int], budget: int, enough: int = ENOUGH) -> list[list[int]]:
+def pieces(sizes: Sequence[int], budget: int, enough: int = ENOUGH, call: float = CALL) -> list[list[int]]:
     """Indices of texts that shall run together, short ones first: they wait for no long one.
 
     Args:
         sizes: tokens of each text. budget: tokens of a piece with its padding.
         enough: tokens without padding after which a piece is closed.
+        call: tokens that cost as much as a further piece; no more of a piece is padding.
     """
     found: list[list[int]] = []
     tokens = 0
@@ -179,7 +217,7 @@ def pieces(sizes: Sequence[int], budget: int, enough: int = ENOUGH) -> list[list
         size = sizes[at]
         padded = size * (len(found[-1]) + 1) if found else size
         padding = padded - tokens - size
-        if not found or tokens >= enough or padded > budget or padding > max(CALL, SHARE * tokens):
+        if not found or tokens >= enough or padded > budget or padding > call:
             found.append([])
             tokens = 0
         found[-1].append(at)

@@ -46,10 +46,12 @@ class Graphs:
 
     Args:
         model: in PyTorch, fp32. name: of its output. folder: where graphs are kept. digest: of the model.
+        streams: calls that run side by side, each on its share of the threads.
     """
 
-    def __init__(self, model: Any, name: str, folder: Path, digest: str, threads: int) -> None:
-        self._model, self._name, self._folder, self._threads = model, name, folder, threads
+    def __init__(self, model: Any, name: str, folder: Path, digest: str, threads: int, streams: int = 1) -> None:
+        self._model, self._name, self._folder = model, name, folder
+        self._threads, self._streams = threads, streams
         self._key = f"{digest.replace(':', '-')}-{name}-{FORM}-{graphs.version()}"
 
     @cached_property
@@ -86,7 +88,7 @@ class Graphs:
     def model(self, precision: str) -> Any:
         """What runs in the model's place. Raises UnsupportedModelError."""
         graph = self.compressed if precision == "int8" else self.plain
-        return graphs.run_by(self._model, graph, self._name, precision, self._threads)
+        return graphs.run_by(self._model, graph, self._name, precision, self._threads, self._streams)
 
     def chosen(self, runnable: Runnable, precision: str) -> Chosen:
         """The model in the precision that was asked for, or in the best one. Raises UnsupportedModelError."""
@@ -118,8 +120,11 @@ def load(call: ServeCall, spec: AttemptSpec) -> Backend:
     runnable = LOADERS[call.task](path)
     name = "last_hidden_state" if isinstance(runnable, Encoder) else "logits"
     digest, asked = call.model.facts.digest, str(options.get("precision", "auto"))
-    graph = Graphs(runnable.model, name, folder_of(spec, "graphs"), digest, spec.threads)
+    # A tagger reads its texts while it runs, and tokenizers are not made to be used twice at once.
+    streams = 1 if isinstance(runnable, Tagger) else streams_of(options.get("streams"), spec.threads)
+    graph = Graphs(runnable.model, name, folder_of(spec, "graphs"), digest, spec.threads, streams)
     most = int(options.get("max_batch", 32))
+    log.info("%d batches side by side on %d threads", streams, spec.threads)
 
     def in_place(given: Runnable) -> str:
         found = graph.chosen(given, asked)
@@ -128,10 +133,20 @@ def load(call: ServeCall, spec: AttemptSpec) -> Backend:
         return f"{found.precision}: {found.why}"
 
     if isinstance(runnable, Classifier):
-        return TorchBackend(runnable, lambda given: (given, in_place(given)), most=most)
+        return TorchBackend(runnable, lambda given: (given, in_place(given)), most=most, lanes=streams)
     if isinstance(runnable, Tagger):
         return Tagging(runnable, most, in_place)
-    return Embedding(runnable, most, in_place)
+    return Embedding(runnable, most, in_place, streams)
+
+
+def streams_of(asked: Any, threads: int) -> int:
+    """Batches that run side by side: so many as were asked for, or one for every two threads; two where there are two.
+
+    A short text is no quicker on many threads than on few, but two callers wait for each other no more.
+    """
+    if asked is not None:
+        return max(1, min(int(asked), threads))
+    return 2 if threads in (2, 3) else max(1, threads // 2)
 
 
 if __name__ == "__main__":

@@ -68,11 +68,12 @@ def of_texts(runnable: Any, run: Callable[[list[str]], Sequence[Answer]], most: 
 class Embedding(Reading[list[float]]):
     """Texts become vectors."""
 
-    def __init__(self, encoder: Encoder, most: int, prepare: Prepare | None = None) -> None:
+    def __init__(self, encoder: Encoder, most: int, prepare: Prepare | None = None, lanes: int = 1) -> None:
         def answers(ids: list[list[int]]) -> list[tuple[list[float], int]]:
             return list(zip(encoder.vectors(ids), map(len, ids), strict=True))
 
-        super().__init__(encoder, Batcher(answers, read=encoder.read, most=most, budget=BATCH_TOKENS), prepare)
+        budget = BATCH_TOKENS // lanes
+        super().__init__(encoder, Batcher(answers, read=encoder.read, lanes=lanes, most=most, budget=budget), prepare)
 
     async def embed(self, texts: Sequence[str]) -> Embedded:
         return Embedded(*await self.answers(texts))

@@ -57,9 +57,10 @@ class TorchBackend(Backend):
         choose: the classifier in the precision to serve with, and which it is and why; called in the thread that runs
             it, before the first text.
         most: texts in a batch.
+        lanes: batches that run side by side, where the classifier can be asked by several threads.
     """
 
-    def __init__(self, classifier: Classifier, choose: Choose, *, most: int = 32) -> None:
+    def __init__(self, classifier: Classifier, choose: Choose, *, most: int = 32, lanes: int = 1) -> None:
         super().__init__()
         self._classifier = classifier
         self._choose = choose
@@ -67,8 +68,9 @@ class TorchBackend(Backend):
         self._batcher: Batcher[tuple[list[float], int]] = Batcher(
             lambda ids: list(zip(self._classifier.scores(ids), map(len, ids), strict=True)),
             read=classifier.read,
+            lanes=lanes,
             most=most,
-            budget=BATCH_TOKENS,
+            budget=BATCH_TOKENS // lanes,
         )
         self.labels = classifier.labels or ("value",)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -46,6 +47,17 @@ def test_the_graph_of_an_encoder_gives_its_vectors(tmp_path: Path) -> None:
     made = graphs.converted(model, "last_hidden_state")
     encoder.model = graphs.run_by(model, made, "last_hidden_state", "fp32", 1)
     assert all(x == pytest.approx(y, abs=1e-5) for x, y in zip(encoder.predict(TEXTS), expected, strict=True))
+
+
+def test_several_threads_ask_one_graph_and_each_gets_its_own_answers(tmp_path: Path) -> None:
+    encoder = load_encoder(family(tmp_path / "model", "distilbert"))
+    expected = encoder.predict(TEXTS)
+    made = graphs.converted(encoder.model, "last_hidden_state")
+    encoder.model = graphs.run_by(encoder.model, made, "last_hidden_state", "fp32", 2, 2)
+    ids = encoder.read(TEXTS)
+    with ThreadPoolExecutor(4) as threads:
+        got = list(threads.map(lambda n: encoder.vectors([ids[n % 3]])[0], range(60)))
+    assert all(x == pytest.approx(expected[n % 3], abs=1e-5) for n, x in enumerate(got))
 
 
 def test_a_table_of_n_grams_stays_beside_the_graph(tmp_path: Path) -> None:

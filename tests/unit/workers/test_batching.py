@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llm_os.errors import OverloadedError
-from llm_os.workers.batching import CALL, Batcher, pieces
+from llm_os.workers.batching import CALL, KNOWN_AFTER, LEAST_CALL, MOST_CALL, Batcher, Pace, pieces
 
 
 class Model:
@@ -208,3 +208,49 @@ async def test_too_few_answers_are_an_error_of_all_callers_of_the_piece() -> Non
     with pytest.raises(RuntimeError, match="1 answers to 2 texts"):
         await batcher.scores(["a", "b"])
     await batcher.end()
+
+
+async def test_lanes_work_side_by_side_and_leave_each_other_a_share() -> None:
+    model, both = Model(), threading.Barrier(2)
+    reads: list[int] = []
+
+    def read(texts: list[str]) -> list[str]:
+        reads.append(len(texts))
+        return texts
+
+    def run(texts: list[str]) -> list[list[float]]:
+        if texts[0].startswith("first"):
+            both.wait(10)  # each of the two is at work while the other one is
+        return model.run(texts)
+
+    model.gate.clear()
+    batcher = Batcher(run, read=read, lanes=2)
+    held = [asyncio.create_task(batcher.scores([f"first {n}"])) for n in range(2)]
+    assert await asyncio.to_thread(model.began.wait, 10)
+    others = [asyncio.create_task(batcher.scores(["x" * n])) for n in range(1, 7)]
+    await asyncio.sleep(0)
+    model.gate.set()
+    assert await asyncio.gather(*others) == [[[float(n)]] for n in range(1, 7)]
+    assert await asyncio.gather(*held) == [[[7.0]], [[7.0]]]
+    assert sorted(reads, reverse=True) == [3, 2, 1, 1, 1]
+    assert await batcher.scores(["again"] * 3) == [[5.0]] * 3
+    await batcher.end()
+
+
+@pytest.mark.parametrize(("call", "believed"), [(30, 30), (2, LEAST_CALL), (5000, MOST_CALL)])
+def test_what_a_call_costs_is_learned_from_calls(call: int, believed: int) -> None:
+    pace = Pace()
+    for number in range(KNOWN_AFTER):
+        assert pace.call == CALL
+        pace.note(64 * (1 + number % 4), 0.001 * (call + 64 * (1 + number % 4)))
+    assert pace.call == pytest.approx(believed)
+
+
+def test_calls_of_one_size_teach_nothing() -> None:
+    pace = Pace()
+    for _ in range(100):
+        pace.note(64, 0.01)
+    assert pace.call == CALL
+    for number in range(200):  # longer ones that are quicker: nothing that can be believed
+        pace.note(64 + number, 0.01 / (1 + number))
+    assert pace.call == CALL

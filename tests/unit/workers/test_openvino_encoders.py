@@ -10,7 +10,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("openvino")
-from llm_os.workers.openvino_encoders import Graphs  # noqa: E402 - it needs both
+from llm_os.workers.openvino_encoders import Graphs, streams_of  # noqa: E402 - it needs both
 
 IDS = torch.tensor([[5, 6, 7], [8, 9, 10]])
 
@@ -49,3 +49,11 @@ def test_a_kept_graph_that_cannot_be_read_is_made_again(tmp_path: Path) -> None:
     (kept / "model.xml").write_bytes(b"")
     again = Graphs(given, "logits", tmp_path, "sha256:0", 1).model("fp32")
     torch.testing.assert_close(said(again), said(given), rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("asked", "threads", "streams"),
+    [(None, 1, 1), (None, 2, 2), (None, 3, 2), (None, 4, 2), (None, 9, 4), (1, 8, 1), (64, 8, 8)],
+)
+def test_batches_side_by_side_by_threads(asked: int | None, threads: int, streams: int) -> None:
+    assert streams_of(asked, threads) == streams

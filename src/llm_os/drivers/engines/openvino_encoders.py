@@ -31,6 +31,9 @@ class OpenVinoEncodersOptions(Spec):
     into matrix products while it runs."""
     max_batch: int = Field(default=32, ge=1, le=1024)
     """Most texts that are run together."""
+    streams: int | None = Field(default=None, ge=1, le=64)
+    """Batches that run side by side, each on its share of the threads; none: one for every two threads, but two where
+    there are two. `1` is quickest for one caller, more are quicker for many. Taggers have one."""
 
 
 class OpenVinoEncoders(Engine):
