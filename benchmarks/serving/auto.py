@@ -136,7 +136,7 @@ async def ours(home: Home, model: str, stack: AsyncExitStack) -> tuple[dict[str,
         ways["auto" if name == "auto" else f"gateway: {name}"] = partial(by_http, session, gateway, name)
 
     await through("auto", told["key"])
-    for number, trial in enumerate(one for one in trials if one["error"] is None):
+    for number, trial in enumerate(unbeaten([one for one in trials if one["error"] is None])):
         member = trial["member"]
         name = f"{member['engine']}-{member['options'].get('precision', 'file')}-{number}"
         _, key = await deployed(home, name, model=model, engine=member["engine"], options=member["options"])
@@ -147,6 +147,16 @@ async def ours(home: Home, model: str, stack: AsyncExitStack) -> tuple[dict[str,
             session = await stack.enter_async_context(aiohttp.ClientSession(connector=connector))
             ways["direct: openvino-genai"] = partial(by_http, session, "http://worker", name)
     return ways, {"because": told["because"], "engine": told["engine"], "calibration": measured["calibration"]}
+
+
+def unbeaten(trials: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Those that no other one beats at every load: the machine has no room for all."""
+
+    def beaten(mine: dict[str, Any], its: dict[str, Any]) -> bool:
+        pairs = zip(mine["speeds"], its["speeds"], strict=True)
+        return all(one["per_second"] < other["per_second"] for one, other in pairs)
+
+    return [one for one in trials if not any(beaten(one, other) for other in trials)]
 
 
 async def peers(home: Home, folder: Path, model: str, stack: AsyncExitStack) -> tuple[dict[str, Way], list[str]]:

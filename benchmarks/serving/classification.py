@@ -78,7 +78,7 @@ def offline(pipe: Connection, engine: str, folder: Path, precision: str, threads
         precision = why.partition(":")[0]
     else:
         with tempfile.TemporaryDirectory() as kept:
-            lanes = openvino_encoders.streams_of(None, threads)
+            lanes = openvino_encoders.streams_of(None, threads, runnable.max_length)
             graph = openvino_encoders.Graphs(runnable.model, "logits", Path(kept), "model", threads, lanes)
             chosen = graph.chosen(runnable, precision)
         runnable.model, precision, why = chosen.model, chosen.precision, chosen.why

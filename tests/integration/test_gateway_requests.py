@@ -392,6 +392,7 @@ async def test_a_caller_may_wait_for_leave_to_send_its_body(bed: GatewayBed) -> 
 async def test_paths_are_those_of_the_document_and_no_others(bed: GatewayBed) -> None:
     assert (await ask(bed, "/health", key=None, method="HEAD"))[0] == 200
     assert (await ask(bed, "/v1/models/smollm2%401", method="GET"))[1]["id"] == "chat"
+    assert (await ask(bed, "/v1/%63hat/completions", CHAT))[0] == 200
     for path in ("/v1/models/", "/v1/models/chat/more", "/v1/models/{model}", "/", "/v1/chat", "/V1/models"):
         assert (await ask(bed, path, method="GET"))[0] == 404, path
 

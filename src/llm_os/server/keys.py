@@ -1,7 +1,7 @@
 """Keys, roles and the one authorisation function of management API and gateway; must not know HTTP frameworks or SQL.
 
-A key is a secret text; everybody but its owner keeps its sha256 only. A key is looked up by that hash, which nobody can
-steer: how long it takes says nothing of the keys that are known.
+A key is a secret text; everybody but its owner stores its sha256 only. A key is looked up by that hash, which nobody
+can steer: how long it takes says nothing of the keys that are known.
 """
 
 from __future__ import annotations

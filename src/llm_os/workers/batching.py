@@ -59,7 +59,7 @@ class Pace:
         """Tokens that take as long as a call by itself."""
         n, x, y, xx, xy = self._sums
         spread = n * xx - x * x
-        if self._calls < KNOWN_AFTER or spread <= 0 or (slope := (n * xy - x * y) / spread) <= 0:
+        if self._calls < KNOWN_AFTER or spread <= x * x / 1000 or (slope := (n * xy - x * y) / spread) <= 0:
             return CALL
         return min(MOST_CALL, max(LEAST_CALL, (y - slope * x) / n / slope))
 
@@ -133,6 +133,10 @@ class Batcher(Generic[Answer]):
                 waiting.answer.cancel()
             raise
 
+    async def warm(self, text: str) -> None:
+        """Let each thread have a first text behind it, as far as that can be had."""
+        await asyncio.gather(*(self.scores([text]) for _ in range(2 * self._lanes)))
+
     def _there(self, more: int) -> int:
         """Texts that wait. Where they and more are too many, those of callers who have left are taken out first."""
         if len(self._waiting) + more > self._queue:
@@ -143,13 +147,18 @@ class Batcher(Generic[Answer]):
     async def on_thread(self, function: Callable[..., Other], *given: Any) -> Other:
         """Call something else on a thread of the batcher: math libraries keep a pool of threads for each caller.
 
-        It waits until no text waits: call it before texts come.
+        Call it before texts come.
         """
         return await asyncio.get_running_loop().run_in_executor(self._threads, function, *given)
 
     def _work(self) -> None:
-        while batch := self._take():
-            self._begin(batch)
+        try:
+            while batch := self._take():
+                self._begin(batch)
+        except BaseException:  # a defect: the thread is free all the same
+            with self._lock:
+                self._busy -= 1
+            raise
 
     def _begin(self, batch: list[_Waiting[Answer]]) -> None:
         try:
@@ -163,23 +172,23 @@ class Batcher(Generic[Answer]):
                 self._begin([waiting])
             return
         for part in pieces(sizes, self._budget, call=self._pace.call):
-            begun = time.perf_counter()
             self._answer([(batch[at], items[at]) for at in part])
-            self._pace.note(len(part) * max(sizes[at] for at in part), time.perf_counter() - begun)
 
     def _answer(self, piece: Sequence[tuple[_Waiting[Answer], Any]]) -> None:
         there = [one for one in piece if not one[0].answer.done()]  # the others' callers have left
         if not there:
             return
-        callers = [waiting for waiting, _ in there]
+        callers, given = [waiting for waiting, _ in there], [item for _, item in there]
+        begun = time.perf_counter()
         try:
-            answers = self._run([item for _, item in there])
+            answers = self._run(given)
         except Exception as error:  # noqa: BLE001 - whose text it was is told
             if len(there) == 1:
                 _tell(callers, error)
             for one in there if len(there) > 1 else ():  # each alone: callers do not pay for each other's texts
                 self._answer([one])
             return
+        self._pace.note(len(given) * max(map(self._weigh, given)), time.perf_counter() - begun)
         wrong = f"{len(answers)} answers to {len(there)} texts" if len(answers) != len(there) else ""
         _tell(callers, RuntimeError(wrong) if wrong else answers)
 

@@ -25,7 +25,7 @@ from llm_os.workers.kept import folder_of, kept
 from llm_os.workers.precisions import Chosen, Runnable, choose
 from llm_os.workers.reading import Embedding, Tagging
 from llm_os.workers.serving import main, quick_loop
-from llm_os.workers.torch import TorchBackend
+from llm_os.workers.torch import BATCH_TOKENS, TorchBackend
 
 log = logging.getLogger("llm_os.worker")
 
@@ -121,7 +121,8 @@ def load(call: ServeCall, spec: AttemptSpec) -> Backend:
     name = "last_hidden_state" if isinstance(runnable, Encoder) else "logits"
     digest, asked = call.model.facts.digest, str(options.get("precision", "auto"))
     # A tagger reads its texts while it runs, and tokenizers are not made to be used twice at once.
-    streams = 1 if isinstance(runnable, Tagger) else streams_of(options.get("streams"), spec.threads)
+    asked_streams = 1 if isinstance(runnable, Tagger) else options.get("streams")
+    streams = streams_of(asked_streams, spec.threads, runnable.max_length)
     graph = Graphs(runnable.model, name, folder_of(spec, "graphs"), digest, spec.threads, streams)
     most = int(options.get("max_batch", 32))
     log.info("%d batches side by side on %d threads", streams, spec.threads)
@@ -139,14 +140,15 @@ def load(call: ServeCall, spec: AttemptSpec) -> Backend:
     return Embedding(runnable, most, in_place, streams)
 
 
-def streams_of(asked: Any, threads: int) -> int:
+def streams_of(asked: Any, threads: int, longest: int) -> int:
     """Batches that run side by side: so many as were asked for, or one for every two threads; two where there are two.
 
-    A short text is no quicker on many threads than on few, but two callers wait for each other no more.
+    A short text is no quicker on many threads than on few, but two callers wait for each other no more. The longest
+    text (tokens) on each of them is no more than the driver's footprint counts on.
     """
-    if asked is not None:
-        return max(1, min(int(asked), threads))
-    return 2 if threads in (2, 3) else max(1, threads // 2)
+    if asked is None:
+        asked = 2 if threads in (2, 3) else threads // 2
+    return max(1, min(int(asked), threads, BATCH_TOKENS // longest))
 
 
 if __name__ == "__main__":

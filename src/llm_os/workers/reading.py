@@ -41,7 +41,7 @@ class Reading(Backend, Generic[Answer]):
     async def begin(self) -> None:
         if self._prepare is not None:
             log.info("precision %s", await self._batcher.on_thread(self._prepare, self._runnable))
-        await self.answers(["A first text warms the model up."])
+        await self._batcher.warm("A first text warms the model up.")
 
     async def answers(self, texts: Sequence[str]) -> tuple[list[Answer], int]:
         """What becomes of the texts, and how many tokens they have together."""

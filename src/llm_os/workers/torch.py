@@ -77,7 +77,7 @@ class TorchBackend(Backend):
     async def begin(self) -> None:
         self._classifier, why = await self._batcher.on_thread(self._choose, self._classifier)
         log.info("precision %s", why)
-        await self._batcher.scores(PROBES[:1])
+        await self._batcher.warm(PROBES[0])
 
     async def classify(self, texts: Sequence[str]) -> Classified:
         found = await self._batcher.scores(texts)

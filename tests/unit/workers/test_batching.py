@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 
 import pytest
 from hypothesis import given
@@ -214,8 +215,13 @@ async def test_lanes_work_side_by_side_and_leave_each_other_a_share() -> None:
     model, both = Model(), threading.Barrier(2)
     reads: list[int] = []
 
+    reading = threading.Lock()
+
     def read(texts: list[str]) -> list[str]:
+        assert reading.acquire(blocking=False), "two read at once"
+        time.sleep(0.005)
         reads.append(len(texts))
+        reading.release()
         return texts
 
     def run(texts: list[str]) -> list[list[float]]:
@@ -249,8 +255,37 @@ def test_what_a_call_costs_is_learned_from_calls(call: int, believed: int) -> No
 def test_calls_of_one_size_teach_nothing() -> None:
     pace = Pace()
     for _ in range(100):
-        pace.note(64, 0.01)
+        pace.note(63, 0.01)
     assert pace.call == CALL
     for number in range(200):  # longer ones that are quicker: nothing that can be believed
         pace.note(64 + number, 0.01 / (1 + number))
     assert pace.call == CALL
+
+
+async def test_calls_whose_callers_have_left_teach_nothing() -> None:
+    model = Model()
+    batcher = Batcher(model.run)
+    noted: list[int] = []
+    batcher._pace.note = lambda tokens, seconds: noted.append(tokens)  # type: ignore[method-assign]
+    first = await _hold(model, batcher)
+    gone, stays = asyncio.create_task(batcher.scores(["gone" * 100])), asyncio.create_task(batcher.scores(["four"]))
+    await asyncio.sleep(0)
+    gone.cancel()
+    model.gate.set()
+    await asyncio.gather(first, stays)
+    assert noted == [5, 4]
+    await batcher.end()
+
+
+async def test_a_thread_that_broke_is_free_again() -> None:
+    batcher: Batcher[str] = Batcher(lambda items: items, lanes=2)
+    begin, batcher._begin = batcher._begin, lambda batch: (_ for _ in ()).throw(SystemError("a defect"))  # type: ignore[method-assign,assignment]
+    lost = [asyncio.create_task(batcher.scores([str(n)])) for n in range(4)]
+    async with asyncio.timeout(10):
+        while batcher._busy or batcher._waiting:  # noqa: ASYNC110 - threads change it
+            await asyncio.sleep(0.01)
+    batcher._begin = begin  # type: ignore[method-assign]
+    assert await batcher.scores(["again", "twice"]) == ["again", "twice"]
+    for task in lost:
+        task.cancel()
+    await batcher.end()

@@ -52,8 +52,11 @@ def test_a_kept_graph_that_cannot_be_read_is_made_again(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("asked", "threads", "streams"),
-    [(None, 1, 1), (None, 2, 2), (None, 3, 2), (None, 4, 2), (None, 9, 4), (1, 8, 1), (64, 8, 8)],
+    ("asked", "threads", "longest", "streams"),
+    [
+        *[(None, 1, 512, 1), (None, 2, 512, 2), (None, 3, 512, 2), (None, 4, 512, 2), (None, 9, 512, 4)],
+        *[(1, 8, 512, 1), (64, 8, 512, 8), (None, 16, 2048, 2), (8, 16, 8192, 1)],
+    ],
 )
-def test_batches_side_by_side_by_threads(asked: int | None, threads: int, streams: int) -> None:
-    assert streams_of(asked, threads) == streams
+def test_batches_side_by_side_by_threads_and_room(asked: int | None, threads: int, longest: int, streams: int) -> None:
+    assert streams_of(asked, threads, longest) == streams

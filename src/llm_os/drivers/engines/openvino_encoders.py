@@ -33,7 +33,8 @@ class OpenVinoEncodersOptions(Spec):
     """Most texts that are run together."""
     streams: int | None = Field(default=None, ge=1, le=64)
     """Batches that run side by side, each on its share of the threads; none: one for every two threads, but two where
-    there are two. `1` is quickest for one caller, more are quicker for many. Taggers have one."""
+    there are two. `1` is quickest for one caller, more are quicker for many. Taggers have one, and models of long texts
+    few."""
 
 
 class OpenVinoEncoders(Engine):

@@ -127,6 +127,7 @@ class Gateway:
     async def metrics(self, request: web.BaseRequest) -> web.Response:
         self._authorise(request, keys.MAY_WATCH)
         metrics, admission = self._parts.accounting.metrics, self._parts.admission
+        metrics.forget_now()
         for route in self._parts.routes.table.routes:
             metrics.waiting.labels(route.deployment).set(admission.waiting(route.deployment))
             metrics.slots.labels(route.deployment).set(admission.slots(route))
@@ -139,7 +140,7 @@ class Gateway:
 
     async def model(self, request: web.BaseRequest) -> web.Response:
         entry = self._authorise(request, keys.MAY_INFER)
-        name = named_in(request, "/v1/models/{model}")
+        name = named_in(request)
         seen = routes.visible(self._parts.routes.table, entry)
         for route in seen:
             if name in {route.deployment, route.version}:
@@ -297,7 +298,7 @@ class Gateway:
         code: str | None = None
         try:
             refuse_foreign(request.headers.get("host"), request.headers.get("origin"))
-            if "expect" in request.headers:
+            if request.headers.get("expect"):
                 await go_on(request)
             response = await self._endpoints.handler(request, route)(request)
         except asyncio.CancelledError:

@@ -28,6 +28,7 @@ class Endpoints:
     def route_of(self, request: web.BaseRequest) -> str:
         """The path in the table; empty where there is none."""
         path = request.rel_url.raw_path
+        path = request.rel_url.path_safe if "%" in path else path
         if path in self._paths:
             return path
         before, _, last = path.rpartition("/")
@@ -42,9 +43,9 @@ class Endpoints:
         raise web.HTTPNotFound
 
 
-def named_in(request: web.BaseRequest, route: str) -> str:
-    """What stands in the path for the `{name}` of its route."""
-    return unquote(request.rel_url.raw_path[route.index("{") :])
+def named_in(request: web.BaseRequest) -> str:
+    """What stands in the path for the `{name}` of its route, which is its last part."""
+    return unquote(request.rel_url.raw_path.rpartition("/")[2])
 
 
 async def go_on(request: web.BaseRequest) -> None:

@@ -45,12 +45,12 @@ class _Fared:
 class _Count:
     """One deployment, changed in place: this is done twice for each request."""
 
-    __slots__ = ("created_at", "firsts", "in_flight", "last_request_at", "live", "requests", "revisions")
+    __slots__ = ("admitted", "created_at", "firsts", "in_flight", "last_request_at", "live", "requests", "revisions")
 
     def __init__(self, known: DeploymentUsage) -> None:
         self.created_at = known.created_at
         self.last_request_at = known.last_request_at
-        self.in_flight = 0
+        self.in_flight = self.admitted = 0
         self.requests = known.requests
         self.revisions = {number: _Fared(usage) for number, usage in known.revisions.items()}
         self.live: dict[str, Exchange] = {}
@@ -114,12 +114,12 @@ class _UnderWay:
         self._count.requests += self._requests
         if self._exchange is not None:
             self._count.live[self._exchange.request_id] = self._exchange
-        self._metering.moved(self._count, 1)
+        self._metering.moved(self._count, 1, self._requests)
 
     def __exit__(self, *_: object) -> None:
         if self._exchange is not None:
             self._count.ended(self._exchange)
-        self._metering.moved(self._count, -1)
+        self._metering.moved(self._count, -1, -self._requests)
 
 
 def percentile(values: list[float], share: float) -> float | None:
@@ -187,16 +187,17 @@ class Metering:
             count.created_at = next(found, 0.0)
         return count
 
-    def moved(self, count: _Count, in_flight: int) -> None:
-        """So many more requests of this deployment are under way."""
+    def moved(self, count: _Count, in_flight: int, admitted: int) -> None:
+        """So many more requests of this deployment are under way, so many of them let in."""
         count.last_request_at = self._clock()
         count.in_flight += in_flight
+        count.admitted += admitted
         self._changed = True
 
     def in_flight(self, deployment: str) -> int:
-        """Requests under way, those among them that wait for a first replica."""
+        """Requests that are let in and have not ended; none that waits for a first replica."""
         count = self._usage.get(deployment)
-        return 0 if count is None else count.in_flight
+        return 0 if count is None else count.admitted
 
     def asked(self, deployment: str, revision: int) -> None:
         """A replica of this revision is asked; `fared` or `refused` follows, or nobody waits for it any more."""

@@ -90,7 +90,7 @@ class Metrics:
         """Deployments and versions of which there were counters, but no replicas, when this was looked at last."""
         kept = {"registry": self.registry}
         self.requests = Counter("llm_os_gateway_requests", "Requests that were answered.", (*_WHO, "status"), **kept)
-        self.in_flight = Gauge("llm_os_gateway_in_flight", "Requests that have come and not ended.", ("model",), **kept)
+        self.in_flight = Gauge("llm_os_gateway_in_flight", "Requests under way.", ("model",), **kept)
         self.waiting = Gauge("llm_os_gateway_waiting", "Requests in the queue.", ("model",), **kept)
         self.slots = Gauge("llm_os_gateway_slots", "Requests that the ready replicas take at once.", ("model",), **kept)
         timed = {**kept, "labelnames": _WHO}
@@ -162,10 +162,15 @@ class Metrics:
         for labels in [one for one in self._series if one[1] in gone or (one[1] and one[1:3] in old & self._old)]:
             self._series.pop(labels).remove()
         self._old = old
-        for metric in (self.in_flight, self.waiting, self.slots, self.retried, self.broken, self.coalesced):
+        for metric in (self.retried, self.broken, self.coalesced):
             for model in gone:
                 with suppress(KeyError):
                     metric.remove(model)
+
+    def forget_now(self) -> None:
+        """Drop what holds for this moment: it is set anew for each page, for the deployments that there are."""
+        for gauge in (self.in_flight, self.waiting, self.slots):
+            gauge.clear()
 
     def page(self) -> bytes:
         """What `/metrics` answers."""

@@ -38,6 +38,8 @@ MOST_HELD = 128
 """Requests of a tenant that wait so for one deployment."""
 MOST_MEANT = 4096
 """Headers, and meanings of requests, that are remembered."""
+MOST_REMEMBERED = 256
+"""Characters of such a header."""
 
 SERVED_BY = {
     "text-generation": "/v1/chat/completions",
@@ -117,7 +119,9 @@ class Routes:
         if entry is not None and entry.role in roles:
             return entry
         entry = keys.authorise(header, self.keys, roles)
-        if header is not None and len(self._headers) < MOST_MEANT:
+        if header is not None and len(header) <= MOST_REMEMBERED:
+            if len(self._headers) >= MOST_MEANT:
+                self._headers.clear()
             self._headers[header] = entry
         return entry
 

@@ -12,12 +12,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llm_os.errors import (
+    AuthenticationError,
     InvalidInputError,
     NotFoundError,
     OverloadedError,
     PermissionDeniedError,
     UnavailableError,
 )
+from llm_os.server import keys
 from llm_os.server.gateway import openai, routes, wishes
 from llm_os.server.gateway.estimates import Estimates
 from llm_os.server.gateway.exchange import Exchange
@@ -108,15 +110,49 @@ def test_what_a_name_means_is_remembered_for_its_key_until_the_next_table(tmp_pa
     assert table.meant(limited, "chat-2", "chat-2", "text-generation").deployment == "chat-2"
     with pytest.raises(PermissionDeniedError):
         table.meant(limited, "starting", "starting", "text-generation")
-    less = TABLE.model_copy(update={"version": 2, "keys": (ANY, ONLY_CHAT), "routes": (a_route("chat", 2),)})
+    less = TABLE.model_copy(
+        update={"version": 2, "keys": (ANY, ONLY_CHAT), "routes": (a_route("chat", 2), a_route("chat-2"))}
+    )
     path.write_text(less.model_dump_json())
     assert table.refresh()
     assert len(table.meant(any_key, "chat", "chat", "text-generation").endpoints) == 2
     with pytest.raises(PermissionDeniedError):
         table.meant(table.keys[ONLY_CHAT.sha256], "chat-2", "chat-2", "text-generation")
     # A request that came with the key as it was is judged by it, and teaches the newer one nothing.
-    with pytest.raises(NotFoundError):
-        table.meant(limited, "chat-2", "chat-2", "text-generation")
+    assert table.meant(limited, "chat-2", "chat-2", "text-generation").deployment == "chat-2"
+    with pytest.raises(PermissionDeniedError):
+        table.meant(table.keys[ONLY_CHAT.sha256], "chat-2", "chat-2", "text-generation")
+
+
+def test_a_header_that_was_right_is_known_until_the_next_table(tmp_path: Path) -> None:
+    path, header = tmp_path / "routes.json", "Bearer sk-one"
+    table = routes.Routes(path)
+    key = KeyEntry(id="one", sha256=keys.digest("sk-one"), role="user")
+    path.write_text(TABLE.model_copy(update={"keys": (key,)}).model_dump_json())
+    table.refresh()
+    assert table.authorise(header, keys.MAY_INFER) is table.authorise(header, keys.MAY_INFER)
+    with pytest.raises(PermissionDeniedError):
+        table.authorise(header, keys.MAY_WATCH)
+    assert table.authorise(f"Bearer {' ' * 300}sk-one", keys.MAY_INFER).id == "one"
+    assert list(table._headers) == [header], "a long one is looked up each time"
+    path.write_text(TABLE.model_copy(update={"version": 2}).model_dump_json())
+    table.refresh()
+    with pytest.raises(AuthenticationError):
+        table.authorise(header, keys.MAY_INFER)
+
+
+async def test_the_table_is_looked_at_once_in_a_pass_of_the_loop_and_again_in_the_next(tmp_path: Path) -> None:
+    path = tmp_path / "routes.json"
+    table = routes.Routes(path)
+    path.write_text(TABLE.model_dump_json())
+    table.look()
+    assert table.table.version == 1
+    path.write_text(TABLE.model_copy(update={"version": 22}).model_dump_json())
+    table.look()
+    assert table.table.version == 1
+    await asyncio.sleep(0)
+    table.look()
+    assert table.table.version == 22
 
 
 STREAM = b'data: {"x": 1}\n\ndata: {"usage": {"prompt_tokens": 3}}\n\ndata: [DONE]\n\n'

@@ -232,6 +232,33 @@ async def test_silence_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
             await pool.post("/ask", b"")
 
 
+@pytest.mark.parametrize("before", [0, 1])
+async def test_silence_is_told_after_something_was_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, before: int
+) -> None:
+    monkeypatch.setattr(wire, "SILENT_FOR", 0.2)
+
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        for _ in range(before):  # whole answers on the same connection
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(SIZED)
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(OK + b"content-length: 100\r\n\r\n")
+        for _ in range(4):
+            await asyncio.sleep(0.1)
+            writer.write(b"x")
+        await reader.read()
+
+    async with Replica(tmp_path / "r", talk) as pool:
+        for _ in range(before):
+            assert (await whole(pool))[1] == b"hello"
+        answer = await pool.post("/ask", b"")
+        assert b"".join([await answer.readany() for _ in range(4)]) == b"xxxx"
+        with pytest.raises(SilentError):
+            await answer.readany()
+        answer.close()
+
+
 async def test_a_slow_reader_makes_the_replica_wait(tmp_path: Path) -> None:
     size, sent = 16 * 2**20, [0]
 
