@@ -35,6 +35,8 @@ class CheckText(Record):
 
     ids: tuple[int, ...]
     places: tuple[Place, ...]
+    logprobs: tuple[float, ...] = ()
+    """Natural logarithms of the probabilities of the tokens but the first, each behind those before it."""
 
 
 class Reading(Record):
@@ -85,6 +87,8 @@ class Parity(Record):
     """Where the reference is sure: its first choice leads by a margin."""
     readings: Share | None = None
     """Texts and chats that became the same tokens; None: the engine does not tell its tokens, or reads none."""
+    perplexity: float | None = None
+    """Of the check texts, as a multiple of the reference's; None: the engine does not tell how likely texts are."""
     mean_difference: float | None = None
     """Of a classifier: mean absolute difference of scores."""
     largest_difference: float | None = None
@@ -118,6 +122,8 @@ class Parity(Record):
         told = f"{self.sure} {what} where it is sure, {self.everywhere} everywhere"
         if self.mean_difference is not None:
             told += f", scores differ by {self.mean_difference:.4f} on average"
+        if self.perplexity is not None:
+            told += f", perplexity {self.perplexity - 1:+.1%}"
         if self.readings is not None and self.readings.agreed < self.readings.count:
             told += f"; {self.readings.count - self.readings.agreed} of {self.readings.count} texts are read otherwise"
         return told

@@ -135,6 +135,14 @@ class Backend(ABC):
         """Scores of all texts. Raises InvalidOptionError when the model generates."""
         raise wrong("model", "This model generates text, it does not classify.", "POST /v1/chat/completions.")
 
+    async def logprobs(self, ids: Sequence[int]) -> Sequence[float] | None:
+        """Natural logarithms of the probabilities of given tokens, each behind those before it.
+
+        Returns: those of the last ones, all but the first at most: what was read before may be left out. None: it
+            cannot tell.
+        """
+        return None
+
     async def tag(self, texts: Sequence[str]) -> Tagged:
         """Tagged pieces of all texts. Raises InvalidOptionError when the model tags no words."""
         raise wrong("model", "This model tags no words.", "See /health.")

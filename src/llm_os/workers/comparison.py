@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 from llm_os.errors import InvalidInputError, LLMOSError, OverloadedError
 from llm_os.spec.attempts import ServeCall
@@ -23,6 +26,11 @@ TEXTS_AT_ONCE = 32
 TAIL = 12
 """Tokens of a beginning that a refusal shows."""
 END = "(end)"
+FEWEST_TOKENS = 500
+"""By which a perplexity is told."""
+MOST_LOST = 20.0
+"""Nats a token, on average: worse is not told."""
+Said = TypeVar("Said")
 TOLD_EVERY = 2.0
 """Seconds between two reports of how far it is."""
 
@@ -75,8 +83,34 @@ async def figures(reference: Reference, backend: Backend, told: Told = _nobody) 
     """How far the backend agrees, and where it differs most; judges nothing. Raises what the backend raises."""
     if reference.scored:
         return await _scores(reference, backend, told)
+    perplexity = await _perplexity(reference, backend)  # first: of what is cached some engines tell nothing
     parity, differences = await _tokens(reference, backend, told)
-    return parity.model_copy(update={"readings": await _readings(reference.readings, backend)}), differences
+    readings = await _readings(reference.readings, backend)
+    return parity.model_copy(update={"readings": readings, "perplexity": perplexity}), differences
+
+
+async def _perplexity(reference: Reference, backend: Backend) -> float | None:
+    """How many times the reference's it is on the check texts; None: the backend, or the reference, does not tell."""
+    lost: list[float] = []
+    for text in reference.texts:
+        got = await _patiently(partial(backend.logprobs, text.ids)) if text.logprobs else ()
+        if got is None:
+            return None
+        pairs = zip(reversed(text.logprobs), reversed(got), strict=False)
+        lost += [its - mine for its, mine in pairs]
+    if len(lost) < FEWEST_TOKENS:
+        return None
+    mean = sum(lost) / len(lost)
+    return math.exp(mean if mean < MOST_LOST else MOST_LOST)  # also where it is no number
+
+
+async def _patiently(ask: Callable[[], Awaitable[Said]]) -> Said:
+    """The answer, when the backend has room for the question."""
+    while True:
+        try:
+            return await ask()
+        except OverloadedError:
+            await asyncio.sleep(BUSY)
 
 
 async def _tokens(reference: Reference, backend: Backend, told: Told) -> tuple[Parity, list[Difference]]:
@@ -111,17 +145,16 @@ async def _tokens(reference: Reference, backend: Backend, told: Told) -> tuple[P
 async def _next(ids: Sequence[int], backend: Backend) -> Answer:
     """The likeliest token behind the beginning, as the backend says it."""
     request = ChatRequest(prompt=tuple(ids), max_tokens=1, temperature=0.0)
-    while True:
+
+    async def ask() -> Answer:
         text, finish = "", None
         tokens: list[int] = []
-        try:
-            async for piece in backend.chat(request):
-                text, finish = text + piece.text, piece.finish
-                tokens += piece.ids
-        except OverloadedError:  # it takes in fewer
-            await asyncio.sleep(BUSY)
-            continue
+        async for piece in backend.chat(request):
+            text, finish = text + piece.text, piece.finish
+            tokens += piece.ids
         return Answer(tokens[0] if tokens else None, text, ended=finish == "stop" and not text)
+
+    return await _patiently(ask)
 
 
 async def _difference(ids: Sequence[int], place: Place, answer: Answer, backend: Backend) -> Difference:

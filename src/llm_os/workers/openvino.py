@@ -6,6 +6,7 @@ import json
 import logging
 import random
 from collections.abc import Sequence
+from contextlib import aclosing
 from pathlib import Path
 from typing import Any
 
@@ -99,6 +100,17 @@ class OpenVinoBackend(ChatBackend):
                 config.top_k = request.top_k
             config.rng_seed = random.getrandbits(31) if request.seed is None else request.seed
         return config
+
+    async def logprobs(self, ids: Sequence[int]) -> list[float]:
+        """See `Backend`: the pipeline tells of prompts where it repeats them, but for what it has in its cache."""
+        import openvino_genai
+
+        config = openvino_genai.GenerationConfig()
+        config.max_new_tokens, config.logprobs, config.echo = 1, 1, True
+        with self._seats.one():
+            async with aclosing(self._stepper.generate(self.prompt(list(ids)), config)) as tokens:
+                told = [one async for new in tokens for one in new.logprobs]
+        return told[1 if len(told) > len(ids) else 0 : -1]
 
     def decode(self, ids: Sequence[int]) -> str:
         return self._tokenizer.decode(list(ids))

@@ -194,6 +194,10 @@ class TorchChat(ChatBackend):
     def decode(self, ids: Sequence[int]) -> str:
         return self._chat.text(ids)
 
+    async def logprobs(self, ids: Sequence[int]) -> list[float] | None:
+        """See `Backend`; None while adapters are there, which the steps put into the model."""
+        return None if self.adapters else await asyncio.to_thread(logprobs_of, self._chat.model, list(ids))
+
 
 def choose_chat(chat: ChatModel, dtype: str) -> str:
     """Put the model into the precision to serve with; why. bf16 must be faster and say the same next tokens."""
@@ -215,6 +219,17 @@ def choose_chat(chat: ChatModel, dtype: str) -> str:
         return f"fp32: {slow * 1000:.1f} ms, bf16 {fast * 1000:.1f} ms"
     chat.model = other
     return f"bf16: {slow / fast:.2f} times as fast as fp32, a next token's probability differs by {apart:.3g} at most"
+
+
+def logprobs_of(model: Any, ids: list[int]) -> list[float]:
+    """Logarithms of the probabilities of all tokens but the first."""
+    import torch
+
+    given = torch.tensor([ids])
+    with torch.inference_mode():
+        logits = model(input_ids=given, use_cache=False).logits[0, :-1].float()
+        found: list[float] = logits.log_softmax(-1).gather(1, given[0, 1:, None])[:, 0].tolist()
+    return found
 
 
 def next_logits(model: Any, ids: list[int]) -> Any:

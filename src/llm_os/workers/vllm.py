@@ -58,6 +58,13 @@ class VllmBackend(ChildBridge):
     async def decode(self, ids: Sequence[int]) -> str:
         return str((await self.upstream.post("/detokenize", {"model": MODEL, "tokens": list(ids)}))["prompt"])
 
+    async def logprobs(self, ids: Sequence[int]) -> list[float] | None:
+        body = {"model": MODEL, "prompt": list(ids), "max_tokens": 1, "temperature": 0, "prompt_logprobs": 0}
+        (choice,) = (await self.upstream.post("/v1/completions", body))["choices"]
+        if not (rows := choice.get("prompt_logprobs")):
+            return None
+        return [float(row[str(token)]["logprob"]) for token, row in zip(ids[1:], rows[1:], strict=True)]
+
     async def take_adapter(self, adapter: AdapterInput) -> None:
         """Under a name of its own there, so that one that is replaced goes on until nobody is sent to it any more."""
         self._taken += 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import AsyncGenerator, Sequence
 from pathlib import Path
 
@@ -121,6 +122,49 @@ async def test_a_backend_that_takes_in_few_is_asked_few(tmp_path: Path) -> None:
     parity = await compared(tmp_path, backend, reference())
     assert parity.everywhere.value == 1.0
     assert backend.most_inside <= 2
+
+
+class Telling(Hand):
+    """Finds each token less likely than the reference, and tells of so many of the last ones; busy at first."""
+
+    def __init__(self, lost: float, tells: int | None) -> None:
+        super().__init__()
+        self.lost, self.tells, self.tries = lost, tells, 0
+
+    async def logprobs(self, ids: Sequence[int]) -> Sequence[float] | None:
+        assert not self.asked, "before anything of the texts is in a cache"
+        self.tries += 1
+        if self.tries % 2:
+            raise OverloadedError("1 request is in this replica already.")
+        return None if self.tells is None else [-at / 100 - self.lost for at in range(1, len(ids))][-self.tells :]
+
+
+@pytest.mark.parametrize(
+    ("lost", "tells", "perplexity"),
+    [
+        (0.01, 39, 1.01005),
+        (-0.01, 20, 0.99005),
+        (0.0, 39, 1.0),
+        (math.inf, 39, math.exp(20)),
+        (math.nan, 39, math.exp(20)),
+        (0.5, 5, None),
+        (0.5, None, None),
+    ],
+)
+async def test_how_likely_the_texts_are_is_compared_where_the_engine_tells(
+    tmp_path: Path, lost: float, tells: int | None, perplexity: float | None
+) -> None:
+    given = reference()
+    texts = [
+        text.model_copy(update={"logprobs": tuple(-at / 100 for at in range(1, len(text.ids)))}) for text in given.texts
+    ]
+    parity = await compared(tmp_path, Telling(lost, tells), given.model_copy(update={"texts": tuple(texts)}))
+    assert parity.perplexity == (None if perplexity is None else pytest.approx(perplexity, rel=1e-4))
+    assert ("perplexity" in parity.sentence) == (perplexity is not None)
+
+
+async def test_of_a_reference_that_does_not_tell_nothing_is_said(tmp_path: Path) -> None:
+    assert (await compared(tmp_path, Telling(0.1, 39), reference())).perplexity is None
 
 
 async def test_without_a_reference_nothing_is_asked(tmp_path: Path) -> None:

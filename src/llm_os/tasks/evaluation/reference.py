@@ -102,37 +102,40 @@ def said(context: Context, rows: Sequence[Mapping[str, Any]], more: Sequence[Map
 
     model, tokenizer, _ = language.load(context)
     ends = frozenset(stops_of(model, tokenizer))
-    found: list[tuple[list[int], list[Place]]] = []
+    found: list[tuple[list[int], list[Place], list[float]]] = []
     read: list[Mapping[str, Any]] = []
     seen: set[tuple[int, ...]] = set()
     for number, row in enumerate([*rows, *more], start=1):
-        if number == len(rows) + 1 and sum(len(places) for _, places in found) >= PLACES:
+        if number == len(rows) + 1 and sum(len(places) for _, places, _ in found) >= PLACES:
             break
         if not _taken(row, tokenizer) or len(ids := _ids(tokenizer, row)[:LONGEST]) < FIRST:
             continue
         read.append(row)
-        found.append((ids, [one for one in _places(model, tokenizer, ends, ids) if tuple(ids[: one.at]) not in seen]))
+        places, logprobs = _places(model, tokenizer, ends, ids)
+        found.append((ids, [one for one in places if tuple(ids[: one.at]) not in seen], logprobs))
         seen |= {tuple(ids[:at]) for at in range(len(ids) + 1)}  # chats begin alike
         context.report(stage="reference", step=number, total=len(rows))
-    keep = spread([len(places) for _, places in found], PLACES)
+    keep = spread([len(places) for _, places, _ in found], PLACES)
     texts = [
-        CheckText(ids=tuple(ids), places=tuple(places[i] for i in kept))
-        for (ids, places), kept in zip(found, keep, strict=True)
+        CheckText(ids=tuple(ids), places=tuple(places[i] for i in kept), logprobs=tuple(logprobs))
+        for (ids, places, logprobs), kept in zip(found, keep, strict=True)
     ]
     return Reference(texts=tuple(texts), readings=tuple(_readings(tokenizer, read)))
 
 
-def _places(model: Any, tokenizer: Any, ends: frozenset[int], ids: list[int]) -> list[Place]:
-    """What the model says behind every beginning of the ids that is long enough."""
+def _places(model: Any, tokenizer: Any, ends: frozenset[int], ids: list[int]) -> tuple[list[Place], list[float]]:
+    """What the model says behind every beginning of the ids that is long enough, and how likely it finds the ids."""
     import torch
 
     with torch.inference_mode():
-        logits = model(input_ids=torch.tensor([ids], device=model.device)).logits[0, FIRST - 1 :].float()
-    top = logits.topk(2)
+        given = torch.tensor([ids], device=model.device)
+        logits = model(input_ids=given).logits[0].float()
+        logprobs = logits[:-1].log_softmax(-1).gather(1, given[0, 1:, None])[:, 0].tolist()
+    top = logits[FIRST - 1 :].topk(2)
     margins = (top.values[:, 0] - top.values[:, 1]).tolist()
     told = enumerate(zip(top.indices[:, 0].tolist(), margins, strict=True), start=FIRST)
     places = (_place(tokenizer, ends, at, token, margin) for at, (token, margin) in told)
-    return [place for place in places if place is not None]
+    return [place for place in places if place is not None], [round(one, 5) for one in logprobs]
 
 
 def _ids(tokenizer: Any, row: Mapping[str, Any]) -> list[int]:

@@ -17,6 +17,7 @@ from llm_os.errors import InvalidInputError, UnavailableError
 from llm_os.spec.artifacts import ArtifactFacts
 from llm_os.spec.base import Spec
 from llm_os.spec.calibration import STREAMS, Calibration, Candidate, Speed, Trial
+from llm_os.spec.parity import Parity
 from llm_os.spec.resources import Capacity, ResourceSpec
 from llm_os.spec.units import Bytes
 from llm_os.tasks.context import Context
@@ -28,6 +29,8 @@ from llm_os.tasks.task import Task
 OWN = 128 * 2**20
 """Bytes of this process."""
 FILE = "calibration.json"
+MOST_PERPLEXITY = 1.01
+"""As a multiple of the reference's."""
 LOOKS = 0.2
 """Seconds between two looks whether to stop."""
 
@@ -127,6 +130,7 @@ async def _one(context: Context, options: CalibrationOptions, number: int, candi
     step(0, "starting and comparing" if candidate.compared and "reference" in context.inputs else "starting")
     try:
         async with started(candidate, context, folder, options.threads) as replica:
+            refuse_worse(replica.parity)
             for done, streams in enumerate(STREAMS, start=1):
                 step(done, f"{streams} at once" if streams > 1 else "one at a time")
                 speeds.append(await load.measured(replica, streams))
@@ -141,6 +145,16 @@ async def _one(context: Context, options: CalibrationOptions, number: int, candi
         ready_seconds=replica.ready_seconds,
         memory=memory,
     )
+
+
+def refuse_worse(parity: Parity | None) -> None:
+    """Raises Refused for an engine that finds texts less likely than the reference does; who names it may have it."""
+    if parity is not None and parity.perplexity is not None and not parity.perplexity <= MOST_PERPLEXITY:
+        raise Refused(
+            f"Its perplexity on the check texts is {parity.perplexity - 1:.1%} above PyTorch's, at most "
+            f"{MOST_PERPLEXITY - 1:.0%} is taken unasked.",
+            parity,
+        )
 
 
 PLUGIN = CalibrationTask()

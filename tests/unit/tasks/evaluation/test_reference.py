@@ -44,6 +44,10 @@ def test_it_writes_down_the_likeliest_token_of_a_thousand_places(tmp_path: Path)
     model, tokenizer = AutoModelForCausalLM.from_pretrained(folder).eval(), AutoTokenizer.from_pretrained(folder)
     for text in (found.texts[0], found.texts[-1]):
         assert len(text.ids) <= LONGEST
+        with torch.inference_mode():
+            loss = model(torch.tensor([text.ids]), labels=torch.tensor([text.ids])).loss
+        assert len(text.logprobs) == len(text.ids) - 1
+        assert -sum(text.logprobs) / len(text.logprobs) == pytest.approx(float(loss), abs=1e-4)
         for place in text.places[::5]:
             assert place.at >= FIRST
             with torch.inference_mode():

@@ -21,10 +21,12 @@ from bed import MIB, Bed, candidate
 from llm_os.errors import InvalidInputError, UnavailableError
 from llm_os.spec.artifacts import ArtifactFacts
 from llm_os.spec.attempts import Control
+from llm_os.spec.parity import Parity, Share
 from llm_os.spec.resources import Capacity
 from llm_os.tasks.context import Stopped
 from llm_os.tasks.serving import loads
-from llm_os.tasks.serving.calibration import OWN, CalibrationOptions, CalibrationTask
+from llm_os.tasks.serving.calibration import OWN, CalibrationOptions, CalibrationTask, refuse_worse
+from llm_os.tasks.serving.replica import Refused
 
 
 @pytest.fixture(autouse=True)
@@ -84,6 +86,23 @@ def test_what_does_not_start_and_what_does_not_agree_are_lines_and_no_end(tmp_pa
     assert agreed is not None
     assert (refused.everywhere.agreed, agreed.everywhere.agreed) == (25, 50)
     assert "out of the question: fake (start_fails True" in found.why
+
+
+@pytest.mark.parametrize(
+    ("perplexity", "taken"), [(None, True), (0.9, True), (1.01, True), (1.011, False), (9e9, False)]
+)
+def test_what_finds_texts_less_likely_than_the_reference_is_taken_by_name_only(
+    perplexity: float | None, taken: bool
+) -> None:
+    all_of_them = Share(count=9, agreed=9, low=0.7, high=1.0)
+    parity = Parity(everywhere=all_of_them, sure=all_of_them, perplexity=perplexity)
+    refuse_worse(None)
+    if taken:
+        refuse_worse(parity)
+        return
+    with pytest.raises(Refused, match="above PyTorch's, at most 1% is taken unasked") as caught:
+        refuse_worse(parity)
+    assert caught.value.parity is parity
 
 
 def test_one_that_dies_under_the_load_is_out_of_the_question(tmp_path: Path) -> None:
