@@ -6,7 +6,8 @@ included; beside it each candidate of that calibration that may serve, deployed 
 `generate` of transformers in static batches, and a bare vLLM server where one is found (`direct: ...`). What is not
 here is left out and named.
 
-Each round asks every way once at each load, in another order each time. The ratio is that of medians, of auto to the
+Each round asks every way once at each load, in another order each time; those that had less than half of the best
+rate at a load in every fifth round only. The ratio is that of medians, of auto to the
 other; its 95 % interval is a bootstrap over rounds, each of which is drawn as a whole.
 """
 
@@ -42,10 +43,16 @@ from llm_os.workers import vllm
 Way = Callable[[int, int], Awaitable[float]]
 """(streams, tokens of an answer) -> tokens a second."""
 PATIENCE = 900.0
+SELDOM = 5
 
 
 async def by_http(session: aiohttp.ClientSession, url: str, model: str, streams: int, tokens: int) -> float:
     return await rate(session, url, model, streams, tokens)
+
+
+def wire(socket: Path) -> aiohttp.UnixConnector:
+    """A new connection each time: some servers close idle ones just when they are asked again."""
+    return aiohttp.UnixConnector(str(socket), limit=0, force_close=True)
 
 
 async def wait_for(session: aiohttp.ClientSession, url: str, process: subprocess.Popen[bytes]) -> None:
@@ -71,7 +78,7 @@ async def server(argv: list[str], socket: Path, model: str) -> AsyncIterator[Way
             argv, stdout=log, stderr=log, cwd=socket.parent
         )
     try:
-        async with aiohttp.ClientSession(connector=aiohttp.UnixConnector(str(socket), limit=0)) as session:
+        async with aiohttp.ClientSession(connector=wire(socket)) as session:
             await wait_for(session, "http://server", process)
             yield partial(by_http, session, "http://server", model)
     finally:
@@ -131,7 +138,8 @@ async def ours(home: Home, model: str, stack: AsyncExitStack) -> tuple[dict[str,
 
     async def through(name: str, key: str) -> None:
         headers = {"authorization": f"Bearer {key}"}
-        session = await stack.enter_async_context(aiohttp.ClientSession(headers=headers))
+        connector = aiohttp.TCPConnector(limit=0, force_close=True)
+        session = await stack.enter_async_context(aiohttp.ClientSession(headers=headers, connector=connector))
         gateway = (await home.get("/v1/status"))["gateway"].removesuffix("/v1")
         ways["auto" if name == "auto" else f"gateway: {name}"] = partial(by_http, session, gateway, name)
 
@@ -143,7 +151,7 @@ async def ours(home: Home, model: str, stack: AsyncExitStack) -> tuple[dict[str,
         await through(name, key)
         if member["engine"] == "openvino":
             (replica,) = (await home.get(f"/v1/deployments/{name}"))["replicas"]
-            connector = aiohttp.UnixConnector(replica["endpoint"].removeprefix("unix:"), limit=0)
+            connector = wire(Path(replica["endpoint"].removeprefix("unix:")))
             session = await stack.enter_async_context(aiohttp.ClientSession(connector=connector))
             ways["direct: openvino-genai"] = partial(by_http, session, "http://worker", name)
     return ways, {"because": told["because"], "engine": told["engine"], "calibration": measured["calibration"]}
@@ -205,22 +213,31 @@ async def measure(model: str, rounds: int, tokens: int, streams: tuple[int, ...]
                 for way in ways.values():
                     await way(8, 16)
                 rng, seen = random.Random(0), dict[int, list[dict[str, float]]]()
-                for _ in range(rounds):
+                for number in range(rounds):
                     for load in streams:
-                        order = rng.sample(sorted(ways), len(ways))
+                        asked = contenders(seen.get(load, []), sorted(ways), number)
+                        order = rng.sample(asked, len(asked))
                         seen.setdefault(load, []).append({way: await ways[way](load, tokens) for way in order})
             return {**about, "missing": missing, "rounds": rounds, "loads": {n: compared(s) for n, s in seen.items()}}
         finally:
             await home.down()
 
 
+def contenders(seen: list[dict[str, float]], ways: list[str], number: int) -> list[str]:
+    """Who is asked in this round: who had less than half of the best rate is asked in every fifth only."""
+    if number % SELDOM == 0 or not seen:
+        return ways
+    best = max(seen[0].values())
+    return [way for way in ways if way == "auto" or seen[0][way] > best / 2]
+
+
 def compared(rounds: list[dict[str, float]]) -> dict[str, Any]:
     """Medians of all ways at one load, ratios of auto to each, and to the best one beside it."""
-    medians = {way: statistics.median(one[way] for one in rounds) for way in rounds[0]}
+    medians = {way: statistics.median(one[way] for one in rounds if way in one) for way in rounds[0]}
     best = max((way for way in medians if way != "auto"), key=medians.__getitem__)
     ratios = {}
     for way in medians:
-        ratio, low, high = interval([(one["auto"], one[way]) for one in rounds])
+        ratio, low, high = interval([(one["auto"], one[way]) for one in rounds if way in one])
         ratios[way] = {"tokens_per_second": round(medians[way], 1), "auto_to_it": round(ratio, 3)}
         ratios[way]["interval"] = [round(low, 3), round(high, 3)]
     return {"best_beside": best, "reaches_0.97": ratios[best]["interval"][1] >= 0.97, "ways": ratios}
