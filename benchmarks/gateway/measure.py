@@ -235,8 +235,10 @@ def summary(paths: Mapping[str, list[dict[str, float]]]) -> dict[str, Any]:
             "least": min(ratios),
             "most": max(ratios),
         }
-    added = [m["median_ms"] - p["median_ms"] for m, p in zip(paths["gateway"], paths["pass"], strict=True)]
-    result["added_ms_over_pass"] = statistics.median(added)
+    for other in ("pass", "direct"):
+        pairs = list(zip(paths["gateway"], paths[other], strict=True))
+        added = {key: statistics.median(mine[key] - its[key] for mine, its in pairs) for key in ("median_ms", "p99_ms")}
+        result[f"added over {other}"] = added
     return result
 
 
@@ -249,7 +251,7 @@ def show(found: Mapping[str, Any], rounds: int) -> None:
     for case, rows in found["cases"].items():
         print(f"\n{case}")
         for path, row in rows.items():
-            if "/" in path or path == "added_ms_over_pass":
+            if "/" in path or path.startswith("added"):
                 continue
             print(
                 f"  {path:13} {row['per_s']:8.0f}/s   median {row['median_ms']:7.2f} ms   p99 {row['p99_ms']:7.2f} ms"
@@ -258,7 +260,9 @@ def show(found: Mapping[str, Any], rounds: int) -> None:
             if not other.startswith("gateway/"):
                 continue
             print(f"  {other}: {ratio['median']:.2f} of its rate ({ratio['least']:.2f} to {ratio['most']:.2f})")
-        print(f"  the gateway adds {rows['added_ms_over_pass']:.2f} ms to the pass-through's median")
+        for other in ("pass", "direct"):
+            added = rows[f"added over {other}"]
+            print(f"  the gateway adds to {other} {added['median_ms']:.2f} ms (median), {added['p99_ms']:.2f} ms (p99)")
 
 
 def main() -> None:

@@ -3,7 +3,7 @@
     python benchmarks/serving/shared_prefix.py [--rounds 5] [--requests 32] [--tokens 600] [--whole] [--json]
 
 One engine worker (openvino, SmolLM2-135M) and one gateway before it; and openvino-genai alone, in a process of its own
-with the same weights and settings and twice the cache, which is given a burst as its `generate` takes it. Each round
+with the same weights and settings and twice the cache, which is given a burst as a whole. Each round
 sends six bursts, in an order that turns from round to round: prompts that share `--tokens` tokens which nobody has sent
 before, and prompts as long that share nothing; each through the gateway, straight at the worker's socket, and to the
 engine alone. Answers have 8 tokens. A burst takes until its last answer is whole; beside it stands for how many seconds
@@ -19,16 +19,16 @@ import json
 import os
 import random
 import statistics
-import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import aiohttp
 import psutil
+from alone import engine_alone
 
 from llm_os import plugins
 from llm_os.models import sources
@@ -91,49 +91,6 @@ async def burst(session: aiohttp.ClientSession, url: str, asked: list[dict[str, 
     return Took(time.perf_counter() - begun, sum(engine.cpu_times()[:2]) - worked)
 
 
-def alone(file: Path) -> None:
-    """The engine without us: reads bursts from standard input, a line each, and prints what each took."""
-    import openvino_genai
-
-    scheduler = openvino_genai.SchedulerConfig()
-    scheduler.num_kv_blocks, scheduler.enable_prefix_caching = 1024, True  # of 32 tokens: a whole burst fits
-    scheduler.max_num_seqs, scheduler.max_num_batched_tokens, scheduler.dynamic_split_fuse = 32, 512, True
-    properties = {"NUM_STREAMS": "1", "PERFORMANCE_HINT": "LATENCY", "KV_CACHE_PRECISION": "u8"}
-    properties |= {"INFERENCE_NUM_THREADS": os.cpu_count(), "ENABLE_CPU_PINNING": False}
-    pipeline = openvino_genai.ContinuousBatchingPipeline(str(file), scheduler, "CPU", properties)
-    config, tokenizer = openvino_genai.GenerationConfig(), pipeline.get_tokenizer()
-    config.max_new_tokens, config.do_sample = NEW, False
-    config.set_eos_token_id(tokenizer.get_eos_token_id())
-    print("ready", flush=True)
-    for line in sys.stdin:
-        begun, worked = time.perf_counter(), time.process_time()
-        asked = [tokenizer.apply_chat_template(one, add_generation_prompt=True) for one in json.loads(line)]
-        pipeline.generate(asked, [config] * len(asked))
-        print(json.dumps([time.perf_counter() - begun, time.process_time() - worked]), flush=True)
-
-
-@asynccontextmanager
-async def engine_alone(file: Path) -> AsyncIterator[Callable[[list[dict[str, Any]]], Awaitable[Took]]]:
-    """`alone` in a process of its own."""
-    words = (sys.executable, __file__, "--alone", str(file))
-    pipe = asyncio.subprocess.PIPE
-    process = await asyncio.create_subprocess_exec(*words, stdin=pipe, stdout=pipe, limit=2**24)
-    assert process.stdin is not None
-    assert process.stdout is not None
-    source, sink = process.stdout, process.stdin
-    assert await source.readline() == b"ready\n", "the engine alone did not start"
-
-    async def ask(asked: list[dict[str, Any]]) -> Took:
-        sink.write(json.dumps([body["messages"] for body in asked]).encode() + b"\n")
-        return Took(*json.loads(await source.readline()))
-
-    try:
-        yield ask
-    finally:
-        sink.close()
-        await process.wait()
-
-
 async def measure(model: Path, options: argparse.Namespace) -> dict[str, Any]:
     draw, stream = random.Random(options.seed), not options.whole
     bursts = [burst for burst in BURSTS if burst[0] in options.kinds.split(",")]
@@ -157,7 +114,9 @@ async def measure(model: Path, options: argparse.Namespace) -> dict[str, Any]:
                     urls = {"gateway": bed.url, "straight": "http://worker"}
 
                     async def took(way: str, asked: list[dict[str, Any]]) -> Took:
-                        return await (bare(asked) if way == "alone" else burst(ways[way], urls[way], asked, engine))
+                        if way == "alone":
+                            return Took(*(await bare(asked))[:2])
+                        return await burst(ways[way], urls[way], asked, engine)
 
                     for way in (*urls, "alone"):  # once unmeasured: connections, first allocations
                         await took(way, bodies("apart", 2, 50, draw, stream=stream))
@@ -208,11 +167,7 @@ def main() -> None:
     parser.add_argument("--whole", action="store_true", help="answers that are no streams")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", action="store_true")
-    parser.add_argument("--alone", type=Path, help=argparse.SUPPRESS)
     asked = parser.parse_args()
-    if asked.alone is not None:
-        alone(asked.alone)
-        return
     with tempfile.TemporaryDirectory() as folder:
         model = asked.model
         if model is None:

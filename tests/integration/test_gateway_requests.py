@@ -325,7 +325,8 @@ async def test_slow_callers_lose_their_connection_and_harm_nobody(tmp_path: Path
 
 def test_the_gateway_starts_without_the_kernels_code() -> None:
     heavy = (
-        "('sqlalchemy', 'fastapi', 'starlette', 'uvicorn', 'torch', 'llm_os.kernel', 'llm_os.store', 'llm_os.drivers')"
+        "('sqlalchemy', 'fastapi', 'starlette', 'uvicorn', 'torch', 'tokenizers', 'transformers', 'numpy', "
+        "'llm_os.kernel', 'llm_os.store', 'llm_os.drivers')"
     )
     program = f"import sys, llm_os.server.gateway.main; print([name for name in {heavy} if name in sys.modules])"
     assert subprocess.run([sys.executable, "-c", program], capture_output=True, check=True, text=True).stdout == "[]\n"

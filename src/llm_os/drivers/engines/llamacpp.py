@@ -61,7 +61,7 @@ class LlamaCpp(Engine):
     preference = 15
     gaps: ClassVar[Mapping[str, str]] = {
         "a_tool_is_called_where_it_must_be": "tools are told in words, and its grammar is not asked for a call",
-        "adapters_are_hot": "its server takes adapters at its start only, in GGUF; update to a merged one",
+        "adapters_are_hot": "its server takes adapters at its start only, in GGUF, and merged ones are no GGUF yet",
     }
 
     def probe(self) -> Probe:

@@ -64,7 +64,7 @@ class OpenVino(Engine):
     shares_prefixes = True
     gaps: ClassVar[Mapping[str, str]] = {
         "the_likeliest_tokens_are_told": "openvino-genai tells the probability of the token that was taken, no others",
-        "adapters_are_hot": "its step interface takes only adapters that are in the weights: update to a merged one",
+        "adapters_are_hot": "it takes only adapters that are in the weights, and merged ones are no GGUF yet",
         "prompt_tokens_from_the_cache_are_told": "openvino-genai caches beginnings and tells of no request how much",
     }
 
