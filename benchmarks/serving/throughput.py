@@ -113,7 +113,7 @@ async def measure(model: str, engine: str, rounds: int, tokens: int) -> dict[str
                     "direct": partial(rate, direct, "http://worker", "chat"),
                 }
                 if engine == "openvino":
-                    (file,) = (home.folder / "run" / "widened").glob("*.gguf")
+                    (file,) = (home.settings.home / "run" / "widened").glob("*.gguf")
                     bare = await stack.enter_async_context(engine_alone(file))
 
                     async def alone(streams: int, tokens: int) -> float:

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gzip
 import json
 import subprocess
 import sys
@@ -218,6 +219,23 @@ async def test_no_malformed_request_gets_a_500_or_reaches_a_replica(
 async def test_a_huge_body_is_refused_before_it_is_read(bed: GatewayBed) -> None:
     status, answer, _ = await ask(bed, "/classify", {"model": "mood", "input": "x" * 200_000})
     assert (status, answer["error"]["code"]) == (413, "too_large")
+
+
+async def test_a_body_that_grows_beyond_the_limit_is_refused_however_it_comes(bed: GatewayBed) -> None:
+    async def parts() -> AsyncIterator[bytes]:
+        for _ in range(20):
+            yield b"x" * 10_000
+
+    bomb, headers = gzip.compress(b" " * 50_000_000), {"authorization": f"Bearer {USER}"}
+    assert len(bomb) < 100_000
+    async with aiohttp.ClientSession(headers=headers) as session:
+        for path, shape in (("/classify", {"error"}), ("/v1/messages", {"type", "error", "request_id"})):
+            for data, encoding in ((parts(), {}), (bomb, {"content-encoding": "gzip"})):
+                async with session.post(bed.url + path, data=data, headers=encoding) as answer:
+                    told = await answer.json()
+                    assert (answer.status, told["error"]["code"], set(told)) == (413, "too_large", shape)
+    status, told, _ = await ask(bed, "/v1/messages", b"{")
+    assert (status, told["type"], told["error"]["type"]) == (400, "error", "invalid_request_error")
 
 
 async def test_unknown_paths_and_methods_have_the_same_shape(bed: GatewayBed) -> None:

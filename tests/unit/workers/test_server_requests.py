@@ -9,6 +9,9 @@ import pytest
 
 from llm_os.errors import InvalidInputError, InvalidOptionError
 from llm_os.models.settings import GenerationSettings
+from llm_os.workers.backend import Backend
+from llm_os.workers.llamacpp import LlamaBackend
+from llm_os.workers.openvino import OpenVinoBackend
 from llm_os.workers.requests import (
     FOLLOWED_BY,
     MOST_STOPS,
@@ -17,6 +20,8 @@ from llm_os.workers.requests import (
     completion_request,
     error_body,
 )
+from llm_os.workers.torch import TorchChat
+from llm_os.workers.vllm import VllmBackend
 
 HELLO = [{"role": "user", "content": "Hi"}]
 
@@ -188,3 +193,15 @@ def test_a_wrong_classification_is_refused(body: bytes) -> None:
 def test_too_many_texts_are_refused() -> None:
     with pytest.raises(InvalidOptionError, match="5000 texts"):
         classify_request(json.dumps({"input": ["a"] * 5000}).encode(), "toy")
+
+
+def test_the_engines_that_a_hint_names_are_those_that_follow() -> None:
+    backends: dict[str, type[Backend]] = {
+        "torch": TorchChat,
+        "openvino": OpenVinoBackend,
+        "llamacpp": LlamaBackend,
+        "vllm": VllmBackend,
+    }
+    for name, told in FOLLOWED_BY.items():
+        named = {engine for engine in backends if engine in told}
+        assert named == {engine for engine, backend in backends.items() if name in backend.follows}, name
