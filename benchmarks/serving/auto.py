@@ -153,7 +153,7 @@ async def ours(home: Home, model: str, stack: AsyncExitStack) -> tuple[dict[str,
             (replica,) = (await home.get(f"/v1/deployments/{name}"))["replicas"]
             connector = wire(Path(replica["endpoint"].removeprefix("unix:")))
             session = await stack.enter_async_context(aiohttp.ClientSession(connector=connector))
-            ways["direct: openvino-genai"] = partial(by_http, session, "http://worker", name)
+            ways["direct: openvino worker"] = partial(by_http, session, "http://worker", name)
     return ways, {"because": told["because"], "engine": told["engine"], "calibration": measured["calibration"]}
 
 
