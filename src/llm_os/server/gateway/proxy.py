@@ -98,6 +98,7 @@ class Proxy:
             route = _able(lane(whole, tried=tried), path, call)
             if names is None and path in READING and (len(route.endpoints) > 1 or route.shares_prefixes):
                 names = blocks(prompt_of(call.value), route.version if route.adapters else "")
+            await self._upstreams.gather(route, together)
             asks = exchange.prompt_tokens, retries.avoid | refusals.by, exchange.answer_tokens, together
             endpoint, choice = self._upstreams.choose(route, names or (), *asks)
             _note(exchange, whole, endpoint)

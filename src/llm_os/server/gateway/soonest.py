@@ -1,4 +1,4 @@
-"""Which of several engines answers a request soonest, from how fast each was measured; knows no clock and no HTTP.
+"""Which of several engines answers a request soonest, from how fast each was measured; knows no HTTP.
 
 Replicas of one machine share its processors, so what counts is how much is under way on all of them together: a request
 is predicted to take what it would take on each engine if all that is under way were there. A choice by what is under
@@ -8,9 +8,10 @@ slow for the eighth. As requests end and others come, all of them meet on the en
 
 from __future__ import annotations
 
+import asyncio
 import math
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from llm_os.spec.calibration import Speed
@@ -24,6 +25,11 @@ READ = 64.0
 """Tokens of the prompts that engines are measured with, about: the time to the first token is told for these."""
 LEAST_READ = 0.25
 """Of the time to the first token, what a prompt takes of which everything is in the cache."""
+TOGETHER_WITHIN = 0.005
+"""Seconds that the first of a burst waits for the others: one that went ahead to the engine for few would take
+processors from the one for many until it has ended."""
+RISES = 0.5
+"""Answers by which a load must be above what it was lately to be the begin of a burst."""
 _SLOWEST = 1e-3
 """Tokens a second of an engine that was measured to do nothing."""
 
@@ -103,6 +109,11 @@ class Load:
         self._age(now)
         return max(float(self.count + answers), self._mean)
 
+    def rises(self, now: float, answers: int = 1) -> bool:
+        """Whether another request makes it higher than it was lately."""
+        self._age(now)
+        return self.count + answers > self._mean + RISES
+
     def _age(self, now: float) -> None:
         kept = math.exp2(-max(0.0, now - self._at) / HALF_LIFE)
         self._mean = self.count + (self._mean - self.count) * kept
@@ -115,6 +126,26 @@ class Soonest:
     def __init__(self) -> None:
         self.load = Load()
         self._last: Sequence[Speed] = ()
+        self._gathering: asyncio.Future[None] | None = None
+
+    async def gather(self, clock: Callable[[], float], answers: int = 1) -> None:
+        """Wait a moment where the load rises, counted as under way, so that all of a burst are seen by each of them."""
+        if self._gathering is None and not self.load.rises(clock(), answers):
+            return
+        self.load.begin(clock(), answers)
+        try:
+            if self._gathering is None:
+                loop = asyncio.get_running_loop()
+                self._gathering = loop.create_future()
+                loop.call_later(TOGETHER_WITHIN, self._gathered)
+            await asyncio.shield(self._gathering)
+        finally:
+            self.load.end(clock(), answers)
+
+    def _gathered(self) -> None:
+        if self._gathering is not None:
+            self._gathering.set_result(None)
+            self._gathering = None
 
     def choose(self, offers: Sequence[tuple[Sequence[Speed], Work]], now: float) -> int:
         """Index of the engine that answers soonest; the last one that was chosen, unless another is clearly better.

@@ -84,6 +84,11 @@ class Upstreams:
         choice = choices[self._soonest[route.deployment].choose(offers, now)]
         return laid.by_attempt[choice.replica], choice
 
+    async def gather(self, route: Route, answers: int = 1) -> None:
+        """Before `choose`, where engines differ in speed: wait for the others of a burst, see `Soonest`."""
+        if len(self._laid(route, self._balance(route)).groups) > 1:
+            await self._soonest[route.deployment].gather(self._clock, answers)
+
     def _balance(self, route: Route) -> Balance:
         balance = self._balances.get(route.deployment)
         if balance is None:

@@ -1,5 +1,6 @@
 """Which engine a request is sent to where several stand side by side, on a machine that they share, in virtual time."""
 
+import asyncio
 import heapq
 import random
 from collections import Counter
@@ -334,3 +335,64 @@ def test_a_request_goes_to_an_engine_that_can_and_to_any_where_none_can() -> Non
     assert [e.attempt for e in able(one, {"logprobs": 2}).endpoints] == ["llamacpp"]
     assert [e.attempt for e in able(one, {"tools": [TOOL], "tool_choice": "required"}).endpoints] == ["openvino"]
     assert able(one, {"logprobs": 2, "tools": [TOOL], "tool_choice": "required"}) is one
+
+
+# -- bursts ------------------------------------------------------------------------------------------------------------
+
+
+class Now:
+    """A clock that stands."""
+
+    at = 100.0
+
+    def __call__(self) -> float:
+        return self.at
+
+
+async def asked(upstreams: Upstreams, of: Route, stack: ExitStack, answers: int = 1) -> str:
+    """The engine of a request that is under way from now on."""
+    await upstreams.gather(of, answers)
+    endpoint_, choice = upstreams.choose(of, answer=100.0, answers=answers)
+    stack.enter_context(upstreams.busy(of, endpoint_, choice, lambda: 100.0, answers))
+    return endpoint_.engine
+
+
+async def test_a_burst_meets_on_the_engine_for_many_and_a_lone_request_goes_to_the_one_for_few() -> None:
+    now, both = Now(), route(endpoint("few-1", FEW), endpoint("many-1", MANY))
+    upstreams = Upstreams(now)
+    with ExitStack() as stack:
+        engines = await asyncio.gather(*(asked(upstreams, both, stack) for _ in range(8)))
+        assert engines == ["many"] * 8
+    now.at += 20 * HALF_LIFE
+    with ExitStack() as stack:
+        assert await asked(upstreams, both, stack) == "few"
+
+
+async def test_who_leaves_while_a_burst_gathers_is_no_part_of_it() -> None:
+    now, both = Now(), route(endpoint("few-1", FEW), endpoint("many-1", MANY))
+    upstreams = Upstreams(now)
+    with ExitStack() as stack:
+        first, *others = (asyncio.create_task(asked(upstreams, both, stack)) for _ in range(9))
+        await asyncio.sleep(0)
+        for other in others:
+            other.cancel()
+        assert await first == "few"
+        await asyncio.gather(*others, return_exceptions=True)
+    assert upstreams._soonest["d"].load.count == 0
+
+
+async def test_at_a_load_that_is_known_nobody_waits() -> None:
+    now, both = Now(), route(endpoint("few-1", FEW), endpoint("many-1", MANY))
+    upstreams = Upstreams(now)
+    with ExitStack() as stack:
+        await asyncio.gather(*(asked(upstreams, both, stack) for _ in range(7)))
+        now.at += 20 * HALF_LIFE
+        with ExitStack() as one_more:
+            await asked(upstreams, both, one_more)
+            now.at += 20 * HALF_LIFE
+        now.at += HALF_LIFE / 100  # one has ended, and another one comes
+        with pytest.raises(StopIteration):
+            upstreams.gather(both).send(None)
+    same = route(endpoint("a-1", FEW), endpoint("a-2", FEW))
+    with pytest.raises(StopIteration):
+        upstreams.gather(same).send(None)
