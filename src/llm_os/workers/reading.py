@@ -73,7 +73,11 @@ class Embedding(Reading[list[float]]):
             return list(zip(encoder.vectors(ids), map(len, ids), strict=True))
 
         budget = BATCH_TOKENS // lanes
-        super().__init__(encoder, Batcher(answers, read=encoder.read, lanes=lanes, most=most, budget=budget), prepare)
+        super().__init__(
+            encoder,
+            Batcher(answers, read=encoder.read, lanes=lanes, most=max(1, most // lanes), budget=budget),
+            prepare,
+        )
 
     async def embed(self, texts: Sequence[str]) -> Embedded:
         return Embedded(*await self.answers(texts))

@@ -69,7 +69,7 @@ class TorchBackend(Backend):
             lambda ids: list(zip(self._classifier.scores(ids), map(len, ids), strict=True)),
             read=classifier.read,
             lanes=lanes,
-            most=most,
+            most=max(1, most // lanes),
             budget=BATCH_TOKENS // lanes,
         )
         self.labels = classifier.labels or ("value",)

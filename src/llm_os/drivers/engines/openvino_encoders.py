@@ -30,7 +30,7 @@ class OpenVinoEncodersOptions(Spec):
     """`auto` takes the fastest at the start that agrees with fp32; `int8` has weights in 8 bits and rounds what goes
     into matrix products while it runs."""
     max_batch: int = Field(default=32, ge=1, le=1024)
-    """Most texts that are run together."""
+    """Most texts that are run together, in all streams."""
     streams: int | None = Field(default=None, ge=1, le=64)
     """Batches that run side by side, each on its share of the threads; none: one for every two threads, but two where
     there are two. `1` is quickest for one caller, more are quicker for many. Taggers have one, and models of long texts

@@ -110,9 +110,9 @@ class Load:
         return max(float(self.count + answers), self._mean)
 
     def rises(self, now: float, answers: int = 1) -> bool:
-        """Whether another request makes it higher than it was lately."""
+        """Whether another request may be the first of a burst: nothing is under way, or more than there was lately."""
         self._age(now)
-        return self.count + answers > self._mean + RISES
+        return not self.count or self.count + answers > self._mean + RISES
 
     def _age(self, now: float) -> None:
         kept = math.exp2(-max(0.0, now - self._at) / HALF_LIFE)

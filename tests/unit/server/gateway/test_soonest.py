@@ -366,6 +366,10 @@ async def test_a_burst_meets_on_the_engine_for_many_and_a_lone_request_goes_to_t
     now.at += 20 * HALF_LIFE
     with ExitStack() as stack:
         assert await asked(upstreams, both, stack) == "few"
+    now.at += HALF_LIFE / 10  # one after the other was asked, and then many come
+    with ExitStack() as stack:
+        engines = await asyncio.gather(*(asked(upstreams, both, stack) for _ in range(8)))
+        assert engines == ["many"] * 8
 
 
 async def test_who_leaves_while_a_burst_gathers_is_no_part_of_it() -> None:
