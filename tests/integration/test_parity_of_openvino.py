@@ -49,5 +49,6 @@ async def test_openvino_says_of_the_shipped_file_what_pytorch_says(
     assert found.everywhere.count > 80
     assert found.sure.value >= 0.94
     assert found.everywhere.value >= 0.87
+    assert found.perplexity == pytest.approx(1.0, abs=0.02)
     assert found.readings is not None
     assert found.readings.agreed >= found.readings.count - 1, "texts and chats become the same tokens, but for one"
