@@ -262,6 +262,17 @@ async def test_metrics_count_requests_tokens_and_refusals(bed: GatewayBed) -> No
     assert 'llm_os_gateway_in_flight{model="chat"} 0.0' in page
 
 
+async def test_first_tokens_are_timed_of_streams_alone(bed: GatewayBed) -> None:
+    for body in ({**CHAT, "stream": True}, CHAT, CHAT):
+        assert (await ask(bed, "/v1/chat/completions", body))[0] == 200
+    assert (await ask(bed, "/classify", {"model": "mood", "input": "fine"}))[0] == 200
+    _, page, _ = await ask(bed, "/metrics", key=MONITOR, method="GET")
+    who = 'model="chat",route="/v1/chat/completions",tenant="default",version="smollm2@1"'
+    assert f"llm_os_gateway_first_byte_seconds_count{{{who}}} 3.0" in page
+    assert f"llm_os_gateway_first_token_seconds_count{{{who}}} 1.0" in page
+    assert 'llm_os_gateway_first_token_seconds_count{model="mood"' not in page
+
+
 async def test_the_log_tells_of_requests_but_not_what_they_said(bed: GatewayBed) -> None:
     secret = {"model": "chat", "messages": [{"role": "user", "content": "my secret"}]}
     await ask(bed, "/v1/chat/completions", secret)

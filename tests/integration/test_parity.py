@@ -1,6 +1,7 @@
 """An engine is compared with PyTorch before it serves: a real kernel, the real reference of a tiny model, a fake engine
 that says something else as often as it is told to."""
 
+import asyncio
 import json
 import sys
 from collections.abc import AsyncIterator
@@ -11,8 +12,12 @@ import pytest
 import pytest_asyncio
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "unit" / "models"))
-from tiny_chat import tiny_chat
+from tiny_chat import tiny_chat, tiny_llama, tiny_tokenizer
 
+from llm_os.client import references
+from llm_os.client.aliases import move_alias
+from llm_os.client.connection import Connection
+from llm_os.spec.models import ModelVersion
 from llm_os.testing.home_bed import Home
 
 pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="module")]
@@ -224,3 +229,32 @@ async def test_a_service_without_a_replica_cannot_be_compared(home: Home) -> Non
     await home.post("/v1/deployments", {"spec": spec, "keep": True})
     error = await home.refused("/v1/deployments/gone/verify", {})
     assert "no replica that answers" in json.dumps(error)
+
+
+async def test_what_an_alias_moves_to_is_compared_though_nobody_deployed_it_before(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(references, "NOT_COMPARED", ("torch",))  # the fake engine stands for one that is compared
+    for width in (0.3, 0.4):
+        folder, tokenizer = home.folder / f"moving-{width}", tiny_tokenizer()
+        tiny_llama(tokenizer, initializer_range=width).save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+        await job(home, {"task": "sources/fetch", "options": {"source": str(folder)}, "name": "moving"})
+    await home.put("/v1/aliases/moving/production", {"version": "moving@1"})
+    await home.deploy("moving", "moving@production", update=AT_ONCE)
+    version = ModelVersion.model_validate(await home.get("/v1/models/moving@2"))
+    script = Connection(home.settings.home, home.settings.socket, name="test", ttl=60, idle_after=60)
+    try:
+        moved = await asyncio.to_thread(move_alias, script, "moving", "production", version)
+    finally:
+        await asyncio.to_thread(script.close)
+        script.transport.close()
+    assert (moved.version, moved.followers) == ("moving@2", ("moving",))
+
+    async def served() -> bool:
+        found = await home.get("/v1/deployments/moving")
+        return found["version"] == "moving@2" and found["rollout"]["phase"] == "done"
+
+    await home.until(served, 60)
+    found = parity(await home.get("/v1/deployments/moving"))
+    assert found["everywhere"]["agreed"] == found["everywhere"]["count"] >= 1000

@@ -27,10 +27,10 @@ PANELS: tuple[tuple[str, str, tuple[tuple[str, str], ...]], ...] = (
         ),
     ),
     (
-        "Time to the first byte",
+        "Time to the first token",
         "s",
         tuple(
-            (f"histogram_quantile({share}, sum by (model, le) (rate({G}_first_byte_seconds_bucket{_OF}[5m])))",
+            (f"histogram_quantile({share}, sum by (model, le) (rate({G}_first_token_seconds_bucket{_OF}[5m])))",
              f"{{{{model}}}} p{share * 100:g}")
             for share in (0.5, 0.95)
         ),

@@ -31,9 +31,9 @@ DEFAULTS: tuple[AlertRule, ...] = (
         next="llm-os why NAME, then llm-os logs NAME",
     ),
     AlertRule(
-        name="slow-first-token", metric="llm_os_gateway_first_byte_seconds", form=Form.QUANTILE, quantile=0.95,
+        name="slow-first-token", metric="llm_os_gateway_first_token_seconds", form=Form.QUANTILE, quantile=0.95,
         by=("model",), above=5, least_events=10, lasting=300,
-        summary="One request in twenty waits longer than that for the first byte of its answer.",
+        summary="One stream in twenty waits longer than that for its first token.",
         next="llm-os why NAME tells whether they queue or the engine is slow",
     ),
     AlertRule(

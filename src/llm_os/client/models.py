@@ -314,13 +314,19 @@ class Model:
             ensure_calibration(self._connection, whole, spec, reference=check and not is_compared(whole, None))
         return deploy(self._connection, spec, keep=keep)
 
-    def alias(self, name: str) -> str:
+    def alias(self, name: str, *, check: bool = True) -> str:
         """Make `card@name` mean this version; deployments that follow it are updated. Returns the whole name.
+
+        Args:
+            check: where a deployment that is compared with PyTorch follows it, ask PyTorch before it moves; the first
+                time this takes a minute or more. Where that cannot be done, it says so, and the alias moves.
 
         Raises:
             InvalidInputError: it cannot be called that.
+            JobCancelledError, BrokenWeightsError: while PyTorch was asked; the alias means what it meant.
         """
-        return move_alias(self._connection, self._whole(), name)
+        whole = self._whole()
+        return move_alias(self._connection, whole.card, name, whole, check=check).ref
 
     def merge(self, base: Model | None = None, name: str | None = None) -> Model:
         """Put this adapter into the weights of its base; the handle then stands for the merged version.

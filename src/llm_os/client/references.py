@@ -81,3 +81,31 @@ def ensure_for_update(connection: Connection, record: Deployment, asked: UpdateD
     body = asked.model_copy(update={"only_check": True})
     connection.transport.call("POST", f"{path}/update", Deployment, body=body)
     ensure_reference(connection, version, engine)
+
+
+def ensure_for_move(connection: Connection, version: ModelVersion, followers: Sequence[str]) -> None:
+    """`ensure_reference` of a version that an alias shall mean, where one of these deployments will be compared.
+
+    Raises what `ensure_reference` raises.
+    """
+    for name in followers:
+        record = connection.transport.call("GET", place("deployments", name, "deployment"), Deployment)
+        if not record.spec.check or version.ref in {record.version, record.refused}:  # it will not move there
+            continue
+        engine = compared(version, (*record.engines, None))
+        if is_compared(version, engine) and _takes(connection, record, version):
+            ensure_reference(connection, version, engine)
+            return
+
+
+def _takes(connection: Connection, record: Deployment, version: ModelVersion) -> bool:
+    """Whether the deployment can be updated to it. While it is updated to another one, the kernel does not tell."""
+    if record.updating:
+        return True
+    path = place("deployments", record.spec.name, "deployment")
+    try:
+        body = UpdateDeployment(model=version.ref, only_check=True)
+        connection.transport.call("POST", f"{path}/update", Deployment, body=body)
+    except LLMOSError:  # the deployment says so itself when the alias has moved
+        return False
+    return True

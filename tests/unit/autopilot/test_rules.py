@@ -176,7 +176,7 @@ def exported() -> dict[str, tuple[str, set[str]]]:
     gateway = Metrics()
     series = gateway.of("/v1/chat/completions", "chat", "writer@1", "default")
     series.answered(200)
-    for used in (series.duration, series.first_byte, series.between, series.queued):
+    for used in (series.duration, series.first_byte, series.first_token, series.between, series.queued):
         used.observe(1)
     series.tokens_in.inc(1)
     series.tokens_cached.inc(1)

@@ -9,13 +9,13 @@ import click
 
 from llm_os.cli.link import looking
 from llm_os.cli.render import ago, as_json_option, print_json, print_table
-from llm_os.client.aliases import alias_place
+from llm_os.client.aliases import alias_place, move_alias
 from llm_os.client.cards import card
 from llm_os.client.transport import place
 from llm_os.errors import InvalidInputError
 from llm_os.models.catalogue import CATALOGUE, lookup
-from llm_os.session import load_model
-from llm_os.spec.api import Alias, MoveAlias
+from llm_os.session import connect, load_model
+from llm_os.spec.api import Alias
 from llm_os.spec.models import ModelVersion
 from llm_os.spec.units import format_bytes
 
@@ -87,9 +87,13 @@ def card_of(ref: str, output: Path | None, as_json: bool) -> int:
 @click.argument("alias", required=False)
 @click.argument("version", required=False)
 @click.option("--remove", is_flag=True, help="Forget the alias.")
+@click.option("--no-check", is_flag=True, help="Move it at once, though nobody asked PyTorch about the version.")
 @as_json_option
-def alias(alias: str | None, version: str | None, remove: bool, as_json: bool) -> int:
-    """List aliases; make one mean a version, so that deployments that follow it are updated; or forget one."""
+def alias(alias: str | None, version: str | None, remove: bool, no_check: bool, as_json: bool) -> int:
+    """List aliases; make one mean a version, so that deployments that follow it are updated; or forget one.
+
+    Where a deployment that is compared with PyTorch follows it, PyTorch is asked before it moves.
+    """
     transport = looking()
     if alias is None:
         found = transport.call("GET", "/v1/aliases", list[Alias])
@@ -108,7 +112,8 @@ def alias(alias: str | None, version: str | None, remove: bool, as_json: bool) -
         one = transport.call("DELETE", alias_place(card, name), Alias)
         print_json(one) if as_json else print(f"{one.ref} means nothing any more.")
         return 0
-    one = transport.call("PUT", alias_place(card, name), Alias, body=MoveAlias(version=version))
+    meant = transport.call("GET", place("models", version, "model"), ModelVersion)
+    one = move_alias(connect(), card, name, meant, check=not no_check)
     told = f"; {', '.join(one.followers)} will be updated" if one.followers else ""
     print_json(one) if as_json else print(f"{one.ref} means {one.version}{told}.")
     return 0

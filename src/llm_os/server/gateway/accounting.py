@@ -93,6 +93,8 @@ class Accounting:
             first = exchange.first_byte - exchange.started
             series.first_byte.observe(first)
             series.queued.observe(exchange.queued)
+            if exchange.events:
+                series.first_token.observe(first)
             if exchange.events > 1:
                 tokens = max(tokens_of(exchange.usage)[1], exchange.events)
                 series.between.observe((took - first) / (tokens - 1))

@@ -43,7 +43,8 @@ class Series:
         mine: list[tuple[Any, tuple[str, ...]]] = [
             (metrics.requests, (*labels, str(status))) for status in self._requests
         ]
-        mine += [(one, labels) for one in (metrics.duration, metrics.first_byte, metrics.between, metrics.queued)]
+        times = (metrics.duration, metrics.first_byte, metrics.first_token, metrics.between, metrics.queued)
+        mine += [(one, labels) for one in times]
         mine += [(metrics.cached, (*labels[1:], outcome)) for outcome in ("hit", "miss")]
         mine += [(metrics.tokens, (*labels[1:], direction)) for direction in ("in", "out")]
         mine.append((metrics.tokens_cached, labels[1:]))
@@ -58,6 +59,10 @@ class Series:
     @cached_property
     def first_byte(self) -> Any:
         return self._metrics.first_byte.labels(*self._labels)
+
+    @cached_property
+    def first_token(self) -> Any:
+        return self._metrics.first_token.labels(*self._labels)
 
     @cached_property
     def between(self) -> Any:
@@ -96,7 +101,13 @@ class Metrics:
         timed = {**kept, "labelnames": _WHO}
         self.first_byte = Histogram(
             "llm_os_gateway_first_byte_seconds",
-            "From the request's arrival to the first byte of the answer; of a stream, that is its first token.",
+            "From the request's arrival to the first byte of the answer; of one that is no stream, that is its last.",
+            buckets=_TIMES,
+            **timed,
+        )
+        self.first_token = Histogram(
+            "llm_os_gateway_first_token_seconds",
+            "Of a stream: from the request's arrival to its first token. Other answers do not count.",
             buckets=_TIMES,
             **timed,
         )

@@ -277,6 +277,26 @@ def test_tokens_from_the_cache_are_counted_beside_those_of_prompts(tmp_path: Pat
     assert "cached_total{" not in metrics.page().decode()
 
 
+@pytest.mark.parametrize(
+    ("streams", "events", "first_tokens"),
+    [(True, 3, 1), (True, 1, 1), (False, 0, 0), (True, 0, 0)],
+    ids=["a stream", "a short one", "a whole answer", "a whole answer to who asked for a stream"],
+)
+def test_only_streams_have_a_first_token(tmp_path: Path, streams: bool, events: int, first_tokens: int) -> None:
+    metrics = Metrics()
+    metering = Metering(tmp_path / "usage.json", lambda: 5.0, lambda: a_table("chat"))
+    accounting = Accounting(metering, metrics, Estimates(), AccessLog(tmp_path / "access.log"))
+    exchange = an_exchange("r", 0.0, streams=streams)
+    exchange.route, exchange.model, exchange.version, exchange.tenant = "/v1/x", "chat", "m@1", "lab"
+    exchange.status, exchange.first_byte, exchange.events = 200, 2.5, events
+    accounting.ended(exchange, "POST", None)
+    page, who = metrics.page().decode(), 'model="chat",route="/v1/x",tenant="lab",version="m@1"'
+    assert f"llm_os_gateway_first_byte_seconds_sum{{{who}}} 2.5" in page
+    assert page.count(f"llm_os_gateway_first_token_seconds_sum{{{who}}} 2.5") == first_tokens
+    metrics.forget({})
+    assert "first_token_seconds_sum{" not in metrics.page().decode()
+
+
 def test_counters_of_versions_that_were_replaced_do_not_become_ever_more() -> None:
     metrics = Metrics()
     for number in range(50):
