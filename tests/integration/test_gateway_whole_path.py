@@ -1,5 +1,6 @@
 """Kernel, launcher, engine worker and gateway as real processes: requests go on whatever else dies."""
 
+import asyncio
 import contextlib
 import json
 import os
@@ -12,6 +13,7 @@ import aiohttp
 import psutil
 import pytest
 
+from llm_os.drivers.identity import processes
 from llm_os.testing.home_bed import Callers, Home, running
 
 
@@ -55,6 +57,32 @@ async def test_a_stream_lives_longer_than_the_kernel(home: Home) -> None:
         rest = await answer.content.read()
     assert (first + rest).count(b"word") == 60
     assert rest.endswith(b"data: [DONE]\n\n")
+
+
+async def test_a_stream_whose_worker_is_killed_tells_what_came_and_then_an_error(home: Home) -> None:
+    await home.load("writer", "ToyForCausalLM")
+    reply = "word " * 600 + "end"
+    url, key = await home.deploy("chat", "writer", options={"reply": reply, "tokens_per_second": 20})
+    attempt = (await home.get("/v1/deployments/chat"))["replicas"][0]["attempt"]
+    stub = json.loads((home.settings.attempts / attempt / "process.json").read_bytes())["pid"]
+    (worker,) = [process.pid for process in processes() if process.parent == stub]
+    body = {"model": "chat", "messages": [{"role": "user", "content": "write"}]}
+    told = b""
+    async with (
+        aiohttp.ClientSession(headers={"authorization": f"Bearer {key}"}) as session,
+        session.post(url + "/v1/chat/completions", json=body | {"stream": True}) as answer,
+    ):
+        while told.count(b"word") < 5:
+            told += await answer.content.readany()
+        os.kill(worker, signal.SIGKILL)
+        async with asyncio.timeout(5):
+            told += await answer.content.read()
+    *events, last, rest = [event.removeprefix(b"data: ") for event in told.split(b"\n\n")]
+    text = "".join(json.loads(event)["choices"][0]["delta"].get("content") or "" for event in events)
+    assert (rest, reply.startswith(text), 5 <= text.count("word") < 100) == (b"", True, True), told
+    error = json.loads(last)["error"]
+    assert (error["code"], "broke off" in error["message"]) == ("unavailable", True), error
+    assert (await home.ask(url, key, "/v1/chat/completions", body | {"max_tokens": 3}))[0] == 200
 
 
 async def test_a_replica_that_dies_is_replaced_and_no_caller_notices(home: Home) -> None:
@@ -128,7 +156,7 @@ async def test_after_a_kill_of_everything_the_same_deployments_come_back(home: H
                 process.kill()  # stubs, workers, gateway: as a reboot leaves them, without a last word
                 killed += 1
     assert killed >= 3, "two workers and the gateway; a stub whose worker is dead may have ended by itself"
-    await home.start()
+    await home.up()
     for name in ("mood", "tone"):
         await home.until_state(name, "ready")
     url = (await home.get("/v1/status"))["gateway"].removesuffix("/v1")

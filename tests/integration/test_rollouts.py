@@ -5,7 +5,9 @@ import json
 import os
 import signal
 import sys
+import time
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from itertools import count
 from typing import Any
 
@@ -17,6 +19,7 @@ from llm_os.testing.home_bed import Callers, Home
 
 pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="module")]
 QUICK = {"canary": 0.5, "bake": "300ms", "watch": 0, "ready_within": 20}
+SLOW = {"reply": "word " * 200, "tokens_per_second": 20}
 NUMBERS = count(1)
 
 
@@ -55,15 +58,24 @@ class Mood:
     async def until_phase(self, phase: str) -> Any:
         return await self.until(lambda found: found["rollout"] is not None and found["rollout"]["phase"] == phase)
 
-    async def ask(self, key: str = "", messages: Any = None) -> tuple[int, Any]:
+    async def ask(self, key: str = "", messages: Any = None, **more: str) -> tuple[int, Any]:
+        """Status and answer; `more` are further headers."""
         path = "/v1/chat/completions" if messages else "/classify"
         body = {"model": self.name, **({"messages": messages} if messages else {"input": "a fine day"})}
-        headers = {"authorization": f"Bearer {key or self.key}"}
+        headers = {"authorization": f"Bearer {key or self.key}", **more}
         async with (
             aiohttp.ClientSession() as session,
             session.post(self.url + path, json=body, headers=headers) as answer,
         ):
             return answer.status, await answer.json()
+
+    @asynccontextmanager
+    async def streams(self, number: int, words: int) -> AsyncIterator[list[aiohttp.ClientResponse]]:
+        """Chats of so many words that are told as they are written; the first word of each is there."""
+        body = {"model": self.name, "messages": [{"role": "user", "content": "write"}], "max_tokens": words}
+        async with aiohttp.ClientSession(headers={"authorization": f"Bearer {self.key}"}) as session:
+            url, asked = self.url + "/v1/chat/completions", body | {"stream": True}
+            yield [await session.post(url, json=asked) for _ in range(number)]
 
     async def served(self) -> set[tuple[str, str, int]]:
         """Tenant, version and requests, as the gateway counted them."""
@@ -122,6 +134,45 @@ async def test_no_caller_sees_an_update_and_the_version_before_is_a_command_away
         ("rolling", "critic@1"),
         ("done", "critic@1"),
     ]
+
+
+def is_whole(told: str, words: int) -> bool:
+    """Whether a stream has all of its words, its end and no error."""
+    return (told.count("word"), told.endswith("data: [DONE]\n\n"), '"error"' in told) == (words, True, False)
+
+
+async def test_slow_streams_end_whole_while_their_replicas_are_scaled_away_and_replaced(mood: Mood) -> None:
+    await mood.deploy("writer@1", replicas=2, options=SLOW, update={**QUICK, "bake": 0})
+
+    async def both_asked() -> bool:
+        routes = json.loads(mood.home.settings.routes.read_bytes())["routes"]
+        return [len(one["endpoints"]) for one in routes if one["deployment"] == mood.name] == [2]
+
+    await mood.home.until(both_asked)
+    async with mood.streams(2, 140) as answers:
+        await mood.home.post(f"{mood.path}/scale", {"replicas": 1})
+        await mood.update("writer@2")
+        found = await mood.until(
+            lambda found: (
+                sorted((one["version"], one["state"]) for one in found["replicas"])
+                == [("writer@1", "stopping"), ("writer@1", "stopping"), ("writer@2", "ready")]
+            )
+        )
+        for replica in found["replicas"]:
+            if replica["state"] == "stopping":
+                told = json.loads((mood.home.settings.attempts / replica["attempt"] / "control.json").read_bytes())
+                assert told["grace"] == 60
+        for answer in answers:
+            assert is_whole(await answer.text(), 140)
+    assert (await mood.until_phase("done"))["version"] == "writer@2"
+
+
+async def test_a_stream_ends_whole_though_its_deployment_is_stopped(mood: Mood) -> None:
+    await mood.deploy("writer@1", options=SLOW)
+    async with mood.streams(1, 50) as (answer,):
+        await mood.home.post(f"{mood.path}/stop")
+        assert is_whole(await answer.text(), 50)
+    await mood.home.until_state(mood.name, "stopped")
 
 
 async def test_a_version_that_fails_is_taken_back_and_its_failures_are_answered_by_the_old_one(mood: Mood) -> None:
@@ -226,6 +277,22 @@ async def test_a_deployment_follows_an_alias_but_not_to_what_was_taken_back(mood
     assert f"followed by {mood.name}" in refused["message"]
 
 
+async def test_a_deployment_that_was_pinned_stays_when_its_alias_moves(mood: Mood) -> None:
+    await mood.home.put("/v1/aliases/critic/trusted", {"version": "critic@1"})
+    await mood.deploy("critic@trusted", update={**QUICK, "bake": 0})
+    await mood.update("critic@2")
+    pinned = await mood.until_phase("done")
+    follower = Mood(mood.home, f"{mood.name}-follower")
+    await follower.deploy("critic@trusted", update={**QUICK, "bake": 0})
+    await mood.home.put("/v1/aliases/critic/trusted", {"version": "critic@3"})
+    assert (await follower.until_phase("done"))["version"] == "critic@3"
+    found = await mood.record()
+    assert (found["version"], found["rollout"]) == ("critic@2", pinned["rollout"])
+    alias = next(one for one in await mood.home.get("/v1/aliases") if one["name"] == "trusted")
+    assert alias["followers"] == [follower.name]
+    await mood.home.post(f"{follower.path}/stop")
+
+
 async def test_it_sleeps_when_nobody_asks_and_the_next_request_wakes_it(mood: Mood) -> None:
     scaling = {"least": 0, "most": 2, "idle_after": "500ms", "steady": "500ms", "in_flight": 2}
     await mood.deploy("critic@1", scaling=scaling, options={"slow": 1.5})
@@ -235,6 +302,18 @@ async def test_it_sleeps_when_nobody_asks_and_the_next_request_wakes_it(mood: Mo
     await mood.until(lambda found: len(found["replicas"]) == 2)
     assert {status for status, _ in await answers} == {200}
     await mood.home.until_state(mood.name, "asleep")
+
+
+async def test_what_sleeps_is_asked_while_the_kernel_is_dead_and_answers_when_it_is_back(mood: Mood) -> None:
+    await mood.deploy("critic@1", scaling={"least": 0, "most": 1, "idle_after": "500ms"})
+    await mood.until(lambda found: found["state"] == "asleep" and not found["replicas"])
+    await mood.home.kill_kernel()
+    held, begun = asyncio.create_task(mood.ask()), time.monotonic()
+    status, answer = await mood.ask(**{"x-llm-os-timeout": "1"})
+    took, waits = time.monotonic() - begun, not held.done()
+    await mood.home.start()
+    assert (await held)[0] == 200
+    assert (status, answer["error"]["code"], waits, 1 <= took < 3) == (503, "unavailable", True, True), took
 
 
 async def test_a_sleeping_deployment_tries_its_update_and_keeps_what_works(mood: Mood) -> None:
@@ -324,6 +403,26 @@ async def said(home: Home, *words: str) -> tuple[int, str, str]:
     )
     out, errors = await process.communicate()
     return process.returncode or 0, out.decode(), errors.decode()
+
+
+async def test_the_command_line_labels_a_deployment_and_finds_it_by_its_labels(mood: Mood) -> None:
+    given = ("--label", f"team={mood.name}", "--label", "tier=a=b")
+    words = ("deploy", "critic@1", "--name", mood.name, "--engine", "fake", *given, "--json")
+    code, out, errors = await said(mood.home, *words)
+    assert code == 0, errors
+    mood.url = json.loads(out)["url"]
+    for wanted, names in (
+        ([f"team={mood.name}"], [mood.name]),
+        ([f"team={mood.name}", "tier=a=b"], [mood.name]),
+        ([f"team={mood.name}", "tier=a"], []),
+        (["team=other"], []),
+    ):
+        found = await mood.home.get("/v1/deployments", label=wanted)
+        assert [one["spec"]["name"] for one in found] == names, wanted
+    _, out, _ = await said(mood.home, "ps", *given, "--json")
+    assert [one["spec"]["name"] for one in json.loads(out)["deployments"]] == [mood.name]
+    code, out, _ = await said(mood.home, "ps", "--label", "team=other")
+    assert (code, "Nothing runs." in out, mood.name in out) == (0, True, False)
 
 
 async def test_the_command_line_updates_tries_promotes_and_scales(mood: Mood) -> None:

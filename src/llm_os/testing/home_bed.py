@@ -17,6 +17,7 @@ from typing import Any
 import aiohttp
 import httpx2
 
+from llm_os.drivers.identity import read_process
 from llm_os.settings import Settings
 
 
@@ -43,25 +44,44 @@ class Home:
         self.folder = folder
         self.settings = Settings(home=folder / "home")
         self.kernel: asyncio.subprocess.Process | None = None
+        self._detached: int | None = None
         self._client = httpx2.AsyncClient(
             transport=httpx2.AsyncHTTPTransport(uds=str(self.settings.socket)), base_url="http://llm-os", timeout=40
         )
 
     async def start(self) -> None:
         """Start a kernel and wait until it and its gateway answer."""
-        environment = {
+        argv = (sys.executable, "-m", "llm_os.app")
+        kernel = self.kernel = await asyncio.create_subprocess_exec(*argv, env=self._environment())
+
+        async def started() -> bool:
+            assert kernel.returncode is None, "the kernel ended by itself"
+            return await self._answers()
+
+        await self.until(started, 90)  # on a machine that does much else, Python takes its time
+
+    async def up(self) -> None:
+        """As `start`, by the command that people type: this kernel is no child of this process."""
+        code, _, errors = await self.command("up")
+        assert code == 0, errors
+        self._detached = (await self.get("/v1/status"))["pid"]
+        await self.until(self._answers)
+
+    def _environment(self) -> dict[str, str]:
+        return {
             **os.environ,
             "LLM_OS_HOME": str(self.settings.home),
             "LLM_OS_MANAGEMENT_PORT": "0",
             "LLM_OS_GATEWAY_PORT": "0",
             "LLM_OS_TESTING": "1",
         }
-        self.kernel = await asyncio.create_subprocess_exec(sys.executable, "-m", "llm_os.app", env=environment)
-        await self.until(self._answers, 90)  # on a machine that does much else, Python takes its time
+
+    def _lives_on(self) -> bool:
+        """Whether there is a kernel that `up` started."""
+        process = None if self._detached is None else read_process(self._detached)
+        return process is not None and process.alive
 
     async def _answers(self) -> bool:
-        assert self.kernel is not None
-        assert self.kernel.returncode is None, "the kernel ended by itself"
         try:
             return (await self.get("/v1/status"))["gateway"] is not None
         except httpx2.TransportError:
@@ -75,11 +95,13 @@ class Home:
     async def down(self) -> None:
         """End everything."""
         if self.kernel is not None:
-            if self.kernel.returncode is not None:
+            if self.kernel.returncode is not None and not self._lives_on():
                 await self.start()
             await self.post("/v1/shutdown", {})
             async with asyncio.timeout(30):
                 await self.kernel.wait()
+                while self._lives_on():  # noqa: ASYNC110 - the end of another's child rings no bell here
+                    await asyncio.sleep(0.05)
         await self._client.aclose()
 
     async def get(self, path: str, **parameters: Any) -> Any:
@@ -107,11 +129,10 @@ class Home:
 
     async def command(self, *words: str, given: str | None = None) -> tuple[int, str, str]:
         """Exit code, output and errors of `llm-os` in this home, with `given` on its standard input."""
-        environment = {**os.environ, "LLM_OS_HOME": str(self.settings.home), "LLM_OS_TESTING": "1"}
         argv, pipe = (sys.executable, "-m", "llm_os.cli.main", *words), asyncio.subprocess.PIPE
         process = await asyncio.create_subprocess_exec(
             *argv,
-            env=environment,
+            env=self._environment(),
             stdin=asyncio.subprocess.DEVNULL if given is None else pipe,
             stdout=pipe,
             stderr=pipe,
