@@ -98,29 +98,7 @@ class Metrics:
         self.in_flight = Gauge("llm_os_gateway_in_flight", "Requests under way.", ("model",), **kept)
         self.waiting = Gauge("llm_os_gateway_waiting", "Requests in the queue.", ("model",), **kept)
         self.slots = Gauge("llm_os_gateway_slots", "Requests that the ready replicas take at once.", ("model",), **kept)
-        timed = {**kept, "labelnames": _WHO}
-        self.first_byte = Histogram(
-            "llm_os_gateway_first_byte_seconds",
-            "From the request's arrival to the first byte of the answer; of one that is no stream, that is its last.",
-            buckets=_TIMES,
-            **timed,
-        )
-        self.first_token = Histogram(
-            "llm_os_gateway_first_token_seconds",
-            "Of a stream: from the request's arrival to its first token. Other answers do not count.",
-            buckets=_TIMES,
-            **timed,
-        )
-        self.between = Histogram(
-            "llm_os_gateway_between_tokens_seconds",
-            "Of a stream: mean time from one token to the next.",
-            buckets=_SHORT,
-            **timed,
-        )
-        waits = "Wait for a slot at the replicas."
-        self.queued = Histogram("llm_os_gateway_queue_seconds", waits, buckets=_TIMES, **timed)
-        whole = "From the request's arrival to the end of the answer."
-        self.duration = Histogram("llm_os_gateway_request_seconds", whole, buckets=_TIMES, **timed)
+        self._add_times()
         self.tokens = Counter(
             "llm_os_gateway_tokens", "Tokens, as engines reported them.", (*_WHO[1:], "direction"), **kept
         )
@@ -152,6 +130,32 @@ class Metrics:
             **kept,
         )
         _tell_version(self.registry)
+
+    def _add_times(self) -> None:
+        """How long requests take, part by part."""
+        timed: dict[str, Any] = {"registry": self.registry, "labelnames": _WHO}
+        self.first_byte = Histogram(
+            "llm_os_gateway_first_byte_seconds",
+            "From the request's arrival to the first byte of the answer; of one that is no stream, that is its last.",
+            buckets=_TIMES,
+            **timed,
+        )
+        self.first_token = Histogram(
+            "llm_os_gateway_first_token_seconds",
+            "Of a stream: from the request's arrival to its first token. Other answers do not count.",
+            buckets=_TIMES,
+            **timed,
+        )
+        self.between = Histogram(
+            "llm_os_gateway_between_tokens_seconds",
+            "Of a stream: mean time from one token to the next.",
+            buckets=_SHORT,
+            **timed,
+        )
+        waits = "Wait for a slot at the replicas."
+        self.queued = Histogram("llm_os_gateway_queue_seconds", waits, buckets=_TIMES, **timed)
+        whole = "From the request's arrival to the end of the answer."
+        self.duration = Histogram("llm_os_gateway_request_seconds", whole, buckets=_TIMES, **timed)
 
     def of(self, route: str, model: str, version: str, tenant: str) -> Series:
         """The counters of such requests."""
