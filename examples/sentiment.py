@@ -24,4 +24,4 @@ print(f"What a wonderful, touching film. -> {answer['label']} ({answer['score']:
 
 # One turn with a chat model.
 chat = llm_os.load_model("smollm2")
-print(chat.generate("What is the capital of France?", max_tokens=40))
+print(chat.generate("What is the opposite of hot?", max_tokens=40))

@@ -20,12 +20,12 @@ train_data, test_data = llm_os.load_data(sys.argv[1], limit=48)
 options = dict(epochs=2, batch_size=4, max_length=128, validation=test_data, early_stopping=2)
 result = model.train(train_data, method="lora", merge=False, **options)
 adapter, parent = model.version, model.lineage.parent
-text = model.generate("What is the capital of France?", max_tokens=24)
-stream = list(model.generate("What is the capital of France?", max_tokens=24, stream=True))
+text = model.generate("What is the opposite of hot?", max_tokens=24)
+stream = list(model.generate("What is the opposite of hot?", max_tokens=24, stream=True))
 again = model.merge()
 deployment = again.deploy("assistant")
 client = openai.OpenAI(base_url=deployment.url, api_key=deployment.key)
-messages = [{"role": "user", "content": "What is the capital of France?"}]
+messages = [{"role": "user", "content": "What is the opposite of hot?"}]
 answer = client.chat.completions.create(model="assistant", messages=messages, max_tokens=24, temperature=0)
 print(json.dumps({
     "history": [dict(epoch) for epoch in result.history], "adapter": adapter, "parent": parent, "text": text,
@@ -49,7 +49,7 @@ def test_instructions_are_learnt_and_the_result_is_chatted_with(
         "text-generation",
         "safetensors",
     )
-    assert "Paris" in seen["text"]
+    assert "cold" in seen["text"]
     assert "".join(seen["stream"]) == seen["text"]
     assert len(seen["stream"]) > 2
     assert seen["answer"] == seen["text"]

@@ -86,7 +86,7 @@ async def test_one_caller_is_answered_by_one_engine_and_many_by_the_other(
     done.set()
     for found in await asyncio.gather(*callers):
         assert found[-3:] == ["many"] * 3  # all of them, and none now and then
-    assert 0 < len(few.seen) - asked <= 16  # who came first was alone; on a busy machine twice
+    assert len(few.seen) - asked <= 16  # who came before the others were seen; on a busy machine twice
 
 
 async def test_a_request_that_one_engine_cannot_answer_goes_to_the_other_one(

@@ -200,11 +200,11 @@ def test_the_readme_and_the_example_run_and_print_what_the_readme_shows(place: P
     lines = [re.sub(r"\d", "0", line) for line in first.splitlines()]
     for line in shown:
         # What a chat model says is decided by hairs, and so by the processor's arithmetic: it speaks of what was asked.
-        begun = re.sub(r"\d", "0", line) if "France" not in line else None
-        assert any("France" in found if begun is None else found.startswith(begun) for found in lines), (
+        begun = re.sub(r"\d", "0", line) if "opposite of hot" not in line else None
+        assert any("cold" in found if begun is None else found.startswith(begun) for found in lines), (
             line,
             done.stdout,
         )
     asked, chat = second.splitlines()
     assert re.fullmatch(r"What a wonderful, touching film\. -> (positive|negative) \(0\.\d{3}\)", asked), second
-    assert "France" in chat, chat
+    assert "cold" in chat, chat

@@ -78,7 +78,7 @@ class Verbs(click.Group):
 def cli() -> None:
     """LLM OS: the whole life of language models on the machines you have.
 
-    Begin with `llm-os run smollm2 "What is the capital of France?"`.
+    Begin with `llm-os run smollm2 "What is the opposite of hot?"`.
     """
 
 

@@ -44,7 +44,7 @@ def predict(model: str, texts: tuple[str, ...], as_json: bool) -> int:
     return 0
 
 
-@click.command(epilog='Example: llm-os run smollm2 "What is the capital of France?"')
+@click.command(epilog='Example: llm-os run smollm2 "What is the opposite of hot?"')
 @click.argument("model")
 @click.argument("prompt", required=False)
 @click.option("--max-tokens", default=256, show_default=True)
