@@ -112,7 +112,8 @@ def floats(sample_model: Sample, tmp_path_factory: pytest.TempPathFactory) -> Pa
 @pytest.mark.slow
 @pytest.mark.net
 async def test_torch_chats(floats: Path) -> None:
-    await _conforms(plugins.load("engine", "torch"), floats)
+    # In bf16 the adapters that are drawn here are so near to ties that a batch turns their second word.
+    await _conforms(plugins.load("engine", "torch"), floats, dtype="fp32")
 
 
 @pytest.mark.slow

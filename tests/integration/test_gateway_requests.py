@@ -233,7 +233,7 @@ async def test_a_body_that_grows_beyond_the_limit_is_refused_however_it_comes(be
             for data, encoding in ((parts(), {}), (bomb, {"content-encoding": "gzip"})):
                 async with session.post(bed.url + path, data=data, headers=encoding) as answer:
                     told = await answer.json()
-                    assert (answer.status, told["error"]["code"], set(told)) == (413, "too_large", shape)
+                    assert (answer.status, told["error"]["code"], set(told)) == (413, "too_large", shape), told
     status, told, _ = await ask(bed, "/v1/messages", b"{")
     assert (status, told["type"], told["error"]["type"]) == (400, "error", "invalid_request_error")
 
@@ -416,11 +416,12 @@ async def test_a_caller_may_wait_for_leave_to_send_its_body(bed: GatewayBed) -> 
         assert (await reader.read()).startswith(b"HTTP/1.1 200")
     writer.close()
     status, answer, _ = await ask(bed, "/v1/chat/completions", CHAT, expect="a-miracle")
-    assert (status, answer["error"]["type"]) == (417, "invalid_request_error")
+    assert (status, answer["error"]["code"]) == (417, "invalid_input")
 
 
 async def test_paths_are_those_of_the_document_and_no_others(bed: GatewayBed) -> None:
-    assert (await ask(bed, "/health", key=None, method="HEAD"))[0] == 200
+    async with aiohttp.ClientSession() as session, session.head(f"{bed.url}/health") as head:
+        assert (head.status, await head.read()) == (200, b"")
     assert (await ask(bed, "/v1/models/smollm2%401", method="GET"))[1]["id"] == "chat"
     assert (await ask(bed, "/v1/%63hat/completions", CHAT))[0] == 200
     for path in ("/v1/models/", "/v1/models/chat/more", "/v1/models/{model}", "/", "/v1/chat", "/V1/models"):

@@ -45,7 +45,11 @@ def gateways(home: Home) -> list[tuple[int, int]]:
     found = []
     for folder in home.settings.attempts.iterdir():
         told = folder / "process.json"
-        if '"owner":"gateway"' in (folder / "spec.json").read_text() and told.exists():
+        try:
+            owner = (folder / "spec.json").read_text()
+        except FileNotFoundError:  # it is just being made, or cleaned up
+            continue
+        if '"owner":"gateway"' in owner and told.exists():
             stub = int(told.read_text().partition('"pid": ')[2].partition(",")[0])
             found += [(stub, process.pid) for process in processes() if process.parent == stub and process.alive]
     return found

@@ -274,11 +274,10 @@ class Gateway:
             raise too_large
         try:
             if request.content.is_eof():  # all of it is here
-                if len(body := request.content.read_nowait()) > limit:
-                    raise too_large
-                return body
-            async with asyncio.timeout(self._parts.body_within):
-                return await request.read()
+                body = request.content.read_nowait()
+            else:
+                async with asyncio.timeout(self._parts.body_within):
+                    body = await request.read()
         except TimeoutError as error:
             raise InvalidInputError(
                 f"The body did not arrive within {self._parts.body_within:g} s.", hint="Send it in one go."
@@ -287,6 +286,9 @@ class Gateway:
             raise too_large from error
         except (web.RequestPayloadError, ValueError) as error:
             raise InvalidInputError(f"The body cannot be read: {error}.", hint="Send plain JSON.") from error
+        if len(body) > limit:
+            raise too_large
+        return body
 
     async def _border(self, request: web.BaseRequest) -> web.StreamResponse:
         """Host and Origin before, errors in one shape and the counters after every endpoint."""
