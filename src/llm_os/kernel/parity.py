@@ -21,6 +21,9 @@ from llm_os.spec.jobs import Attempt, AttemptState
 from llm_os.spec.parity import Parity
 from llm_os.store import rows
 
+SAYS_THE_SAME = frozenset({"threads", "stream_interval"})
+"""Options with which an engine says what it says without them."""
+
 
 def reference_for(
     state: State, tx: Connection, row: rows.DeploymentRow, attempt: Attempt, engine: Engine
@@ -81,7 +84,7 @@ def reference_behind(state: State, tx: Connection, served: Revision) -> str | No
 
 def _key(digest: str, served: RevisionMember, engine: Engine) -> str:
     """Equal where a comparison gives the same. Threads are left out: they change the order of sums and no more."""
-    options = {name: value for name, value in served.options.items() if name != "threads"}
+    options = {name: value for name, value in served.options.items() if name not in SAYS_THE_SAME}
     whole = json.dumps([digest, engine.name, identity_of(engine, served), options], sort_keys=True)
     return hashlib.sha256(whole.encode()).hexdigest()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from abc import abstractmethod
+from collections import ChainMap
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from typing import Any, ClassVar
@@ -14,11 +15,13 @@ from llm_os.workers.conversation import Message
 from llm_os.workers.requests import ChatRequest, wrong
 from llm_os.workers.room import Seats, Window
 from llm_os.workers.stepping import Pipeline, Stepper, Tokens
-from llm_os.workers.texts import Detokenizer
+from llm_os.workers.texts import ByteText, Detokenizer, Growing
 from llm_os.workers.tools import Tool
 
 QUEUE = 8
 """So many times its batch a worker takes requests in; more are refused."""
+LONG = 32_768
+"""Characters of a prompt; a longer one is read beside the steps."""
 
 
 class ChatBackend(Backend):
@@ -28,16 +31,19 @@ class ChatBackend(Backend):
         context: tokens of prompt and answer together, at most.
         most: requests in the worker, at most.
         vocabulary: number of tokens.
+        pause: see `Stepper`.
 
     Attributes:
         cached_tokens: of any prompt, those that it does not read because it knows them; None: it cannot tell.
+        table: bytes of each token (`texts.table_of`); None: the text of tokens is known together only.
     """
 
     cached_tokens: ClassVar[int | None] = None
 
-    def __init__(self, pipeline: Pipeline, *, context: int, most: int, vocabulary: int) -> None:
+    def __init__(self, pipeline: Pipeline, *, context: int, most: int, vocabulary: int, pause: float = 0.0) -> None:
         super().__init__()
-        self._stepper = Stepper(pipeline, self.lose)
+        self.table: dict[int, bytes] | None = None
+        self._stepper = Stepper(pipeline, self.lose, pause=pause)
         self._window = Window(context, vocabulary)
         self._seats = Seats(most)
         self._texts: dict[int, str] = {}
@@ -99,19 +105,31 @@ class ChatBackend(Backend):
 
     async def _pieces(self, request: ChatRequest) -> AsyncGenerator[Piece, None]:
         with self._seats.one():
-            ids = await self._ids(request)
-            size = len(ids)
-            if not size:
-                raise wrong("prompt", "The text has no token that this model knows.", "Send another text.")
-            sampling = self.sampling(request, self._window.answer(request, size))
-            async with aclosing(self._stepper.generate(self.prompt(ids), sampling)) as tokens:
-                text, count = Detokenizer(self._with_marks if request.tools else self.decode), 0
+            size = 0
+            known = await asyncio.to_thread(self._ids, request) if _is_long(request) else None
+
+            def ready() -> tuple[Any, Any]:
+                nonlocal size
+                ids = self._ids(request) if known is None else known
+                size = len(ids)
+                if not size:
+                    raise wrong("prompt", "The text has no token that this model knows.", "Send another text.")
+                return self.prompt(ids), self.sampling(request, self._window.answer(request, size))
+
+            async with aclosing(self._stepper.generate(ready)) as tokens:
+                text, count = self._growing(marks=bool(request.tools)), 0
                 async for new in tokens:
                     count += len(new.ids)
                     said = text.feed(new.ids, last=new.finish is not None)
                     scores = self._scores(new) if request.logprobs is not None else ()
                     cached = self.cached_tokens
                     yield Piece(said, size, count, new.finish, scores=scores, ids=new.ids, cached_tokens=cached)
+
+    def _growing(self, *, marks: bool) -> Growing:
+        if self.table is None:
+            return Detokenizer(self._with_marks if marks else self.decode)
+        shown = {token: mark.encode() for token, mark in self._marks.items()} if marks else {}
+        return ByteText(ChainMap(shown, self.table) if shown else self.table)
 
     def _with_marks(self, ids: Sequence[int]) -> str:
         """Text of ids with the marks of calls, which many models have as special tokens."""
@@ -135,19 +153,19 @@ class ChatBackend(Backend):
             found = self._texts[token] = self.decode([token])
         return found
 
-    async def _ids(self, request: ChatRequest) -> list[int]:
+    def _ids(self, request: ChatRequest) -> list[int]:
         if isinstance(request.prompt, tuple):
             self._window.check("prompt", request.prompt)
             return list(request.prompt)
         if request.prompt is not None:
-            return await asyncio.to_thread(self.encode, request.prompt)
+            return self.encode(request.prompt)
         messages, tools = request.messages, request.tools
         if (tools or any(_of_tools(message) for message in messages)) and not self._known_form()[1]:
             messages, tools = tuple(plain(messages, tools)), ()
-        return await asyncio.to_thread(self.template, messages, tools)
+        return self.template(messages, tools)
 
     async def tokenize(self, request: ChatRequest) -> Tokenized:
-        return Tokenized(await self._ids(request), self._window.context)
+        return Tokenized(await asyncio.to_thread(self._ids, request), self._window.context)
 
     async def detokenize(self, ids: Sequence[int]) -> str:
         self._window.check("tokens", ids)
@@ -155,6 +173,12 @@ class ChatBackend(Backend):
 
     async def end(self) -> None:
         await self._stepper.end()
+
+
+def _is_long(request: ChatRequest) -> bool:
+    """Whether it is read so long that the answers of others must not wait for it."""
+    prompt = request.prompt if isinstance(request.prompt, str) else ""
+    return len(prompt) + sum(len(str(message.get("content", ""))) for message in request.messages) > LONG
 
 
 def _of_tools(message: Message) -> bool:

@@ -19,7 +19,8 @@ from llm_os.workers.calling import Form
 from llm_os.workers.chatting import QUEUE, ChatBackend
 from llm_os.workers.conversation import Message
 from llm_os.workers.requests import ChatRequest
-from llm_os.workers.serving import main, threads_of
+from llm_os.workers.serving import main, pause_of, quick_loop, threads_of
+from llm_os.workers.texts import ByteText, table_of
 from llm_os.workers.tools import Tool
 
 log = logging.getLogger("llm_os.worker")
@@ -37,11 +38,14 @@ class OpenVinoBackend(ChatBackend):
     )
     reads_anew = True  # it takes a whole burst in before any block of it can be used again
 
-    def __init__(self, pipeline: Any, *, context: int, most: int) -> None:
+    def __init__(self, pipeline: Any, *, context: int, most: int, pause: float = 0.0) -> None:
         self._tokenizer = pipeline.get_tokenizer()
-        self._vocab = {_as_text(word): token for word, token in self._tokenizer.get_vocab().items()}
-        vocabulary = 1 + max(self._vocab.values())
-        super().__init__(pipeline, context=context, most=most, vocabulary=vocabulary)
+        words = {token: _as_bytes(word) for word, token in self._tokenizer.get_vocab().items()}
+        self._vocab = {word.decode(errors="replace"): token for token, word in words.items()}
+        super().__init__(pipeline, context=context, most=most, vocabulary=1 + max(words), pause=pause)
+        # The pipeline's own tokenizer runs a model for a token's text, on the processors that the answers need.
+        alone = dict(zip(words, self._tokenizer.decode([[token] for token in words]), strict=True))
+        self.table = table_of(words, alone, self._decoded)
 
     def chat_template(self) -> str:
         return str(self._tokenizer.chat_template)
@@ -108,16 +112,19 @@ class OpenVinoBackend(ChatBackend):
         config = openvino_genai.GenerationConfig()
         config.max_new_tokens, config.logprobs, config.echo = 1, 1, True
         with self._seats.one():
-            async with aclosing(self._stepper.generate(self.prompt(list(ids)), config)) as tokens:
+            async with aclosing(self._stepper.generate(lambda: (self.prompt(list(ids)), config))) as tokens:
                 told = [one async for new in tokens for one in new.logprobs]
         return told[1 if len(told) > len(ids) else 0 : -1]
 
     def decode(self, ids: Sequence[int]) -> str:
+        return self._decoded(ids) if self.table is None else ByteText(self.table).feed(ids, last=True)
+
+    def _decoded(self, ids: Sequence[int]) -> str:
         return self._tokenizer.decode(list(ids))
 
 
-def _as_text(word: Any) -> str:
-    return word.decode(errors="replace") if isinstance(word, bytes) else str(word)
+def _as_bytes(word: Any) -> bytes:
+    return word if isinstance(word, bytes) else str(word).encode()
 
 
 def calls_only(request: ChatRequest, form: Form) -> Any:
@@ -197,8 +204,8 @@ def load(call: ServeCall, spec: AttemptSpec) -> Backend:
     except RuntimeError as error:
         raise cannot_open(file, error) from error
     log.info("context %d tokens, cache %d blocks of %d", context, scheduler.num_kv_blocks, BLOCK)
-    return OpenVinoBackend(pipeline, context=context, most=most * QUEUE)
+    return OpenVinoBackend(pipeline, context=context, most=most * QUEUE, pause=pause_of(options))
 
 
 if __name__ == "__main__":
-    main(load)
+    main(load, quick_loop)

@@ -7,9 +7,10 @@ import contextlib
 import json
 import logging
 from collections import deque
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from aiohttp import web
@@ -41,6 +42,7 @@ MOST_BODY = 16 * 2**20
 """Bytes of a request's body."""
 TOGETHER = 16
 """Prompts of one request that are in the engine at once: they share its batch, and leave room for others."""
+NOTHING: Mapping[int, Piece] = MappingProxyType({})
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
@@ -221,12 +223,13 @@ class Face:
         index, piece = await anext(pieces)
         response = web.StreamResponse(headers={"content-type": "text/event-stream", "cache-control": "no-cache"})
         await response.prepare(request)
-        await response.write(_event(shape.event(piece, index, first=True, usage=asked.usage)))
         last = {index: piece}
+        await response.write(_event(shape.event(piece, index, first=True, usage=asked.usage), last))
         try:
             async for index, piece in pieces:
-                await response.write(_event(shape.event(piece, index, first=index not in last, usage=asked.usage)))
+                event = shape.event(piece, index, first=index not in last, usage=asked.usage)
                 last[index] = piece
+                await response.write(_event(event, last))
         except ConnectionResetError:  # its caller has left
             raise
         except Exception as error:  # noqa: BLE001 - too late for another status: it is told in the stream
@@ -262,8 +265,11 @@ def _told_once(request: web.Request) -> Callable[[], None]:
     return told
 
 
-def _event(body: Any) -> bytes:
-    return b"data: " + json.dumps(body, ensure_ascii=False).encode() + b"\n\n"
+def _event(body: Any, last: Mapping[int, Piece] = NOTHING) -> bytes:
+    """An event. The tokens of all answers by then go in a field that readers of SSE ignore; the gateway, which must
+    know them also of a caller who leaves early, takes it out."""
+    told = f"\ntokens: {sum([piece.completion_tokens for piece in last.values()])}" if last else ""
+    return f"data: {json.dumps(body, ensure_ascii=False)}{told}\n\n".encode()
 
 
 async def _stopped_at(pieces: AsyncGenerator[Piece, None], asked: ChatRequest) -> AsyncGenerator[Piece, None]:

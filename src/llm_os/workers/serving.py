@@ -175,6 +175,11 @@ def threads_of(options: Mapping[str, Any], spec: AttemptSpec) -> int:
     return max(1, spec.threads if asked is None else min(int(asked), spec.threads))
 
 
+def pause_of(options: Mapping[str, Any]) -> float:
+    """Seconds between two events of a stream while several are answered (`stream_interval`)."""
+    return float(options.get("stream_interval", 0)) / 1000
+
+
 def main(load: Load, loop: Loop = asyncio.new_event_loop) -> NoReturn:
     """`python -m llm_os.workers.NAME <attempt folder>`."""
     faulthandler.enable()

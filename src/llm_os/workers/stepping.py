@@ -8,7 +8,8 @@ from __future__ import annotations
 import asyncio
 import queue
 import threading
-from collections.abc import AsyncGenerator, Callable
+import time
+from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -20,6 +21,16 @@ from llm_os.errors import (
     LLMOSError,
     UnavailableError,
 )
+
+GATHER = 0.001
+"""Seconds that an idle pipeline waits for one more request after each: a burst shall go into one step as a whole."""
+GATHERED = 0.02
+"""Seconds after which it waits no longer."""
+MANY = 4
+"""Requests at once from which on new tokens may be held, to be told together."""
+Ready = Callable[[], tuple[Any, Any]]
+"""Prompt and configuration of a request, as the pipeline takes them. Called between steps, on their thread: engines'
+tokenizers wait for the processors that a step holds."""
 
 
 class Handle(Protocol):
@@ -53,14 +64,18 @@ class Tokens:
     logprobs: tuple[float, ...] = ()
     tops: tuple[tuple[tuple[int, float], ...], ...] = ()
 
+    def __add__(self, more: Tokens) -> Tokens:
+        return Tokens(self.ids + more.ids, more.finish, self.logprobs + more.logprobs, self.tops + more.tops)
+
 
 @dataclass(slots=True, eq=False)
 class _Request:
-    prompt: Any
-    config: Any
+    ready: Ready
     out: asyncio.Queue[Tokens | LLMOSError] = field(default_factory=asyncio.Queue)
     handle: Handle | None = None
     left: bool = False
+    begun: bool = False
+    held: Tokens | None = None
 
 
 class Stepper:
@@ -68,14 +83,17 @@ class Stepper:
 
     Args:
         on_broken: called on the loop when the pipeline raised; nothing is answered after it.
+        pause: seconds between two tellings while MANY or more are answered. First and last tokens never wait.
     """
 
-    def __init__(self, pipeline: Pipeline, on_broken: Callable[[LLMOSError], None]) -> None:
+    def __init__(self, pipeline: Pipeline, on_broken: Callable[[LLMOSError], None], *, pause: float = 0.0) -> None:
         self._pipeline = pipeline
         self._on_broken = on_broken
         self._inbox: queue.SimpleQueue[_Request | None] = queue.SimpleQueue()
         self._live: list[_Request] = []
         self._ending = False
+        self._pause = pause
+        self._told = 0.0
         self._count = 0
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread = threading.Thread(target=self._run, name="step", daemon=True)
@@ -86,9 +104,9 @@ class Stepper:
         self._loop = asyncio.get_running_loop()
         self._thread.start()
 
-    async def generate(self, prompt: Any, config: Any) -> AsyncGenerator[Tokens, None]:
-        """Tokens as they come. Closing it takes the request out of the batch."""
-        request = _Request(prompt, config)
+    async def generate(self, ready: Ready) -> AsyncGenerator[Tokens, None]:
+        """Tokens as they come. Closing it takes the request out of the batch. Raises what `ready` raises."""
+        request = _Request(ready)
         self._inbox.put(request)
         if self._broken is not None:  # asked after putting: else a request could fall between both looks
             raise self._broken
@@ -130,20 +148,30 @@ class Stepper:
                 self._tell(request, broken)
 
     def _admit(self, *, wait: bool) -> None:
+        """Take in what has come; with `wait`, where nothing runs, wait for it, and a moment for what comes with it."""
+        until: float | None = None
         while True:
+            left = None if until is None else min(GATHER, until - time.monotonic())
             try:
-                request = self._inbox.get(block=wait)
+                request = self._inbox.get(block=wait and (left is None or left > 0), timeout=left)
             except queue.Empty:
                 return
-            wait = False
             if request is None or request.left:
+                wait = wait and until is not None
                 continue
-            self._count += 1
-            try:
-                request.handle = self._pipeline.add_request(self._count, request.prompt, request.config)
-            except RuntimeError as error:  # the engine refuses this request; the others go on
-                self._tell(request, InvalidInputError(f"The engine refuses the request: {error}", hint="Change it."))
-                continue
+            until = time.monotonic() + GATHERED if until is None else until
+            self._take(request)
+
+    def _take(self, request: _Request) -> None:
+        self._count += 1
+        try:
+            prompt, config = request.ready()
+            request.handle = self._pipeline.add_request(self._count, prompt, config)
+        except LLMOSError as error:
+            self._tell(request, error)
+        except RuntimeError as error:  # the engine refuses this request; the others go on
+            self._tell(request, InvalidInputError(f"The engine refuses the request: {error}", hint="Change it."))
+        else:
             self._live.append(request)
 
     def _drop(self) -> None:
@@ -153,13 +181,28 @@ class Stepper:
             self._live.remove(request)
 
     def _deliver(self) -> None:
-        for request in list(self._live):
-            item = self._read(request)
-            if item is None:
-                continue
-            self._tell(request, item)
-            if isinstance(item, LLMOSError) or item.finish:
-                self._live.remove(request)
+        """Tell all callers what steps brought them, in one call: waking the loop costs more than telling one."""
+        now = time.monotonic()
+        holds = len(self._live) >= MANY and now - self._told < self._pause
+        news = [(request, item) for request in self._live if (item := self._new(request, holds=holds)) is not None]
+        if not news:
+            return
+        self._told = self._told if holds else now
+        over = [request for request, item in news if isinstance(item, LLMOSError) or item.finish]
+        self._live = [request for request in self._live if request not in over]
+        self._call(_tell_all, news)
+
+    def _new(self, request: _Request, *, holds: bool) -> Tokens | LLMOSError | None:
+        """What a caller is told now."""
+        item = self._read(request)
+        if isinstance(item, LLMOSError):
+            return item
+        if request.held is not None:
+            item = request.held if item is None else request.held + item
+        waits = holds and request.begun and item is not None and not item.finish
+        request.held = item if waits else None
+        request.begun = request.begun or item is not None
+        return None if waits else item
 
     def _read(self, request: _Request) -> Tokens | LLMOSError | None:
         ids: list[int] = []
@@ -194,3 +237,8 @@ class Stepper:
     def _call(self, function: Callable[..., None], value: Any) -> None:
         if self._loop is not None and not self._loop.is_closed():
             self._loop.call_soon_threadsafe(function, value)
+
+
+def _tell_all(news: Sequence[tuple[_Request, Tokens | LLMOSError]]) -> None:
+    for request, item in news:
+        request.out.put_nowait(item)

@@ -2,14 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import codecs
+import random
+from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol
 
 UNFINISHED = "\ufffd"
 """What a decoder writes for bytes that are no whole character yet."""
+Decode = Callable[[Sequence[int]], str]
+
+
+class Growing(Protocol):
+    """Text of a growing list of tokens, whole characters only."""
+
+    def feed(self, tokens: Sequence[int], *, last: bool = False) -> str:
+        """New text; with `last` also what can never become a whole character."""
+
+
+class ByteText:
+    """Text of tokens that each stand for bytes, whatever is around them: no engine is asked.
+
+    Args:
+        table: bytes of the tokens; one that is not in it says nothing.
+    """
+
+    def __init__(self, table: Mapping[int, bytes]) -> None:
+        self._table = table
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+
+    def feed(self, tokens: Sequence[int], *, last: bool = False) -> str:
+        """See `Growing`."""
+        return self._decoder.decode(b"".join([self._table.get(token, b"") for token in tokens]), last)
 
 
 class Detokenizer:
-    """Text of a growing list of tokens, whole characters only.
+    """Text of tokens whose text is known together only.
 
     It decodes a window of few tokens again, because a token's text can depend on the one before it.
 
@@ -17,14 +44,14 @@ class Detokenizer:
         decode: text of tokens.
     """
 
-    def __init__(self, decode: Callable[[Sequence[int]], str]) -> None:
+    def __init__(self, decode: Decode) -> None:
         self._decode = decode
         self._tokens: list[int] = []
         self._start = 0
         self._seen = 0
 
     def feed(self, tokens: Sequence[int], *, last: bool = False) -> str:
-        """New text; with `last` also what can never become a whole character."""
+        """See `Growing`."""
         self._tokens.extend(tokens)
         before = self._decode(self._tokens[self._start : self._seen]) if self._seen > self._start else ""
         now = self._decode(self._tokens[self._start :]) if len(self._tokens) > self._start else ""
@@ -32,6 +59,28 @@ class Detokenizer:
             return ""
         self._start, self._seen = self._seen, len(self._tokens)
         return now[len(before) :]
+
+
+def table_of(words: Mapping[int, bytes], alone: Mapping[int, str], decode: Decode) -> dict[int, bytes] | None:
+    """What each token stands for, or None where the vocabulary is not of bytes.
+
+    It is not believed but tried: on each token alone, and on all of them in a row.
+
+    Args:
+        words: the vocabulary.
+        alone: text of each token alone, from the engine; it leaves out special tokens, and may leave out bytes that
+            are no whole character.
+        decode: text of tokens, from the engine.
+    """
+    table = {}
+    for token, word in words.items():
+        text, said = word.decode(errors="replace"), alone[token]
+        if UNFINISHED not in text and said not in ("", text):
+            return None
+        table[token] = b"" if not said and UNFINISHED not in text else word
+    row = random.Random(0).sample(sorted(table), len(table))
+    together = b"".join(table[token] for token in row).decode(errors="replace")
+    return table if together.replace(UNFINISHED, "") == decode(row).replace(UNFINISHED, "") else None
 
 
 class StopTexts:

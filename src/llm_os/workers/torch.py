@@ -26,7 +26,7 @@ from llm_os.workers.chatting import QUEUE, ChatBackend
 from llm_os.workers.conversation import Message
 from llm_os.workers.refusals import no_adapter
 from llm_os.workers.requests import ChatRequest
-from llm_os.workers.serving import main, quick_loop, threads_of
+from llm_os.workers.serving import main, pause_of, quick_loop, threads_of
 from llm_os.workers.tools import Tool
 
 log = logging.getLogger("llm_os.worker")
@@ -144,10 +144,9 @@ class TorchChat(ChatBackend):
     follows = frozenset({"logprobs", "top_logprobs", "tools", "top_k", "repetition_penalty"})
     cached_tokens = 0  # the loop reads every prompt from its begin
 
-    def __init__(self, chat: ChatModel, pipeline: Generation, *, most: int) -> None:
-        super().__init__(
-            pipeline, context=chat.context, most=most, vocabulary=chat.model.get_input_embeddings().num_embeddings
-        )
+    def __init__(self, chat: ChatModel, pipeline: Generation, *, most: int, pause: float = 0.0) -> None:
+        vocabulary = chat.model.get_input_embeddings().num_embeddings
+        super().__init__(pipeline, context=chat.context, most=most, vocabulary=vocabulary, pause=pause)
         self._chat = chat
         self._pipeline = pipeline
 
@@ -248,7 +247,7 @@ def load_chat_backend(folder: Path, options: Mapping[str, Any]) -> Backend:
     most = int(options.get("max_batch", 32))
     budget = max(int(options.get("cache_tokens", 16384)), chat.context)
     pipeline = Generation(chat.model, ends=chat.ends, budget=budget, most=most)
-    return TorchChat(chat, pipeline, most=most * QUEUE)
+    return TorchChat(chat, pipeline, most=most * QUEUE, pause=pause_of(options))
 
 
 def load(call: ServeCall, spec: AttemptSpec) -> Backend:

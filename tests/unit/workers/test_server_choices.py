@@ -108,6 +108,21 @@ async def test_a_first_answer_that_fails_leaves_nobody_waiting(tmp_path: Path, s
     assert (status, "The engine broke" in text) == (503, True)
 
 
+class Counting(Reader):
+    """Says two words of two tokens each."""
+
+    async def chat(self, request: ChatRequest) -> AsyncGenerator[Piece, None]:
+        yield Piece("one ", 3, 2)
+        yield Piece("two", 3, 4, "stop")
+
+
+async def test_the_events_of_a_stream_count_the_tokens_of_all_answers(tmp_path: Path) -> None:
+    async with face(Counting(), tmp_path) as session:
+        _, text = await asked(session, "/v1/chat/completions", {"messages": HELLO, "stream": True, "n": 2})
+    counts = [int(line.removeprefix("tokens: ")) for line in text.splitlines() if line.startswith("tokens: ")]
+    assert (counts[0], counts[-1], counts) == (2, 8, sorted(counts))
+
+
 class Breaking(Reader):
     """Breaks in a way of its own after the first words."""
 
@@ -120,6 +135,6 @@ class Breaking(Reader):
 async def test_a_stream_that_breaks_unexpectedly_ends_with_an_error_event(tmp_path: Path, n: int) -> None:
     async with face(Breaking(), tmp_path) as session:
         status, text = await asked(session, "/v1/chat/completions", {"messages": HELLO, "stream": True, "n": n})
-    *_, last = [json.loads(line.removeprefix("data: ")) for line in text.splitlines() if line]
+    *_, last = [json.loads(line.removeprefix("data: ")) for line in text.splitlines() if line.startswith("data: ")]
     assert (status, last["error"]["code"]) == (200, "internal")
     assert "KeyError" in last["error"]["message"]

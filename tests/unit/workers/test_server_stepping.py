@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections import deque
 from dataclasses import dataclass, field
@@ -11,7 +12,7 @@ from typing import Any
 import pytest
 
 from llm_os.errors import BrokenWeightsError, CapacityError, InvalidInputError, LLMOSError, UnavailableError
-from llm_os.workers.stepping import Stepper
+from llm_os.workers.stepping import MANY, Stepper, Tokens
 
 
 @dataclass
@@ -64,7 +65,7 @@ class Pipeline:
 
 
 async def _all(stepper: Stepper, prompt: int, config: Any) -> list[int]:
-    return [token async for tokens in stepper.generate(prompt, config) for token in tokens.ids]
+    return [token async for tokens in stepper.generate(lambda: (prompt, config)) for token in tokens.ids]
 
 
 async def test_each_caller_gets_his_own_tokens() -> None:
@@ -75,10 +76,55 @@ async def test_each_caller_gets_his_own_tokens() -> None:
     await stepper.end()
 
 
+async def test_a_burst_goes_into_one_step() -> None:
+    pipeline, sizes = Pipeline(), list[int]()
+    step = pipeline.step
+
+    def counted() -> None:
+        sizes.append(sum(handle.left > 0 for _, handle in pipeline.handles))
+        step()
+
+    pipeline.step = counted  # type: ignore[method-assign]
+    stepper = Stepper(pipeline, lambda _: None)
+    stepper.begin()
+    assert await asyncio.gather(*(_all(stepper, number, 2) for number in range(8))) == [[n, n] for n in range(8)]
+    assert sizes == [8, 8]
+    await stepper.end()
+
+
+async def test_what_is_found_wrong_between_steps_is_told_to_its_caller_alone() -> None:
+    stepper = Stepper(Pipeline(), lambda _: None)
+    stepper.begin()
+
+    def refused() -> tuple[Any, Any]:
+        raise InvalidInputError("too long", hint="Shorten it.")
+
+    with pytest.raises(InvalidInputError, match="too long"):
+        await anext(stepper.generate(refused))
+    assert await _all(stepper, 8, 1) == [8]
+    await stepper.end()
+
+
+async def _parts(stepper: Stepper, prompt: int, size: int) -> list[tuple[int, ...]]:
+    return [tokens.ids async for tokens in stepper.generate(lambda: (prompt, size))]
+
+
+async def test_tokens_of_many_are_told_together_but_never_the_first_or_the_last_ones_late() -> None:
+    stepper = Stepper(Pipeline(), lambda _: None, pause=60.0)
+    stepper.begin()
+    told = await asyncio.gather(*(_parts(stepper, number, 10) for number in range(MANY)))
+    for number, parts in enumerate(told):
+        assert parts[0] == (number,)
+        assert sum(parts, ()) == (number,) * 10
+        assert len(parts) == 2
+    assert await _parts(stepper, 7, 5) == [(7,)] * 5  # alone, it gets each by itself
+    await stepper.end()
+
+
 async def test_the_last_tokens_say_why_they_are_the_last() -> None:
     stepper = Stepper(Pipeline(), lambda _: None)
     stepper.begin()
-    assert [tokens.finish async for tokens in stepper.generate(7, 2)] == [None, "length"]
+    assert [tokens.finish async for tokens in stepper.generate(lambda: (7, 2))] == [None, "length"]
     await stepper.end()
 
 
@@ -86,7 +132,7 @@ async def test_a_caller_who_leaves_is_taken_out_of_the_batch() -> None:
     pipeline = Pipeline()
     stepper = Stepper(pipeline, lambda _: None)
     stepper.begin()
-    tokens = stepper.generate(7, 10**9)
+    tokens = stepper.generate(lambda: (7, 10**9))
     await anext(tokens)
     await tokens.aclose()
     assert pipeline.handles[0][1].cancelled.wait(10)
@@ -130,3 +176,10 @@ async def test_an_answer_whose_numbers_are_none_is_an_error_of_its_own() -> None
         await _all(stepper, -1, 1)
     assert await _all(stepper, 7, 2) == [7, 7]
     await stepper.end()
+
+
+def test_tokens_that_are_told_together_keep_what_belongs_to_them() -> None:
+    first = Tokens((1,), None, (-0.5,), (((1, -0.5),),))
+    assert first + Tokens((2, 3), "stop", (-1.0, -2.0), ((), ())) == Tokens(
+        (1, 2, 3), "stop", (-0.5, -1.0, -2.0), (((1, -0.5),), (), ())
+    )

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llm_os.workers.texts import Detokenizer, StopTexts
+from llm_os.workers.texts import ByteText, Detokenizer, StopTexts, table_of
 
 
 def _bytes(ids: object) -> str:
@@ -32,6 +34,47 @@ def test_a_space_that_depends_on_the_token_before_is_kept() -> None:
     words = ["Hello", "world", "again"]
     decoder = Detokenizer(lambda ids: " ".join(words[i] for i in ids))
     assert [decoder.feed([i]) for i in range(3)] == ["Hello", " world", " again"]
+
+
+BYTES = {byte: bytes([byte]) for byte in range(256)}
+
+
+@given(st.text(max_size=40))
+def test_a_table_of_bytes_gives_the_text_back_in_whole_characters(text: str) -> None:
+    decoder = ByteText(BYTES)
+    parts = [decoder.feed([byte]) for byte in text.encode()]
+    assert "".join(parts) + decoder.feed([], last=True) == text
+    assert "\ufffd" in text or all("\ufffd" not in part for part in parts)
+
+
+def test_half_a_character_and_tokens_that_no_table_has() -> None:
+    decoder = ByteText(BYTES)
+    assert decoder.feed("é".encode()[:1]) == ""
+    assert decoder.feed([999]) == ""
+    assert decoder.feed([], last=True) == "\ufffd"
+
+
+WORDS = {0: b"<end>", 1: b"Hello", 2: b" w\xc3\xb6rld", 3: "€".encode()[:2], 4: "€".encode()[2:], 5: b"\n"}
+
+
+def _engine(ids: Sequence[int]) -> str:
+    """As engines do it: no special tokens, no halves of characters."""
+    return b"".join(WORDS[token] for token in ids if token).decode(errors="ignore")
+
+
+def test_the_table_is_the_vocabulary_without_what_the_engine_leaves_out() -> None:
+    table = table_of(WORDS, {token: _engine([token]) for token in WORDS}, _engine)
+    assert table == WORDS | {0: b""}
+
+
+def test_there_is_no_table_where_a_token_alone_says_something_else() -> None:
+    marked = {1: "▁Hello".encode(), 2: "▁world".encode()}
+    assert table_of(marked, {1: "Hello", 2: "world"}, lambda ids: " ".join("Hello" for _ in ids)) is None
+
+
+def test_there_is_no_table_where_tokens_together_say_something_else() -> None:
+    words = {1: b"Hello", 2: b"world"}
+    assert table_of(words, {1: "Hello", 2: "world"}, lambda ids: " ".join(words[one].decode() for one in ids)) is None
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 50])

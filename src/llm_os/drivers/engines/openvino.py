@@ -53,6 +53,9 @@ class OpenVinoOptions(Spec):
     """`auto`: the file's, or 8 bits where the engine would round 4 bits once more; `int8`: all of fewer bits in 8."""
     threads: int | None = Field(default=None, ge=1)
     """Cores that it computes on, at most; None: all that it is granted."""
+    stream_interval: int = Field(default=50, ge=0, le=1000)
+    """Milliseconds between two events of a stream while four or more are answered: each event costs the cores that
+    compute. 0: every token by itself."""
 
 
 class OpenVino(Engine):

@@ -10,6 +10,8 @@ from typing import Any
 from llm_os.spec.base import from_json
 
 _EVENTS = re.compile(rb".+?(?:\r?\n\r?\n|\Z)", re.DOTALL)
+_COUNTS = re.compile(rb"\ntokens: (\d+)(?=\n)")
+"""What our workers add to their events: the tokens of the answer so far."""
 _LONGEST = 2**20
 """Bytes of one event; a longer one is passed on in parts."""
 
@@ -21,7 +23,7 @@ class Frames:
         done: the stream said that it is complete (`data: [DONE]`).
         failed: the last event tells of an error.
         usage: token counts, when an event had them.
-        events: how many there were.
+        events: how many there were; tokens, where the replica counts them.
 
     Args:
         hides_usage: leave out the event that holds nothing but token counts: its reader did not ask for them.
@@ -46,6 +48,8 @@ class Frames:
     def _look(self, whole: bytes) -> bytes:
         """Learn from whole events; what is passed on of them."""
         self.events += whole.count(b"\ndata:") + whole.startswith(b"data:")
+        if counts := _COUNTS.findall(whole):
+            whole, self.events = _COUNTS.sub(b"", whole), int(counts[-1])
         tail = whole.rstrip()
         last = tail[tail.rfind(b"\n") + 1 :]
         self.done = self.done or last.replace(b" ", b"") == b"data:[DONE]"

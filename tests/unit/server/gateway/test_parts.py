@@ -201,6 +201,15 @@ def test_knows_how_a_stream_ended(text: bytes, done: bool, failed: bool) -> None
     assert (frames.done, frames.failed) == (done, failed)
 
 
+@given(st.lists(st.integers(0, 60), max_size=6))
+def test_tokens_that_a_replica_counts_are_read_and_not_passed_on(cuts: list[int]) -> None:
+    told = b'data: {"a": "tokens: 9"}\ntokens: 1\n\ndata: {}\ntokens: 14\n\n'
+    edges = [0, *sorted(cuts), len(told)]
+    frames = Frames()
+    assert b"".join(frames.feed(told[a:b]) for a, b in pairwise(edges)) == b'data: {"a": "tokens: 9"}\n\ndata: {}\n\n'
+    assert frames.events == 14
+
+
 def test_half_an_event_is_held_but_not_without_end() -> None:
     frames = Frames()
     assert frames.feed(b"data: half") == b""
