@@ -2,9 +2,9 @@
 
 A real kernel and gateway with SmolLM2. `auto` is what `llm-os deploy` makes without any option, its calibration
 included; beside it each candidate of that calibration that may serve, deployed alone and asked through the same gateway
-(`gateway: ...`), and without us: the openvino worker's own socket, a bare `llama-server` with the file and with Q8_0,
-`generate` of transformers in static batches, and a bare vLLM server where one is found (`direct: ...`). What is not
-here is left out and named.
+(`gateway: ...`), and without us: openvino-genai in a process of its own, a bare `llama-server` with the file and with
+Q8_0, `generate` of transformers in static batches, and a bare vLLM server where one is found (`direct: ...`). What is
+not here is left out and named.
 
 Each round asks every way once at each load, in another order each time; those that had less than half of the best
 rate at a load in every fifth round only. The ratio is that of medians, of auto to the
@@ -32,7 +32,8 @@ from typing import Any
 import aiohttp
 
 sys.path.insert(0, str(Path(__file__).parent))
-from throughput import STREAMS, THINGS, interval, rate
+from alone import engine_alone
+from throughput import STREAMS, THINGS, interval, rate, rate_alone
 
 from llm_os import programs
 from llm_os.models.convert import gguf_to_safetensors
@@ -128,7 +129,7 @@ async def ready(home: Home, name: str) -> bool:
 
 
 async def ours(home: Home, model: str, stack: AsyncExitStack) -> tuple[dict[str, Way], dict[str, Any]]:
-    """`auto` and every candidate that may serve, through the gateway; and the openvino worker's own socket."""
+    """`auto` and every candidate that may serve, through the gateway; and openvino-genai alone."""
     code, out, errors = await home.command("deploy", model, "--name", "auto", "--json")
     assert code == 0, errors
     told = json.loads(out)
@@ -149,11 +150,9 @@ async def ours(home: Home, model: str, stack: AsyncExitStack) -> tuple[dict[str,
         name = f"{member['engine']}-{member['options'].get('precision', 'file')}-{number}"
         _, key = await deployed(home, name, model=model, engine=member["engine"], options=member["options"])
         await through(name, key)
-        if member["engine"] == "openvino":
-            (replica,) = (await home.get(f"/v1/deployments/{name}"))["replicas"]
-            connector = wire(Path(replica["endpoint"].removeprefix("unix:")))
-            session = await stack.enter_async_context(aiohttp.ClientSession(connector=connector))
-            ways["direct: openvino worker"] = partial(by_http, session, "http://worker", name)
+    for file in (home.settings.home / "run" / "widened").glob("*.gguf"):
+        ways["direct: openvino-genai"] = partial(rate_alone, await stack.enter_async_context(engine_alone(file)))
+        break
     return ways, {"because": told["because"], "engine": told["engine"], "calibration": measured["calibration"]}
 
 

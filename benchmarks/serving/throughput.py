@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
-from alone import engine_alone
+from alone import Ask, engine_alone
 
 from llm_os.testing.home_bed import Home
 
@@ -59,6 +59,12 @@ async def rate(session: aiohttp.ClientSession, url: str, model: str, streams: in
     begun = time.perf_counter()
     got = await asyncio.gather(*(stream(session, url, model, n, tokens) for n in range(streams)))
     return sum(got) / (time.perf_counter() - begun)
+
+
+async def rate_alone(ask: Ask, streams: int, tokens: int) -> float:
+    """The same of an engine without a server."""
+    took = await ask([body("alone", number, tokens) for number in range(streams)])
+    return took.tokens / took.seconds
 
 
 def interval(pairs: list[tuple[float, float]]) -> tuple[float, float, float]:
@@ -114,13 +120,7 @@ async def measure(model: str, engine: str, rounds: int, tokens: int) -> dict[str
                 }
                 if engine == "openvino":
                     (file,) = (home.settings.home / "run" / "widened").glob("*.gguf")
-                    bare = await stack.enter_async_context(engine_alone(file))
-
-                    async def alone(streams: int, tokens: int) -> float:
-                        took = await bare([body("chat", number, tokens) for number in range(streams)])
-                        return took.tokens / took.seconds
-
-                    ways["alone"] = alone
+                    ways["alone"] = partial(rate_alone, await stack.enter_async_context(engine_alone(file)))
                 for way in ways.values():
                     await way(8, tokens)
                 return {f"{streams} streams": await compared(ways, streams, rounds, tokens) for streams in STREAMS}

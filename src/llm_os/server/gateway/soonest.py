@@ -17,8 +17,10 @@ from dataclasses import dataclass
 from llm_os.spec.calibration import Speed
 
 HALF_LIFE = 2.0
-"""Seconds after which a load that is gone counts half. The callers of a closed loop come back one after the other: the
-first one shall not take the machine for idle."""
+"""Seconds after which a load that has become less counts half. The callers of a closed loop come back one after the
+other: the first one shall not take the machine for idle."""
+IDLE_HALF_LIFE = 0.1
+"""The same while nothing at all is under way: who comes a second after a burst is alone."""
 MARGIN = 0.1
 """Share of the time by which another engine must be quicker than the last one that was chosen."""
 READ = 64.0
@@ -115,7 +117,7 @@ class Load:
         return not self.count or self.count + answers > self._mean + RISES
 
     def _age(self, now: float) -> None:
-        kept = math.exp2(-max(0.0, now - self._at) / HALF_LIFE)
+        kept = math.exp2(-max(0.0, now - self._at) / (HALF_LIFE if self.count else IDLE_HALF_LIFE))
         self._mean = self.count + (self._mean - self.count) * kept
         self._at = now
 

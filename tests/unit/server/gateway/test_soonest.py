@@ -13,7 +13,7 @@ import pytest
 
 from llm_os.server.gateway.abilities import able, needs
 from llm_os.server.gateway.estimates import Estimates
-from llm_os.server.gateway.soonest import HALF_LIFE, READ, Load, Soonest, Work, at, seconds
+from llm_os.server.gateway.soonest import HALF_LIFE, IDLE_HALF_LIFE, READ, Load, Soonest, Work, at, seconds
 from llm_os.server.gateway.upstream import Upstreams
 from llm_os.spec.calibration import Speed
 from llm_os.spec.routing import Endpoint, Route, RoutingTable
@@ -116,11 +116,19 @@ def test_a_load_is_remembered_for_a_moment_only() -> None:
     for _ in range(8):
         load.begin(0.0)
     assert load.with_another(60.0) == 9
-    for _ in range(8):
+    for _ in range(7):
         load.end(60.0)
     assert load.with_another(60.01) > 7.9  # the first one that comes back is not alone
-    assert load.with_another(60 + HALF_LIFE) == pytest.approx(4.0, rel=0.01)
-    assert load.with_another(60 + 10 * HALF_LIFE) == 1.0
+    assert load.with_another(60 + HALF_LIFE) == pytest.approx(4.5, rel=0.01)
+
+
+def test_who_comes_a_second_after_a_burst_is_alone_but_who_comes_back_at_once_is_not() -> None:
+    load = Load()
+    load.begin(0.0, 32)
+    load.end(10.0, 32)
+    assert load.with_another(10.005) > 29
+    assert load.with_another(10.0 + IDLE_HALF_LIFE) == pytest.approx(15.5, rel=0.01)
+    assert load.with_another(11.0) == 1.0
 
 
 # -- what comes of it, in virtual time ---------------------------------------------------------------------------------
