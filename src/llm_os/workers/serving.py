@@ -18,10 +18,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
-from llm_os.errors import CapacityError, InternalError, InvalidInputError, LLMOSError
+from llm_os.errors import CapacityError, DiskFullError, InternalError, InvalidInputError, LLMOSError
 from llm_os.spec.attempts import EXIT_FAILED, EXIT_STOPPED, EXIT_USER_ERROR, AttemptSpec, Control, Report, ServeCall
 from llm_os.spec.base import Json
 from llm_os.spec.deployments import COMPARING
+from llm_os.workers import shortage
 from llm_os.workers.adapters import Keeper
 from llm_os.workers.backend import Backend
 from llm_os.workers.comparison import compare
@@ -55,7 +56,9 @@ def explain(error: BaseException, folder: Path) -> LLMOSError:
     """The error that a person should see."""
     if isinstance(error, LLMOSError):
         return error
-    if isinstance(error, MemoryError) or "can't allocate memory" in str(error) or "bad_alloc" in str(error):
+    if shortage.of_disk(error):
+        return DiskFullError(f"The disk is full: {error}.", hint="Free some space; it is started again by itself.")
+    if shortage.of_memory(error):
         return CapacityError(f"The engine ran out of memory: {error}.", hint="Free memory, or serve a smaller model.")
     return InternalError(
         f"The engine ended with {type(error).__name__}: {error}. Its log is {folder / 'log'}.",
@@ -176,8 +179,8 @@ def threads_of(options: Mapping[str, Any], spec: AttemptSpec) -> int:
 
 
 def pause_of(options: Mapping[str, Any]) -> float:
-    """Seconds between two events of a stream while several are answered (`stream_interval`)."""
-    return float(options.get("stream_interval", 0)) / 1000
+    """Seconds between two events of a stream while several are answered: twice what is asked (`stream_interval`)."""
+    return float(options.get("stream_interval", 0)) / 500
 
 
 def main(load: Load, loop: Loop = asyncio.new_event_loop) -> NoReturn:

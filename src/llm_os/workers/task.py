@@ -7,7 +7,6 @@ has to read a traceback.
 from __future__ import annotations
 
 import contextlib
-import errno
 import faulthandler
 import logging
 import os
@@ -16,7 +15,7 @@ import shutil
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -28,10 +27,7 @@ from llm_os.spec.attempts import EXIT_FAILED, EXIT_OK, EXIT_STOPPED, EXIT_USER_E
 from llm_os.spec.base import Json, Spec
 from llm_os.tasks.context import Context, InputFolder, Stopped
 from llm_os.tasks.task import Task
-
-NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
-NO_SPACE_TEXTS = ("No space left on device", "Disk quota exceeded", "file write failed")
-NO_MEMORY_TEXTS = ("out of memory", "can't allocate memory", "Cannot allocate memory", "bad_alloc")
+from llm_os.workers import shortage
 
 
 def build_context(spec: AttemptSpec, call: TaskCall, folder: Path) -> Context:
@@ -77,10 +73,9 @@ def explain(error: BaseException, log: Path) -> LLMOSError:
     """The error a user should see for whatever the task raised."""
     if isinstance(error, LLMOSError):
         return error
-    chain = tuple(_chain(error))
-    if any(isinstance(e, OSError) and e.errno in NO_SPACE for e in chain) or _says(chain, NO_SPACE_TEXTS):
+    if shortage.of_disk(error):
         return DiskFullError(f"The disk is full: {error}.")
-    if any(isinstance(e, MemoryError) for e in chain) or _says(chain, NO_MEMORY_TEXTS):
+    if shortage.of_memory(error):
         return CapacityError(
             f"The task ran out of memory ({error or type(error).__name__}).",
             hint="Give it a smaller batch_size, or more memory (set_resources(memory=...)).",
@@ -89,18 +84,6 @@ def explain(error: BaseException, log: Path) -> LLMOSError:
         f"The task ended with {type(error).__name__}: {error}. Its log is {log}.",
         details={"log": str(log), "type": type(error).__name__},
     )
-
-
-def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    while error is not None:
-        yield error
-        error = error.__cause__ or error.__context__
-
-
-def _says(chain: tuple[BaseException, ...], texts: tuple[str, ...]) -> bool:
-    """Libraries in C++ and Rust raise their own classes for a full disk or memory; only their words tell."""
-    kinds = tuple(e for e in chain if isinstance(e, RuntimeError | OSError) or type(e).__name__ == "SafetensorError")
-    return any(text in str(e) for e in kinds for text in texts)
 
 
 def fail(context: Context, error: LLMOSError) -> int:
