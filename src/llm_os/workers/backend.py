@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 from llm_os.errors import LLMOSError, UnsupportedModelError
@@ -53,6 +53,16 @@ class Piece:
     calls: tuple[ToolCall, ...] = ()
     ids: tuple[int, ...] = ()
     cached_tokens: int | None = None
+
+    def __add__(self, more: Piece) -> Piece:
+        """Both as one; counts are those of the later one."""
+        return replace(
+            more,
+            text=self.text + more.text,
+            scores=self.scores + more.scores,
+            calls=self.calls + more.calls,
+            ids=self.ids + more.ids,
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Sequence
+import time
+from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import replace
 from typing import TypeVar
 
+from llm_os.workers.backend import Piece
 from llm_os.workers.requests import ChatRequest
 
 Item = TypeVar("Item")
@@ -48,6 +50,35 @@ async def _following(stream: AsyncGenerator[Item, None], read: asyncio.Event) ->
             yield item
     finally:
         await stream.aclose()
+
+
+async def paced(
+    pieces: AsyncGenerator[Piece, None], pause: float, clock: Callable[[], float] = time.monotonic
+) -> AsyncGenerator[Piece, None]:
+    """The same with fewer pieces: those that come sooner after the last one that was passed on go with the next.
+
+    The first and the last one never wait. (No timer wakes for the others: it would cost what is saved.)
+
+    Args:
+        pause: seconds.
+    """
+    held: Piece | None = None
+    told = -pause
+    try:
+        async for piece in pieces:
+            held = piece if held is None else held + piece
+            now = clock()
+            if piece.finish is not None or piece.calls or now - told >= pause:
+                yield held
+                held, told = None, now
+        if held is not None:
+            yield held
+    except Exception:
+        if held is not None:  # what was said before it broke was said
+            yield held
+        raise
+    finally:
+        await pieces.aclose()
 
 
 async def merged(streams: Sequence[AsyncGenerator[Item, None]]) -> AsyncGenerator[tuple[int, Item], None]:

@@ -44,9 +44,13 @@ class LlamaBackend(ChildBridge):
         body = super().asked(request, path)
         body.pop("response_format", None)
         # What it would do unasked (the 40 likeliest, no less than 5 % of the best) is not what OpenAI's API says.
-        body |= {"samplers": ["penalties", "top_k", "temperature", "top_p"], "top_k": request.top_k, "min_p": 0.0}
-        body["repeat_penalty"] = request.repetition_penalty
-        body["repeat_last_n"] = self._window.context  # penalties look at all of the text, not at the last 64 tokens
+        penalties = request.frequency_penalty or request.presence_penalty or request.repetition_penalty != 1
+        if request.temperature == 0 and not penalties:  # sorting the whole vocabulary for it takes a tenth of the time
+            body |= {"samplers": ["top_k"], "top_k": 1}
+        else:
+            body |= {"samplers": ["penalties", "top_k", "temperature", "top_p"], "top_k": request.top_k, "min_p": 0.0}
+            body["repeat_penalty"] = request.repetition_penalty
+            body["repeat_last_n"] = self._window.context  # penalties look at all of the text, not at the last 64 tokens
         body["timings_per_token"] = True  # counts in each event
         if request.seed is not None:
             body["seed"] = request.seed % ANY_SEED

@@ -19,7 +19,7 @@ from llm_os.errors import InternalError, LLMOSError, NotFoundError, TooLargeErro
 from llm_os.models import settings
 from llm_os.spec.attempts import TELL_READ, ServeCall
 from llm_os.workers.backend import Backend, Piece, TokenScore
-from llm_os.workers.choices import choices_of, merged, primed
+from llm_os.workers.choices import choices_of, merged, paced, primed
 from llm_os.workers.ranking import Rerank, Score
 from llm_os.workers.refusals import no_adapter
 from llm_os.workers.requests import (
@@ -59,6 +59,7 @@ class Face:
     def __init__(self, call: ServeCall, backend: Backend) -> None:
         self._call = call
         self._usual = settings.read(Path(call.model.path))
+        self._pause = float(str(call.options.get("stream_interval", 0))) / 1000
         self._backend = backend
         self.running = 0
         self.total = 0
@@ -189,6 +190,7 @@ class Face:
         if self._backend.reads_anew and asked[0].n > 1:
             answers = primed(answers, asked[0].n)
         if asked[0].stream:
+            answers = [paced(one, self._pause) for one in answers]
             async with contextlib.aclosing(merged(answers)) as pieces:
                 return await self._stream(request, asked[0], pieces, shape)
         turns = asyncio.Semaphore(TOGETHER)

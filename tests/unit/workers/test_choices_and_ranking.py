@@ -9,7 +9,7 @@ import pytest
 
 from llm_os.errors import InvalidOptionError
 from llm_os.workers.backend import Embedded, Piece, TokenScore
-from llm_os.workers.choices import choices_of, merged
+from llm_os.workers.choices import choices_of, merged, paced
 from llm_os.workers.ranking import Rerank, Score
 from llm_os.workers.requests import ChatRequest
 from llm_os.workers.server import _stopped_at
@@ -154,3 +154,42 @@ def test_a_wrong_pair_is_refused_by_name(first: Any, second: Any, param: str) ->
     with pytest.raises(InvalidOptionError) as caught:
         score(first, second)
     assert caught.value.details["param"] == param
+
+
+async def _told(pieces: list[Piece]) -> AsyncGenerator[Piece, None]:
+    for piece in pieces:
+        yield piece
+
+
+async def test_pieces_that_come_too_soon_go_with_the_next_but_the_first_and_the_last_never_wait() -> None:
+    times = iter([0.0, 0.01, 0.02, 0.03, 0.04, 0.05])
+    given = [Piece(f"{n} ", 3, n + 1, ids=(n,)) for n in range(5)] + [Piece("end", 3, 6, "stop", ids=(5,))]
+    found = [piece async for piece in paced(_told(given), 0.025, lambda: next(times))]
+    assert [(one.text, one.completion_tokens, one.ids) for one in found] == [
+        ("0 ", 1, (0,)),
+        ("1 2 3 ", 4, (1, 2, 3)),
+        ("4 end", 6, (4, 5)),
+    ]
+    assert [one.finish for one in found] == [None, None, "stop"]
+
+
+async def test_with_no_pause_every_piece_goes_by_itself() -> None:
+    given = [Piece("a", 1, 1), Piece("b", 1, 2), Piece("", 1, 2, "length")]
+    assert [piece async for piece in paced(_told(given), 0.0)] == given
+
+
+async def test_what_is_held_when_a_stream_ends_without_saying_so_is_not_lost() -> None:
+    given = [Piece("a", 1, 1), Piece("b", 1, 2)]
+    assert [piece.text async for piece in paced(_told(given), 60.0)] == ["a", "b"]
+
+
+async def test_what_is_held_when_a_stream_breaks_is_told_before_the_error() -> None:
+    async def breaking() -> AsyncGenerator[Piece, None]:
+        yield Piece("a", 1, 1)
+        yield Piece("b", 1, 2)
+        raise InvalidOptionError("broken", hint="x")
+
+    pieces = paced(breaking(), 60.0)
+    assert [(await anext(pieces)).text, (await anext(pieces)).text] == ["a", "b"]
+    with pytest.raises(InvalidOptionError):
+        await anext(pieces)

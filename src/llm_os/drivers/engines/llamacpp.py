@@ -49,6 +49,9 @@ class LlamaCppOptions(Spec):
     """`auto`: where it can."""
     prompt_cache: Bytes = 0
     """Memory in which the beginnings of earlier prompts are kept beside the caches of the requests."""
+    stream_interval: int = Field(default=25, ge=0, le=1000)
+    """Least milliseconds between two events of a stream: each costs the cores that compute. 0: every token by itself.
+    """
     environment: str | None = None
     """Name of a folder in `environments/` of the home, whose program is run; None: the first that is found."""
 
@@ -61,7 +64,7 @@ class LlamaCpp(Engine):
     preference = 15
     gaps: ClassVar[Mapping[str, str]] = {
         "a_tool_is_called_where_it_must_be": "tools are told in words, and its grammar is not asked for a call",
-        "adapters_are_hot": "its server takes adapters at its start only, in GGUF, and merged ones are no GGUF yet",
+        "adapters_are_hot": "its server takes adapters at its start only: they are merged and written as GGUF",
     }
 
     def probe(self) -> Probe:

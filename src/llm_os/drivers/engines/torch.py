@@ -53,9 +53,9 @@ class TorchOptions(Spec):
     """Chat: adapters (LoRA) that a replica holds beside the model; room is set aside for them."""
     max_adapter_rank: int = Field(default=16, ge=1, le=512)
     """Chat: the largest rank of such an adapter."""
-    stream_interval: int = Field(default=50, ge=0, le=1000)
-    """Chat: milliseconds between two events of a stream while four or more are answered: each event costs the cores
-    that compute. 0: every token by itself."""
+    stream_interval: int = Field(default=25, ge=0, le=1000)
+    """Chat: least milliseconds between two events of a stream, twice that while four or more are answered: each costs
+    the cores that compute. 0: every token by itself."""
 
 
 def _cache_bytes(asked: TorchOptions, meta: Mapping[str, int]) -> int:
