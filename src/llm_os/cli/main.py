@@ -28,6 +28,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "data": ("data", "Prepare data, and show how good it is."),
     "train": ("data", "Tune a model on data."),
     "merge": ("models", "Put an adapter into the weights of its base."),
+    "gguf": ("models", "Write a tuned chat model as GGUF, for openvino and llama.cpp."),
     "evaluate": ("evaluate", "Judge a model on data, or compare two."),
     "predict": ("serve", "Classify texts."),
     "run": ("serve", "Chat with a model, or ask it once."),

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from llm_os.client.checks import checked
 from llm_os.client.connection import Connection
+from llm_os.client.gguf import in_gguf
 from llm_os.client.jobs import run
 from llm_os.client.transport import Transport, place
 from llm_os.errors import NotFoundError, UnavailableError
@@ -151,15 +152,22 @@ class DeploymentAdapters(Mapping[str, ServedAdapter]):
         return len(self._known())
 
 
-def fused(connection: Connection, model: str | None) -> str | None:
+def fused(connection: Connection, model: str | None, now: str) -> str | None:
     """What serves in the place of an adapter: its base with it merged, made at the first time; others as they are.
+
+    Args:
+        now: the version that is served. Where it is GGUF, the merged one is written as GGUF: its engine reads no other.
 
     Raises NotFoundError: there is no such model, or nobody knows its base.
     """
     if model is None:
         return None
     version = connection.transport.call("GET", place("models", model, "model"), ModelVersion)
-    return merged(connection, version, f"{version.card}-merged").ref if version.format == "adapter" else model
+    if version.format != "adapter":
+        return model
+    served = connection.transport.call("GET", place("models", now, "model"), ModelVersion)
+    whole = merged(connection, version, f"{version.card}-merged")
+    return in_gguf(connection, whole).ref if served.format == "gguf" else whole.ref
 
 
 def merged(connection: Connection, adapter: ModelVersion, card: str, base: str | None = None) -> ModelVersion:

@@ -221,7 +221,7 @@ class Deployment:
         checked(api.UpdateDeployment, {"model": model}, "An update")
         path = f"/v1/deployments/{self.name}"
         known = self._connection.transport.call("GET", path, DeploymentRecord)
-        model = fused(self._connection, model)
+        model = fused(self._connection, model, known.version)
         engines = changed(engine, options, known.engines)
         request = checked(api.UpdateDeployment, {"model": model, "policy": whole, **engines}, "An update")
         ensure_for_update(self._connection, known, request)

@@ -20,6 +20,7 @@ from llm_os.client.deployments import check as check_deployment
 from llm_os.client.evaluations import Comparison, Evaluation, compare_evaluations, evaluation, method_for
 from llm_os.client.exports import copied_out, curves, history
 from llm_os.client.gateway import Gateway
+from llm_os.client.gguf import in_gguf
 from llm_os.client.jobs import Job, run, submit
 from llm_os.client.members import named, wished
 from llm_os.client.quality import Description
@@ -343,6 +344,25 @@ class Model:
         if self._record.format != "adapter":
             raise UnsupportedModelError(f"{self.version} is no adapter.", hint="Use it as it is.")
         self._record = self._whole(base, card)
+        self._replica = None
+        return self
+
+    def to_gguf(self, base: Model | None = None, name: str | None = None) -> Model:
+        """Write these weights as GGUF in 8 bits, for `openvino` and `llamacpp`; the handle then stands for them.
+
+        Args:
+            base: the GGUF model that they were tuned from; None: the one that is recorded.
+            name: card of the result; None: the card with `-gguf`.
+
+        Raises:
+            UnsupportedModelError: no chat model of a kind that can be written. NotFoundError: nobody knows its base.
+            InvalidOptionError: nothing can have that name.
+        """
+        card = checked_name(name, "the card of a model")
+        if self._record.format == "gguf":
+            raise UnsupportedModelError(f"{self.version} is GGUF.", hint="Use it as it is.")
+        digest = base._record.manifest if base is not None else None
+        self._record = in_gguf(self._connection, self._whole(), digest, card)
         self._replica = None
         return self
 

@@ -12,7 +12,7 @@ from llm_os.errors import BrokenWeightsError, JobCancelledError, LLMOSError
 from llm_os.spec.api import UpdateDeployment
 from llm_os.spec.deployments import Deployment
 from llm_os.spec.jobs import JobSpec
-from llm_os.spec.models import ModelVersion
+from llm_os.spec.models import WEIGHTS_OF, ModelVersion
 
 TASKS = ("text-generation", "text-classification", "multi-label-classification")
 """What engines are compared on."""
@@ -44,7 +44,8 @@ def make_reference(connection: Connection, version: ModelVersion) -> None:
     """Have it made where engines of this task are compared. Says, and raises, what `ensure_reference` does."""
     if version.task not in TASKS or version.format == "remote":
         return
-    spec = JobSpec(task="evaluation/reference", inputs={"model": version.manifest})
+    judged = str(version.meta.get(WEIGHTS_OF, version.manifest))
+    spec = JobSpec(task="evaluation/reference", inputs={"model": judged})
     try:
         run(
             connection,

@@ -27,6 +27,8 @@ ADAPTER_TASKS = {
     "FEATURE_EXTRACTION": "feature-extraction",
 }
 """peft's names of tasks -> ours."""
+GGUF_PRECISIONS = (("Q4", "int4"), ("Q8_0", "int8"))
+"""What the name of a GGUF file says of its weights, as llama.cpp's tools write it."""
 MOST_HEADER = 100 * 2**20
 MOST_STRING = 64 * 2**20
 MOST_ITEMS = 10_000_000
@@ -275,7 +277,7 @@ def read_gguf(path: Path) -> dict[str, Json]:
     arch = str(fields.get("general.architecture", "unknown"))
     return {
         "format": "gguf",
-        "precision": "int4" if "Q4" in path.name.upper() else "mixed",
+        "precision": next((kind for mark, kind in GGUF_PRECISIONS if mark in path.name.upper()), "mixed"),
         "task": "text-generation",
         "architecture": arch,
         "parameters": parameters,

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from llm_os.errors import UnavailableError
+from llm_os.models.gguf_writing import copy_header
 
 log = logging.getLogger("llm_os.worker")
 
@@ -98,13 +99,7 @@ def widen(source: Path, target: Path, types: Collection[str] = WITH_MINIMUM | UN
     if not many:
         return 0
     writer = gguf.GGUFWriter(str(target), reader.fields["general.architecture"].contents())
-    for field in reader.fields.values():
-        if field.name.startswith("GGUF.") or field.name == "general.architecture":  # the writer's own
-            continue
-        kind = field.types[0]
-        inner = field.types[-1] if kind == gguf.GGUFValueType.ARRAY else None
-        value = int(gguf.LlamaFileType.MOSTLY_Q8_0) if field.name == "general.file_type" else field.contents()
-        writer.add_key_value(field.name, value, kind, sub_type=inner)
+    copy_header(reader, writer)
     for tensor in reader.tensors:
         shape, raw = tuple(tensor.data.shape), tensor.tensor_type
         if raw.name in types:

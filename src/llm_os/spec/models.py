@@ -42,6 +42,11 @@ class Lineage(Record):
     code_version: str = ""
 
 
+WEIGHTS_OF = "weights_of"
+"""In `meta` of a version whose weights are those of another one, rounded: the digest of that one. Engines that serve it
+are compared with that one, which is the one that was judged."""
+
+
 class ModelVersion(Record):
     """Immutable; its content name is the digest of its manifest."""
 

@@ -15,7 +15,7 @@ from llm_os.errors import InvalidOptionError
 
 PROMISED = (
     "up down status doctor ps logs events why jobs cancel models samples data train merge evaluate predict run deploy "
-    "stop update promote rollback scale adapters verify keys chat service alerts calibrate"
+    "stop update promote rollback scale adapters verify keys chat service alerts calibrate gguf"
 )
 
 

@@ -20,9 +20,12 @@ from llm_os.errors import (
     InvalidInputError,
     InvalidOptionError,
     JobCancelledError,
+    NotFoundError,
     UnavailableError,
+    UnsupportedModelError,
 )
 from llm_os.spec.jobs import JobState
+from llm_os.spec.models import Lineage
 
 TRAINED = {
     "version": "encoder-reviews@1",
@@ -223,6 +226,32 @@ def test_a_merged_adapter_has_the_name_that_was_asked_for(name: str | None, card
     assert handle.merge(name=name).version == f"{card}@1"
     (sent,) = [body for asked, body in kernel.asked if asked == "POST /v1/jobs"]
     assert (sent["spec"]["task"], sent["spec"]["name"]) == ("adapters/merge", card)
+
+
+def test_a_tuned_model_is_written_in_the_form_of_the_file_that_its_line_began_with() -> None:
+    digests = {name: "sha256:" + letter * 64 for name, letter in (("file", "f"), ("floats", "a"), ("tuned", "d"))}
+    made = {
+        name: version(name).model_copy(
+            update={
+                "manifest": digests[name],
+                "format": "gguf" if name == "file" else "safetensors",
+                "lineage": Lineage(inputs={"model": digests[before]} if before else {}),
+            }
+        )
+        for name, before in (("file", None), ("floats", "file"), ("tuned", "floats"))
+    }
+    done = ended({"version": "tuned-gguf@1"})
+    answers = {"POST /v1/jobs": done, "GET /v1/models/tuned-gguf@1": version("tuned-gguf")} | reports(done)
+    kernel = FakeKernel(answers | {f"GET /v1/models/{one.manifest}": one for one in made.values()})
+    assert Model(kernel, made["tuned"]).to_gguf().version == "tuned-gguf@1"  # type: ignore[arg-type]
+    (sent,) = [body["spec"] for asked, body in kernel.asked if asked == "POST /v1/jobs"]
+    assert (sent["task"], sent["name"]) == ("sources/gguf", "tuned-gguf")
+    assert sent["inputs"] == {"model": digests["tuned"], "base": digests["file"]}
+    with pytest.raises(UnsupportedModelError, match="file@1 is GGUF"):
+        Model(kernel, made["file"]).to_gguf()  # type: ignore[arg-type]
+    alone = made["tuned"].model_copy(update={"lineage": Lineage()})
+    with pytest.raises(NotFoundError, match="from which GGUF model tuned@1 was tuned"):
+        Model(kernel, alone).to_gguf()  # type: ignore[arg-type]
 
 
 def test_a_name_that_no_card_can_have_is_refused_before_the_merging() -> None:

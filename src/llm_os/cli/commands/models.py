@@ -159,4 +159,21 @@ def merge(model: str, base: str | None, name: str | None, as_json: bool) -> int:
     return 0
 
 
-COMMANDS = {"models": models, "samples": samples, "merge": merge}
+@click.command(epilog="Example: llm-os gguf smollm2-chats && llm-os deploy smollm2-chats-gguf")
+@click.argument("model")
+@click.option("--base", metavar="MODEL", help="The GGUF model it was tuned from, where that is not recorded.")
+@click.option("--name", help="Card of the result; the model's with -gguf if left out.")
+@as_json_option
+def gguf(model: str, base: str | None, name: str | None, as_json: bool) -> int:
+    """Write a tuned chat model as GGUF in 8 bits, which openvino and llama.cpp serve. The result is a new version."""
+    tuned = load_model(model)
+    ref = tuned.version
+    written = tuned.to_gguf(load_model(base) if base is not None else None, name)
+    if as_json:
+        print_json({"model": ref, "version": written.version, "digest": written.digest})
+    else:
+        print(f"{ref} was written as GGUF: {written.version}.")
+    return 0
+
+
+COMMANDS = {"models": models, "samples": samples, "merge": merge, "gguf": gguf}

@@ -53,13 +53,13 @@ def update(
 ) -> int:
     """Serve MODEL under the name of a deployment. The old version serves until the new one is warm and does well.
 
-    An adapter is served merged into its base.
+    An adapter is served merged into its base, as GGUF where that is what serves now.
     """
     if how["until_promoted"] and how["bake"] is not None:
         raise InvalidInputError("--bake and --until-promoted exclude each other.", hint="Leave one out.")
     transport, path = looking(), place("deployments", name, "deployment")
     known = transport.call("GET", path, Deployment)  # before an adapter is merged for what is not there
-    model = fused(connect(), model) if model is not None else None
+    model = fused(connect(), model, known.version) if model is not None else None
     policy = known.spec.update.model_dump()
     asked = {"canary": how["canary"], "tenants": how["tenants"] or None, "bake": how["bake"]}
     policy |= {key: value for key, value in asked.items() if value is not None}
