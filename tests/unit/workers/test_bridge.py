@@ -255,6 +255,24 @@ async def test_a_chat_becomes_tokens_whose_number_is_known_before_the_answer(tmp
     assert (asked["top_k"], asked["min_p"]) == (0, 0.0), "nothing is cut that was not asked for"
 
 
+@pytest.mark.parametrize(
+    ("request_", "samplers", "penalty"),
+    [
+        (ChatRequest(messages=HELLO, temperature=0.0), ["top_k"], None),
+        (ChatRequest(messages=HELLO, temperature=0.0, repetition_penalty=1.1), None, 1.1),
+        (ChatRequest(messages=HELLO, temperature=0.0, frequency_penalty=0.5), None, 1.0),
+        (ChatRequest(messages=HELLO, temperature=0.7, top_k=5), None, 1.0),
+    ],
+)
+async def test_the_likeliest_token_is_asked_for_without_sorting_unless_penalties_change_which_it_is(
+    tmp_path: Path, request_: ChatRequest, samplers: list[str] | None, penalty: float | None
+) -> None:
+    async with llama(Server(), tmp_path) as backend:
+        body = backend.asked(request_, "/completions")
+    assert body["samplers"] == (samplers or ["penalties", "top_k", "temperature", "top_p"])
+    assert (body["top_k"], body.get("repeat_penalty")) == (1 if samplers else request_.top_k, penalty)
+
+
 async def test_a_prompt_that_leaves_no_room_is_refused_with_both_numbers(tmp_path: Path) -> None:
     server = Server()
     async with llama(server, tmp_path, context=3) as backend:
