@@ -173,7 +173,7 @@ async def a_stream_says_the_same_as_the_whole(served: Served) -> None:
     assert chunks[0]["delta"]["role"] == "assistant"
     assert [chunk["finish_reason"] for chunk in chunks][-1] == "stop"
     assert "".join(chunk["delta"].get("content", "") for chunk in chunks) == whole
-    assert len(chunks) > 2, "a stream comes in pieces"
+    assert len(chunks) > 1, "the first words do not wait for the last ones"
 
 
 async def max_tokens_cuts_and_says_length(served: Served) -> None:
