@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from llm_os.client.checks import checked
 from llm_os.client.connection import Connection
-from llm_os.client.gguf import in_gguf
+from llm_os.client.gguf import READERS, in_gguf
 from llm_os.client.jobs import run
 from llm_os.client.transport import Transport, place
-from llm_os.errors import NotFoundError, UnavailableError
+from llm_os.errors import NotFoundError, UnavailableError, UnsupportedModelError
 from llm_os.spec import api
 from llm_os.spec.base import slug
 from llm_os.spec.deployments import Deployment as DeploymentRecord
@@ -152,13 +153,17 @@ class DeploymentAdapters(Mapping[str, ServedAdapter]):
         return len(self._known())
 
 
-def fused(connection: Connection, model: str | None, now: str) -> str | None:
+def fused(connection: Connection, model: str | None, now: str, engines: Sequence[str | None]) -> str | None:
     """What serves in the place of an adapter: its base with it merged, made at the first time; others as they are.
 
     Args:
-        now: the version that is served. Where it is GGUF, the merged one is written as GGUF: its engine reads no other.
+        now: the version that is served.
+        engines: that are named; None: those that serve it. Where they read GGUF, the merged one is written as that.
+            Where none is named and it cannot be written, it stays in safetensors, for an engine that reads those.
 
-    Raises NotFoundError: there is no such model, or nobody knows its base.
+    Raises:
+        NotFoundError: there is no such model, or nobody knows its base, or for a named engine its GGUF model.
+        UnsupportedModelError: for a named engine: it cannot be written as GGUF.
     """
     if model is None:
         return None
@@ -167,7 +172,16 @@ def fused(connection: Connection, model: str | None, now: str) -> str | None:
         return model
     served = connection.transport.call("GET", place("models", now, "model"), ModelVersion)
     whole = merged(connection, version, f"{version.card}-merged")
-    return in_gguf(connection, whole).ref if served.format == "gguf" else whole.ref
+    named = [engine for engine in engines if engine is not None]
+    if not (set(named) & READERS if named else served.format == "gguf"):
+        return whole.ref
+    try:
+        return in_gguf(connection, whole).ref
+    except (NotFoundError, UnsupportedModelError) as error:
+        if named:
+            raise
+        print(f"{whole.ref} stays in safetensors: {error.message}", file=sys.stderr)
+        return whole.ref
 
 
 def merged(connection: Connection, adapter: ModelVersion, card: str, base: str | None = None) -> ModelVersion:

@@ -15,7 +15,7 @@ from llm_os.client.calibrations import calibrate_for_update
 from llm_os.client.checks import checked
 from llm_os.client.connection import Connection
 from llm_os.client.gateway import GREEDY, Gateway, as_messages
-from llm_os.client.members import changed
+from llm_os.client.members import changed, named
 from llm_os.client.references import ensure_for_update
 from llm_os.client.transport import Transport
 from llm_os.client.verification import verify_deployment
@@ -221,8 +221,8 @@ class Deployment:
         checked(api.UpdateDeployment, {"model": model}, "An update")
         path = f"/v1/deployments/{self.name}"
         known = self._connection.transport.call("GET", path, DeploymentRecord)
-        model = fused(self._connection, model, known.version)
         engines = changed(engine, options, known.engines)
+        model = fused(self._connection, model, known.version, named(engines))
         request = checked(api.UpdateDeployment, {"model": model, "policy": whole, **engines}, "An update")
         ensure_for_update(self._connection, known, request)
         calibrate_for_update(self._connection, known, request)

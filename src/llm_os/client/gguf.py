@@ -7,9 +7,21 @@ import contextlib
 from llm_os.client.connection import Connection
 from llm_os.client.jobs import run
 from llm_os.errors import NotFoundError
-from llm_os.spec.base import slug
+from llm_os.spec.base import ending_with
 from llm_os.spec.jobs import JobSpec
 from llm_os.spec.models import ModelVersion
+
+READERS = frozenset({"openvino", "llamacpp"})
+"""Engines that read GGUF alone."""
+
+
+def check_base(version: ModelVersion) -> None:
+    """Raises NotFoundError for an adapter that nobody can merge, since its base is not recorded."""
+    if version.format == "adapter" and not isinstance(version.meta.get("base"), str):
+        raise NotFoundError(
+            f"It is not recorded on what {version.ref} was trained.",
+            hint=f"Merge it first: llm-os merge {version.card} --base MODEL; then write the merged version.",
+        )
 
 
 def in_gguf(
@@ -30,7 +42,7 @@ def in_gguf(
             hint="Give base=model (--base MODEL): its tokenizer and its form are taken.",
         )
     inputs = {"model": version.manifest, "base": base}
-    spec = JobSpec(task="sources/gguf", inputs=inputs, name=slug(card or f"{version.card}-gguf"))
+    spec = JobSpec(task="sources/gguf", inputs=inputs, name=card or ending_with(version.card, "-gguf"))
     job = run(connection, spec, f"Writing {version.ref} as GGUF")
     return connection.transport.call("GET", f"/v1/models/{job.result['version']}", ModelVersion)
 

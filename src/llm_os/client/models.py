@@ -20,7 +20,7 @@ from llm_os.client.deployments import check as check_deployment
 from llm_os.client.evaluations import Comparison, Evaluation, compare_evaluations, evaluation, method_for
 from llm_os.client.exports import copied_out, curves, history
 from llm_os.client.gateway import Gateway
-from llm_os.client.gguf import in_gguf
+from llm_os.client.gguf import check_base, in_gguf
 from llm_os.client.jobs import Job, run, submit
 from llm_os.client.members import named, wished
 from llm_os.client.quality import Description
@@ -362,6 +362,7 @@ class Model:
         if self._record.format == "gguf":
             raise UnsupportedModelError(f"{self.version} is GGUF.", hint="Use it as it is.")
         digest = base._record.manifest if base is not None else None
+        check_base(self._record)
         self._record = in_gguf(self._connection, self._whole(), digest, card)
         self._replica = None
         return self

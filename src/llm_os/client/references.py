@@ -40,12 +40,16 @@ def ensure_reference(connection: Connection, version: ModelVersion, engine: str 
         make_reference(connection, version)
 
 
+def reference_job(version: ModelVersion) -> JobSpec:
+    """The job that asks PyTorch; of the weights that were rounded, where the version's were."""
+    return JobSpec(task="evaluation/reference", inputs={"model": str(version.meta.get(WEIGHTS_OF, version.manifest))})
+
+
 def make_reference(connection: Connection, version: ModelVersion) -> None:
     """Have it made where engines of this task are compared. Says, and raises, what `ensure_reference` does."""
     if version.task not in TASKS or version.format == "remote":
         return
-    judged = str(version.meta.get(WEIGHTS_OF, version.manifest))
-    spec = JobSpec(task="evaluation/reference", inputs={"model": judged})
+    spec = reference_job(version)
     try:
         run(
             connection,

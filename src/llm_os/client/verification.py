@@ -6,10 +6,10 @@ import time
 
 from llm_os.client.connection import Connection
 from llm_os.client.jobs import run
+from llm_os.client.references import reference_job
 from llm_os.client.transport import Transport, place
 from llm_os.errors import NotFoundError, UnavailableError
 from llm_os.spec.deployments import Deployment
-from llm_os.spec.jobs import JobSpec
 from llm_os.spec.models import ModelVersion
 from llm_os.spec.verification import ModelVerification, Verification
 
@@ -35,8 +35,7 @@ def verify_deployment(connection: Connection, name: str) -> Verification:
         found = transport.call("POST", f"{path}/verify", Verification)
     except NotFoundError:  # nobody made the reference
         version = transport.call("GET", place("models", served.version, "model"), ModelVersion)
-        spec = JobSpec(task="evaluation/reference", inputs={"model": version.manifest})
-        run(connection, spec, f"Asking {version.ref} in PyTorch, to compare the engine with it")
+        run(connection, reference_job(version), f"Asking {version.ref} in PyTorch, to compare the engine with it")
         found = transport.call("POST", f"{path}/verify", Verification)
     return _followed(transport, path, found)
 

@@ -65,8 +65,8 @@ def write_gguf(source: Path, parent: Path, target: Path) -> dict[str, Json]:
     with _weights(source) as weights:
         placed = _placed(gguf, reader, parent, weights, config, kind)
         writer = gguf.GGUFWriter(str(target), kind)
-        template = source / "chat_template.jinja"
-        copy_header(reader, writer, {TEMPLATE: template.read_text(encoding="utf-8")} if template.exists() else {})
+        template = _template(source)
+        copy_header(reader, writer, {} if template is None else {TEMPLATE: template})
         _describe(gguf, writer, placed)
         for place, weight in placed.items():
             values = weight.read() if isinstance(weight, _Weight) else weight.data
@@ -180,6 +180,17 @@ def _weights(source: Path) -> Iterator[dict[str, _Weight]]:
 
 def _values(tensors: Any, name: str) -> Any:
     return tensors.get_tensor(name).float().numpy()
+
+
+def _template(source: Path) -> str | None:
+    """The folder's own chat template, from either of the places where transformers has it."""
+    alone, beside = source / "chat_template.jinja", source / "tokenizer_config.json"
+    if alone.exists():
+        return alone.read_text(encoding="utf-8")
+    told = json.loads(beside.read_bytes()).get("chat_template") if beside.exists() else None
+    if isinstance(told, list):  # several, by name
+        told = next((one.get("template") for one in told if one.get("name") == "default"), None)
+    return told if isinstance(told, str) else None
 
 
 def _check_words(source: Path, parent: Path, theirs: list[str]) -> None:

@@ -92,6 +92,11 @@ def new_id(prefix: str, random: RandomBits) -> str:
     return prefix + "-" + "".join(_ALPHABET[(bits >> shift) & 31] for shift in range(45, -1, -5))
 
 
+def ending_with(name: str, ending: str) -> str:
+    """A `Name` of both, whose end is never what is cut off."""
+    return slug(slug(name)[: 64 - len(ending)].rstrip("._-") + ending)
+
+
 def slug(text: str) -> str:
     """The nearest valid `Name` to `text` (`My Reviews.csv` -> `my-reviews.csv`)."""
     cleaned = re.sub(r"[^a-z0-9._-]+", "-", text.lower()).strip("._-")[:64].strip("._-")

@@ -116,7 +116,8 @@ class ChatBackend(Backend):
                     raise wrong("prompt", "The text has no token that this model knows.", "Send another text.")
                 return self.prompt(ids), self.sampling(request, self._window.answer(request, size))
 
-            async with aclosing(self._stepper.generate(ready)) as tokens:
+            ends = bool(request.stop or request.tools)  # what is said may end it
+            async with aclosing(self._stepper.generate(ready, at_once=ends)) as tokens:
                 text, count = self._growing(marks=bool(request.tools)), 0
                 async for new in tokens:
                     count += len(new.ids)
@@ -178,7 +179,8 @@ class ChatBackend(Backend):
 def _is_long(request: ChatRequest) -> bool:
     """Whether it is read so long that the answers of others must not wait for it."""
     prompt = request.prompt if isinstance(request.prompt, str) else ""
-    return len(prompt) + sum(len(str(message.get("content", ""))) for message in request.messages) > LONG
+    size = len(prompt) + sum(len(str(message)) for message in request.messages)
+    return size + sum(len(str(tool.parameters)) for tool in request.tools) > LONG
 
 
 def _of_tools(message: Message) -> bool:

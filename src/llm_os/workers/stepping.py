@@ -6,6 +6,7 @@ Everything that touches the pipeline happens on this thread; callers on the loop
 from __future__ import annotations
 
 import asyncio
+import logging
 import queue
 import threading
 import time
@@ -22,10 +23,12 @@ from llm_os.errors import (
     UnavailableError,
 )
 
+log = logging.getLogger("llm_os.worker")
+
 GATHER = 0.001
 """Seconds that an idle pipeline waits for one more request after each: a burst shall go into one step as a whole."""
 GATHERED = 0.02
-"""Seconds after which it waits no longer."""
+"""Seconds after which it waits no longer, and for which requests are taken in at most while others are answered."""
 MANY = 4
 """Requests at once from which on new tokens may be held, to be told together."""
 Ready = Callable[[], tuple[Any, Any]]
@@ -76,6 +79,7 @@ class _Request:
     left: bool = False
     begun: bool = False
     held: Tokens | None = None
+    at_once: bool = False
 
 
 class Stepper:
@@ -104,9 +108,13 @@ class Stepper:
         self._loop = asyncio.get_running_loop()
         self._thread.start()
 
-    async def generate(self, ready: Ready) -> AsyncGenerator[Tokens, None]:
-        """Tokens as they come. Closing it takes the request out of the batch. Raises what `ready` raises."""
-        request = _Request(ready)
+    async def generate(self, ready: Ready, *, at_once: bool = False) -> AsyncGenerator[Tokens, None]:
+        """Tokens as they come. Closing it takes the request out of the batch. Raises what `ready` raises.
+
+        Args:
+            at_once: tell each token by itself: its caller ends the answer by what it says.
+        """
+        request = _Request(ready, at_once=at_once)
         self._inbox.put(request)
         if self._broken is not None:  # asked after putting: else a request could fall between both looks
             raise self._broken
@@ -145,13 +153,20 @@ class Stepper:
                 self._live.extend([waiting] if waiting is not None else [])
             self._call(self._on_broken, broken)  # before the requests: who is told may look at once
             for request in self._live:
+                if request.held is not None:  # what was said before it broke was said
+                    self._tell(request, request.held)
                 self._tell(request, broken)
 
     def _admit(self, *, wait: bool) -> None:
-        """Take in what has come; with `wait`, where nothing runs, wait for it, and a moment for what comes with it."""
+        """Take in what has come; with `wait`, where nothing runs, wait for it, and a moment for what comes with it.
+
+        Where something runs it must not stand still for long: the rest is taken in after the next step.
+        """
         until: float | None = None
         while True:
             left = None if until is None else min(GATHER, until - time.monotonic())
+            if left is not None and left <= 0 and not wait:
+                return
             try:
                 request = self._inbox.get(block=wait and (left is None or left > 0), timeout=left)
             except queue.Empty:
@@ -163,16 +178,23 @@ class Stepper:
             self._take(request)
 
     def _take(self, request: _Request) -> None:
-        self._count += 1
+        """Put a request into the pipeline. What is wrong with it is told to its caller; the others go on."""
         try:
             prompt, config = request.ready()
-            request.handle = self._pipeline.add_request(self._count, prompt, config)
         except LLMOSError as error:
             self._tell(request, error)
-        except RuntimeError as error:  # the engine refuses this request; the others go on
+            return
+        except Exception as error:
+            log.exception("a request could not be made ready")
+            self._tell(request, InternalError(f"An unexpected {type(error).__name__} while the request was read."))
+            return
+        self._count += 1
+        self._live.append(request)  # before it is there: if the pipeline breaks over it, its caller is told, too
+        try:
+            request.handle = self._pipeline.add_request(self._count, prompt, config)
+        except RuntimeError as error:
+            self._live.remove(request)
             self._tell(request, InvalidInputError(f"The engine refuses the request: {error}", hint="Change it."))
-        else:
-            self._live.append(request)
 
     def _drop(self) -> None:
         for request in [request for request in self._live if request.left]:
@@ -196,10 +218,12 @@ class Stepper:
         """What a caller is told now."""
         item = self._read(request)
         if isinstance(item, LLMOSError):
+            if request.held is not None:
+                self._tell(request, request.held)
             return item
         if request.held is not None:
             item = request.held if item is None else request.held + item
-        waits = holds and request.begun and item is not None and not item.finish
+        waits = holds and not request.at_once and request.begun and item is not None and not item.finish
         request.held = item if waits else None
         request.begun = request.begun or item is not None
         return None if waits else item

@@ -153,8 +153,10 @@ class TorchChat(ChatBackend):
     async def take_adapter(self, adapter: AdapterInput) -> None:
         """Read beside the steps, on another thread; from the next request on it is there."""
         read = await asyncio.to_thread(self._pipeline.adapters.read, Path(adapter.path), adapter.version)
-        await self.drop_adapter(adapter.name)
+        gone = self.adapters.get(adapter.name)
         self.adapters[adapter.name] = read
+        if gone is not None:
+            self._pipeline.adapters.forget(gone)
         log.info("the adapter %s is %s, of rank %d", adapter.name, adapter.version, read.rank)
 
     async def drop_adapter(self, name: str) -> None:
@@ -176,9 +178,9 @@ class TorchChat(ChatBackend):
 
     def sampling(self, request: ChatRequest, most: int) -> Sampling:
         seed = random.getrandbits(63) if request.seed is None else request.seed
-        if request.adapter and request.adapter not in self.adapters:  # it went while the prompt was put together
+        adapter: Adapter | None = self.adapters.get(request.adapter)  # once: this is not the loop's thread
+        if request.adapter and adapter is None:  # it went while the request waited
             raise no_adapter(request.adapter, self.adapters)
-        adapter: Adapter | None = self.adapters.get(request.adapter)
         return Sampling(
             most,
             request.temperature,

@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
-from fake_kernel import FakeKernel, version
+from fake_kernel import FakeKernel, ended, version
 
+from llm_os.client.adapters import fused
 from llm_os.client.deployments import Deployment
 from llm_os.client.members import changed, named, wished
 from llm_os.client.models import Model
@@ -66,6 +67,51 @@ def test_no_adapter_is_merged_for_a_deployment_that_is_not_there() -> None:
     with pytest.raises(NotFoundError):
         deployment.update("mood@1")
     assert not any(what == "POST /v1/jobs" for what, _ in kernel.asked)
+
+
+class Merges(FakeKernel):
+    """Knows an adapter of a model in safetensors, and what is made of it; says what was made."""
+
+    def __init__(self, served: str) -> None:
+        adapter = version("poems").model_copy(update={"format": "adapter", "meta": {"base": "sha256:" + "b" * 64}})
+        super().__init__({
+            "GET /v1/models/poems@1": adapter,
+            "GET /v1/models/encoder@1": version("encoder").model_copy(update={"format": served}),
+            "GET /v1/models/poems-merged@1": version("poems-merged"),
+        })  # fmt: skip
+        self.made: list[str] = []
+        done = ended({"version": "poems-merged@1"})
+        lines = {"reports": [], "next": 0, "ended": True}
+
+        def job(body: Any) -> Any:
+            self.made.append(body["spec"]["task"])
+            return done
+
+        self.answers |= {"POST /v1/jobs": job, "GET /v1/jobs/job-1/reports": lines, "GET /v1/jobs/job-1": done}
+
+
+@pytest.mark.parametrize(
+    ("served", "engines", "said"),
+    [
+        ("safetensors", [None], ""),
+        ("gguf", ["torch"], ""),
+        ("gguf", [None], "poems-merged@1 stays in safetensors: It is not recorded from which GGUF model"),
+    ],
+)
+def test_a_merged_adapter_stays_in_safetensors_where_no_engine_needs_gguf_or_none_can_be_written(
+    served: str, engines: list[str | None], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kernel = Merges(served)
+    assert fused(kernel, "poems@1", "encoder@1", engines) == "poems-merged@1"  # type: ignore[arg-type]
+    assert kernel.made == ["adapters/merge"]
+    told = capsys.readouterr().err
+    assert said in told
+    assert ("stays in safetensors" in told) == bool(said)
+
+
+def test_for_an_engine_that_was_named_and_reads_gguf_alone_it_is_told_why_it_cannot_be_written() -> None:
+    with pytest.raises(NotFoundError, match="from which GGUF model"):
+        fused(Merges("safetensors"), "poems@1", "encoder@1", ["openvino"])  # type: ignore[arg-type]
 
 
 # -- what is sent ------------------------------------------------------------------------------------------------------

@@ -119,6 +119,13 @@ def test_what_is_no_weight_is_the_parents_but_the_template(tmp_path: Path) -> No
     (ropes,) = (one.data for one in after.tensors if one.name == "rope_freqs.weight")
     assert ropes.tolist() == [1, 2, 3, 4, 5, 6, 7, 8]
     (folder / "chat_template.jinja").unlink()
+    settings = json.loads((folder / "tokenizer_config.json").read_text())
+    older = {**settings, "chat_template": [{"name": "default", "template": "older"}, {"name": "tools", "template": ""}]}
+    (folder / "tokenizer_config.json").write_text(json.dumps(older))
+    write_gguf(folder, base, tmp_path / "older-Q8_0.gguf")
+    older_ = gguf.GGUFReader(str(tmp_path / "older-Q8_0.gguf"))
+    assert older_.fields["tokenizer.chat_template"].contents() == "older"
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
     write_gguf(folder, base, tmp_path / "again-Q8_0.gguf")
     assert inspect(tmp_path / "again-Q8_0.gguf")["chat_template"]
     again = gguf.GGUFReader(str(tmp_path / "again-Q8_0.gguf"))

@@ -11,7 +11,14 @@ from typing import Any
 
 import pytest
 
-from llm_os.errors import BrokenWeightsError, CapacityError, InvalidInputError, LLMOSError, UnavailableError
+from llm_os.errors import (
+    BrokenWeightsError,
+    CapacityError,
+    InternalError,
+    InvalidInputError,
+    LLMOSError,
+    UnavailableError,
+)
 from llm_os.workers.stepping import MANY, Stepper, Tokens
 
 
@@ -103,6 +110,62 @@ async def test_what_is_found_wrong_between_steps_is_told_to_its_caller_alone() -
         await anext(stepper.generate(refused))
     assert await _all(stepper, 8, 1) == [8]
     await stepper.end()
+
+
+async def test_an_unexpected_error_in_one_request_harms_no_other() -> None:
+    stepper = Stepper(Pipeline(), lambda _: None)
+    stepper.begin()
+
+    def broken() -> tuple[Any, Any]:
+        raise TypeError("a template's own")
+
+    with pytest.raises(InternalError, match="TypeError"):
+        await anext(stepper.generate(broken))
+    assert await _all(stepper, 8, 1) == [8]
+    await stepper.end()
+
+
+async def test_a_pipeline_that_breaks_over_a_request_tells_its_caller_too() -> None:
+    pipeline = Pipeline()
+
+    def raises(number: int, prompt: Any, config: Any) -> Any:
+        raise MemoryError("bad_alloc")
+
+    pipeline.add_request = raises  # type: ignore[method-assign]
+    stepper = Stepper(pipeline, lambda _: None)
+    stepper.begin()
+    with pytest.raises(UnavailableError, match="bad_alloc"):
+        await asyncio.wait_for(_all(stepper, 7, 1), 10)
+
+
+async def test_who_ends_by_what_is_said_gets_each_token_by_itself_and_nothing_held_is_lost_in_a_break() -> None:
+    pipeline = Pipeline()
+    stepper = Stepper(pipeline, lambda _: None, pause=60.0)
+    stepper.begin()
+    at_once = stepper.generate(lambda: (9, 10), at_once=True)
+
+    async def each() -> list[tuple[int, ...]]:
+        return [tokens.ids async for tokens in at_once]
+
+    told, *_ = await asyncio.gather(each(), *(_parts(stepper, number, 10) for number in range(MANY)))
+    assert told == [(9,)] * 10
+
+    step, steps = pipeline.step, iter(range(3))
+
+    def breaking() -> None:
+        pipeline.breaks = next(steps, None) is None
+        step()
+
+    pipeline.step = breaking  # type: ignore[method-assign]
+    heard: list[int] = []
+
+    async def until_it_breaks(number: int) -> None:
+        async for tokens in stepper.generate(lambda: (number, 100)):
+            heard.extend(tokens.ids)
+
+    ended = await asyncio.gather(*(until_it_breaks(n) for n in range(MANY)), return_exceptions=True)
+    assert [type(one) for one in ended] == [UnavailableError] * MANY
+    assert sorted(heard) == sorted(list(range(MANY)) * 3), "of three steps that went well"
 
 
 async def _parts(stepper: Stepper, prompt: int, size: int) -> list[tuple[int, ...]]:

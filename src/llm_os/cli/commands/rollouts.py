@@ -13,7 +13,7 @@ from llm_os.client.adapters import fused
 from llm_os.client.calibrations import calibrate_for_update
 from llm_os.client.checks import checked
 from llm_os.client.deployments import rollout_steps
-from llm_os.client.members import changed
+from llm_os.client.members import changed, named
 from llm_os.client.references import ensure_for_update
 from llm_os.client.transport import Transport, place
 from llm_os.client.waiting import Starting, interrupted, update_goes_on
@@ -59,7 +59,6 @@ def update(
         raise InvalidInputError("--bake and --until-promoted exclude each other.", hint="Leave one out.")
     transport, path = looking(), place("deployments", name, "deployment")
     known = transport.call("GET", path, Deployment)  # before an adapter is merged for what is not there
-    model = fused(connect(), model, known.version) if model is not None else None
     policy = known.spec.update.model_dump()
     asked = {"canary": how["canary"], "tenants": how["tenants"] or None, "bake": how["bake"]}
     policy |= {key: value for key, value in asked.items() if value is not None}
@@ -69,6 +68,7 @@ def update(
         policy["shadow"] = True
         policy["canary"] = 1.0 if how["canary"] is None else how["canary"]
     asked = changed(engines, further(given), known.engines)
+    model = fused(connect(), model, known.version, named(asked)) if model is not None else None
     asked |= {"model": model, "policy": checked(UpdatePolicy, policy, "An update")}
     body = checked(api.UpdateDeployment, asked, "An update")
     if known.spec.check:

@@ -175,7 +175,11 @@ class Chats(Load):
                     raise Refused(f"It broke an answer off: {event['error'].get('message')}")
                 if (usage := event.get("usage")) is not None and usage["completion_tokens"] > told:
                     yield usage["completion_tokens"] - told  # pieces that had no event of their own
-                elif event["choices"] and _says(event["choices"][0]):
+                    told = usage["completion_tokens"]
+                elif event.get("tokens", 0) > told:  # an event may hold several, and our workers count them
+                    yield event["tokens"] - told
+                    told = event["tokens"]
+                elif "tokens" not in event and event["choices"] and _says(event["choices"][0]):
                     told += 1
                     yield 1
 
@@ -185,10 +189,16 @@ def _says(choice: Mapping[str, Any]) -> bool:
 
 
 async def _events(response: aiohttp.ClientResponse) -> AsyncIterator[dict[str, Any]]:
+    """What events say; with `tokens`, where the worker counts them beside."""
+    event: dict[str, Any] | None = None
     async for line in response.content:
         text = line.removeprefix(b"data: ").strip()
-        if line.startswith(b"data: ") and text != b"[DONE]":
-            yield json.loads(text)
+        if line.startswith(b"tokens: ") and event is not None:
+            event["tokens"] = int(line[8:])
+            continue
+        if event is not None:
+            yield event
+        event = json.loads(text) if line.startswith(b"data: ") and text != b"[DONE]" else None
 
 
 class Texts(Load):

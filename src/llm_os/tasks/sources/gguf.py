@@ -51,15 +51,15 @@ class Gguf(Task[GgufOptions]):
     def run(self, context: Context, options: GgufOptions) -> None:
         from llm_os.models import settings
         from llm_os.models.formats import inspect
+        from llm_os.models.gguf_writing import write_gguf
 
-        try:
-            from llm_os.models.gguf_writing import write_gguf
-        except ImportError as error:
-            raise UnavailableError(f"{error.name} is not installed.", hint="pip install 'llm-os[openvino]'") from error
         context.report(stage="writing GGUF", step=0, total=0)
         given, base = context.inputs["model"], context.inputs["base"]
         parent = base.path / str(base.facts.meta.get("file")) if base.path.is_dir() else base.path
-        write_gguf(given.path, parent, context.output / FILE)
+        try:
+            write_gguf(given.path, parent, context.output / FILE)
+        except ModuleNotFoundError as error:
+            raise UnavailableError(f"{error.name} is not installed.", hint="pip install 'llm-os[openvino]'") from error
         settings.hand_on(given.path, context.output)
         prompts.bring(context.output, given.path)
         known: dict[str, Json] = {name: given.facts.meta.get(name) for name in PASSED_ON}

@@ -27,6 +27,8 @@ class Answer:
         for event in self._events:
             await asyncio.sleep(0)
             yield b"data: " + (b"[DONE]" if event is None else json.dumps(event).encode()) + b"\n"
+            if event is not None and "counts" in event:
+                yield b"tokens: %d\n" % event["counts"]
             yield b"\n"
 
     async def read(self) -> bytes:
@@ -90,6 +92,17 @@ async def test_no_two_requests_are_alike_in_a_load_or_in_two_so_that_no_cache_an
 async def test_tokens_that_came_together_are_all_counted() -> None:
     counts = [done async for done in Chats().answer(Replica(said("three at once"), said(""), counted(3), None), 0)]
     assert counts == [1, 2]
+
+
+async def test_tokens_that_share_an_event_are_counted_when_they_come_and_once() -> None:
+    told = [
+        {**said("one"), "counts": 1},
+        {**said("four more"), "counts": 5},
+        {**said(""), "counts": 6},
+        counted(6),
+        None,
+    ]
+    assert [done async for done in Chats().answer(Replica(*told), 0)] == [1, 4, 1]
 
 
 async def test_an_answer_that_breaks_off_refuses_the_candidate() -> None:
