@@ -14,6 +14,7 @@ from fake_kernel import FakeKernel, data, ended, version
 from llm_os.client.deployments import Deployment, predictions
 from llm_os.client.jobs import Job
 from llm_os.client.models import Model
+from llm_os.client.references import reference_job
 from llm_os.errors import (
     AuthenticationError,
     EmptyDataError,
@@ -24,6 +25,7 @@ from llm_os.errors import (
     UnavailableError,
     UnsupportedModelError,
 )
+from llm_os.spec.base import ending_with
 from llm_os.spec.jobs import JobState
 from llm_os.spec.models import Lineage
 
@@ -252,6 +254,26 @@ def test_a_tuned_model_is_written_in_the_form_of_the_file_that_its_line_began_wi
     alone = made["tuned"].model_copy(update={"lineage": Lineage()})
     with pytest.raises(NotFoundError, match="from which GGUF model tuned@1 was tuned"):
         Model(kernel, alone).to_gguf()  # type: ignore[arg-type]
+
+
+def test_an_adapter_of_an_unknown_base_is_to_be_merged_first() -> None:
+    kernel = FakeKernel()
+    foreign = version("foreign").model_copy(update={"format": "adapter"})
+    with pytest.raises(NotFoundError) as caught:
+        Model(kernel, foreign).to_gguf()  # type: ignore[arg-type]
+    assert "llm-os merge foreign --base MODEL" in (caught.value.hint or "")
+    assert kernel.asked == []
+
+
+def test_pytorch_is_asked_of_the_weights_that_were_rounded() -> None:
+    judged = "sha256:" + "c" * 64
+    assert reference_job(version("a")).inputs == {"model": version("a").manifest}
+    assert reference_job(version("a-gguf", weights_of=judged)).inputs == {"model": judged}
+
+
+@pytest.mark.parametrize(("card", "name"), [("chat", "chat-gguf"), ("a" * 64, "a" * 59 + "-gguf")])
+def test_the_end_of_a_name_is_never_what_is_cut_off(card: str, name: str) -> None:
+    assert ending_with(card, "-gguf") == name
 
 
 def test_a_name_that_no_card_can_have_is_refused_before_the_merging() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections import deque
 from dataclasses import dataclass, field
 from types import SimpleNamespace
@@ -166,6 +167,30 @@ async def test_who_ends_by_what_is_said_gets_each_token_by_itself_and_nothing_he
     ended = await asyncio.gather(*(until_it_breaks(n) for n in range(MANY)), return_exceptions=True)
     assert [type(one) for one in ended] == [UnavailableError] * MANY
     assert sorted(heard) == sorted(list(range(MANY)) * 3), "of three steps that went well"
+
+
+async def test_streams_go_on_while_many_requests_are_made_ready() -> None:
+    pipeline, stepped, seen = Pipeline(), [0], list[int]()
+    step = pipeline.step
+
+    def counted() -> None:
+        stepped[0] += 1
+        step()
+
+    def slow() -> tuple[Any, Any]:
+        seen.append(stepped[0])
+        time.sleep(0.015)
+        return 1, 1
+
+    pipeline.step = counted  # type: ignore[method-assign]
+    stepper = Stepper(pipeline, lambda _: None)
+    stepper.begin()
+    running = stepper.generate(lambda: (7, 10**9))
+    await anext(running)
+    await asyncio.gather(*(anext(stepper.generate(slow)) for _ in range(8)))
+    assert len(set(seen)) > 2, "the stream had steps between them"
+    await running.aclose()
+    await stepper.end()
 
 
 async def _parts(stepper: Stepper, prompt: int, size: int) -> list[tuple[int, ...]]:
