@@ -15,6 +15,7 @@ from llm_os.models.formats import inspect
 from llm_os.models.widen import BELOW_8, UNREAD, WITH_MINIMUM, in_8_bits
 from llm_os.spec.attempts import AttemptSpec, ServeCall
 from llm_os.workers.backend import Backend
+from llm_os.workers.beginnings import OneWriter
 from llm_os.workers.calling import Form
 from llm_os.workers.chatting import QUEUE, ChatBackend
 from llm_os.workers.conversation import Message
@@ -38,11 +39,12 @@ class OpenVinoBackend(ChatBackend):
     )
     reads_anew = True  # it takes a whole burst in before any block of it can be used again
 
-    def __init__(self, pipeline: Any, *, context: int, most: int, pause: float = 0.0) -> None:
+    def __init__(self, pipeline: Any, *, context: int, most: int, blocks: int, pause: float = 0.0) -> None:
         self._tokenizer = pipeline.get_tokenizer()
         words = {token: _as_bytes(word) for word, token in self._tokenizer.get_vocab().items()}
         self._vocab = {word.decode(errors="replace"): token for token, word in words.items()}
-        super().__init__(pipeline, context=context, most=most, vocabulary=1 + max(words), pause=pause)
+        careful = OneWriter(pipeline, lambda prompt: prompt.data[0].tolist(), block=BLOCK, blocks=blocks)
+        super().__init__(careful, context=context, most=most, vocabulary=1 + max(words), pause=pause)
         # The pipeline's own tokenizer runs a model for a token's text, on the processors that the answers need.
         alone = dict(zip(words, self._tokenizer.decode([[token] for token in words]), strict=True))
         self.table = table_of(words, alone, self._decoded)
@@ -204,7 +206,8 @@ def load(call: ServeCall, spec: AttemptSpec) -> Backend:
     except RuntimeError as error:
         raise cannot_open(file, error) from error
     log.info("context %d tokens, cache %d blocks of %d", context, scheduler.num_kv_blocks, BLOCK)
-    return OpenVinoBackend(pipeline, context=context, most=most * QUEUE, pause=pause_of(options))
+    blocks = scheduler.num_kv_blocks
+    return OpenVinoBackend(pipeline, context=context, most=most * QUEUE, blocks=blocks, pause=pause_of(options))
 
 
 if __name__ == "__main__":

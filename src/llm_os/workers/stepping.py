@@ -48,7 +48,9 @@ class Handle(Protocol):
 class Pipeline(Protocol):
     """The part of `ContinuousBatchingPipeline` that is used."""
 
-    def add_request(self, number: int, prompt: Any, config: Any) -> Handle: ...
+    def add_request(self, number: int, prompt: Any, config: Any) -> Handle | None:
+        """None: it must wait for what is read now; ask again after a step."""
+
     def step(self) -> None: ...
     def has_non_finished_requests(self) -> bool: ...
 
@@ -75,6 +77,7 @@ class Tokens:
 class _Request:
     ready: Ready
     out: asyncio.Queue[Tokens | LLMOSError] = field(default_factory=asyncio.Queue)
+    asked: tuple[Any, Any] | None = None
     handle: Handle | None = None
     left: bool = False
     begun: bool = False
@@ -162,6 +165,8 @@ class Stepper:
 
         Where something runs it must not stand still for long: the rest is taken in after the next step.
         """
+        for waiting in [request for request in self._live if request.handle is None and not request.left]:
+            self._add(waiting)
         until: float | None = None
         while True:
             left = None if until is None else min(GATHER, until - time.monotonic())
@@ -180,7 +185,7 @@ class Stepper:
     def _take(self, request: _Request) -> None:
         """Put a request into the pipeline. What is wrong with it is told to its caller; the others go on."""
         try:
-            prompt, config = request.ready()
+            request.asked = request.ready()
         except LLMOSError as error:
             self._tell(request, error)
             return
@@ -188,10 +193,16 @@ class Stepper:
             log.exception("a request could not be made ready")
             self._tell(request, InternalError(f"An unexpected {type(error).__name__} while the request was read."))
             return
-        self._count += 1
         self._live.append(request)  # before it is there: if the pipeline breaks over it, its caller is told, too
+        self._add(request)
+
+    def _add(self, request: _Request) -> None:
+        """Put a request that is ready into the pipeline, if that takes it now."""
+        if request.asked is None:
+            return
+        self._count += 1
         try:
-            request.handle = self._pipeline.add_request(self._count, prompt, config)
+            request.handle = self._pipeline.add_request(self._count, *request.asked)
         except RuntimeError as error:
             self._live.remove(request)
             self._tell(request, InvalidInputError(f"The engine refuses the request: {error}", hint="Change it."))
@@ -234,8 +245,8 @@ class Stepper:
         tops: list[tuple[tuple[int, float], ...]] = []
         finish = None
         handle = request.handle
-        if handle is None:
-            return InternalError("A request without a handle was stepped.")
+        if handle is None:  # it waits
+            return None
         while handle.can_read():
             for output in handle.read().values():
                 ids.extend(output.generated_ids)

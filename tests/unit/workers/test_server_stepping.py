@@ -228,6 +228,31 @@ async def test_a_caller_who_leaves_is_taken_out_of_the_batch() -> None:
     await stepper.end()
 
 
+async def test_what_the_pipeline_does_not_take_yet_waits_for_a_step_and_may_leave_meanwhile() -> None:
+    pipeline, asked = Pipeline(), list[int]()
+    add = pipeline.add_request
+
+    def later(number: int, prompt: Any, config: Any) -> Any:
+        asked.append(prompt)
+        waits = prompt > 7 and (prompt == 9 or asked.count(prompt) < 3)
+        return None if waits else add(number, prompt, config)
+
+    pipeline.add_request = later  # type: ignore[method-assign]
+    stepper = Stepper(pipeline, lambda _: None)
+    stepper.begin()
+    running = asyncio.create_task(_all(stepper, 7, 50))
+    never = asyncio.create_task(_all(stepper, 9, 2))
+    assert await _all(stepper, 8, 2) == [8, 8]
+    assert asked.count(8) == 3
+    never.cancel()
+    assert await running == [7] * 50
+    assert await _all(stepper, 6, 3) == [6] * 3
+    tries = asked.count(9)
+    assert await _all(stepper, 6, 3) == [6] * 3
+    assert asked.count(9) == tries, "who left is asked no more"
+    await stepper.end()
+
+
 async def test_a_request_that_the_engine_refuses_harms_no_other() -> None:
     stepper = Stepper(Pipeline(), lambda _: None)
     stepper.begin()
