@@ -15,10 +15,10 @@ from llm_os.models.formats import inspect
 from llm_os.models.widen import BELOW_8, UNREAD, WITH_MINIMUM, in_8_bits
 from llm_os.spec.attempts import AttemptSpec, ServeCall
 from llm_os.workers.backend import Backend
-from llm_os.workers.beginnings import OneWriter
 from llm_os.workers.calling import Form
 from llm_os.workers.chatting import QUEUE, ChatBackend
 from llm_os.workers.conversation import Message
+from llm_os.workers.one_writer import OneWriter
 from llm_os.workers.requests import ChatRequest
 from llm_os.workers.serving import main, pause_of, quick_loop, threads_of
 from llm_os.workers.texts import ByteText, table_of
@@ -43,8 +43,14 @@ class OpenVinoBackend(ChatBackend):
         self._tokenizer = pipeline.get_tokenizer()
         words = {token: _as_bytes(word) for word, token in self._tokenizer.get_vocab().items()}
         self._vocab = {word.decode(errors="replace"): token for token, word in words.items()}
-        careful = OneWriter(pipeline, lambda prompt: prompt.data[0].tolist(), block=BLOCK, blocks=blocks)
-        super().__init__(careful, context=context, most=most, vocabulary=1 + max(words), pause=pause)
+        one_writer = OneWriter(
+            pipeline,
+            lambda prompt: prompt.data[0].tolist(),
+            lambda: pipeline.get_metrics().cache_usage / 100,
+            block=BLOCK,
+            blocks=blocks,
+        )
+        super().__init__(one_writer, context=context, most=most, vocabulary=1 + max(words), pause=pause)
         # The pipeline's own tokenizer runs a model for a token's text, on the processors that the answers need.
         alone = dict(zip(words, self._tokenizer.decode([[token] for token in words]), strict=True))
         self.table = table_of(words, alone, self._decoded)

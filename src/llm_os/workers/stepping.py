@@ -49,7 +49,7 @@ class Pipeline(Protocol):
     """The part of `ContinuousBatchingPipeline` that is used."""
 
     def add_request(self, number: int, prompt: Any, config: Any) -> Handle | None:
-        """None: it must wait for what is read now; ask again after a step."""
+        """None: it must wait for what is read now; ask again after a step, with the same number."""
 
     def step(self) -> None: ...
     def has_non_finished_requests(self) -> bool: ...
@@ -77,7 +77,7 @@ class Tokens:
 class _Request:
     ready: Ready
     out: asyncio.Queue[Tokens | LLMOSError] = field(default_factory=asyncio.Queue)
-    asked: tuple[Any, Any] | None = None
+    asked: tuple[int, Any, Any] | None = None
     handle: Handle | None = None
     left: bool = False
     begun: bool = False
@@ -184,8 +184,9 @@ class Stepper:
 
     def _take(self, request: _Request) -> None:
         """Put a request into the pipeline. What is wrong with it is told to its caller; the others go on."""
+        self._count += 1
         try:
-            request.asked = request.ready()
+            request.asked = self._count, *request.ready()
         except LLMOSError as error:
             self._tell(request, error)
             return
@@ -200,9 +201,8 @@ class Stepper:
         """Put a request that is ready into the pipeline, if that takes it now."""
         if request.asked is None:
             return
-        self._count += 1
         try:
-            request.handle = self._pipeline.add_request(self._count, *request.asked)
+            request.handle = self._pipeline.add_request(*request.asked)
         except RuntimeError as error:
             self._live.remove(request)
             self._tell(request, InvalidInputError(f"The engine refuses the request: {error}", hint="Change it."))
