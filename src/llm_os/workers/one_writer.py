@@ -19,7 +19,7 @@ from llm_os.workers.stepping import Handle, Pipeline
 
 PRESSED = 0.95
 """Share of the cache in use from which the engine may read prompts in another order than they came."""
-REMEMBERED = 256
+REMEMBERED = 64
 """Requests that wait of which the blocks are remembered."""
 
 
@@ -69,12 +69,10 @@ class _Request:
 
     def step(self, *, reached: bool) -> bool:
         """The engine made a step, which may have reached this prompt. Whether it did not come to its end."""
-        if self._begun or self._over:
+        if self._is_given_up() or self._begun or self._over:
             return False
         if self._inner.can_read():
             self._begin()
-        elif self._inner.get_status().name != "RUNNING":
-            self.rest()
         else:
             if reached and not self._partly:
                 self._partly = True
@@ -133,12 +131,22 @@ class _Request:
 
     def cancel(self) -> None:
         self._leaves = True
-        if self._begun or not self._partly:
+        if self._inner.get_status().name != "RUNNING":  # the engine has let go of it
+            self.rest()
+        elif self._begun or not self._partly:
             self._inner.cancel()
             self._leaving.append(self)
 
     def get_status(self) -> Any:
+        self._is_given_up()
         return self._inner.get_status()
+
+    def _is_given_up(self) -> bool:
+        """Whether the engine does not go on with it, for lack of room: then it is over."""
+        if self._inner.get_status().name != "IGNORED":
+            return False
+        self.rest()
+        return True
 
 
 class OneWriter:

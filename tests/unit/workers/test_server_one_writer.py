@@ -66,7 +66,8 @@ class Sequence:
         return bool(self.out)
 
     def read(self) -> Any:
-        return {0: self.out.popleft()}
+        output = self.out.popleft()
+        return {0: output} if output else {}
 
     def cancel(self) -> None:
         self.cancelled = True
@@ -220,6 +221,7 @@ class Engine:
         """Give up on all, as where the cache is too small."""
         for sequence in self.live:
             sequence.status = "IGNORED"
+            sequence.out.append({})
             for block in sequence.blocks:
                 self._release(block)
         self.live = []
@@ -334,6 +336,40 @@ def test_what_the_engine_gives_up_on_took_nothing_away() -> None:
     engine.ignore()
     pipeline.step()
     assert run(pipeline, *TWO) == 1
+
+
+FULL = [*SAME, 1, 1, 1]
+"""Goes on from it just to the end of the block."""
+
+
+def test_nobody_waits_for_one_that_was_given_up() -> None:
+    engine = Engine(32, 64)
+    pipeline = careful(engine, 32)
+    run(pipeline, (SAME, 1))
+    assert pipeline.add_request(0, FULL, Config(1)) is not None
+    engine.ignore()
+    pipeline.step()
+    begun = pipeline.add_request(1, FULL, Config(9))
+    assert begun is not None, "the first one is over"
+    pipeline.step()
+    assert pipeline.add_request(2, FULL, Config(1)) is None
+    engine.ignore()
+    read([begun])
+    begun.get_status()
+    assert pipeline.add_request(2, FULL, Config(1)) is not None
+
+
+def test_nobody_waits_for_one_who_left_and_had_nothing_to_say() -> None:
+    engine = Engine(32, 2)
+    pipeline = careful(engine, 32)
+    run(pipeline, (SAME, 1))
+    handle = pipeline.add_request(0, FULL, Config(1))
+    assert handle is not None
+    pipeline.step()
+    handle.cancel()
+    pipeline.step()
+    assert not pipeline.has_non_finished_requests()
+    assert pipeline.add_request(1, FULL, Config(1)) is not None
 
 
 def test_what_is_there_as_a_whole_leaves_the_part() -> None:
