@@ -4,6 +4,8 @@ The engine (2026.4) shares blocks of its cache between requests by what they hol
 
 - A block that a request filled in part is given to every request that goes on from there, and while their prompts are
   read all of them write into it. Here such requests are added one after another.
+- A part that a prompt fills just to its end is known as the part until the next token, and not copied for that one.
+  Here others wait until then.
 - A prompt that is read in parts has a last block that counts as full from the first token in it. Whoever leaves then
   leaves that block to the next one who asks the same. Here such a prompt is read to its end before its request ends.
 """
@@ -73,13 +75,12 @@ class _Request:
             return False
         if self._inner.can_read():
             self._begin()
-        else:
-            if reached and not self._partly:
-                self._partly = True
-                self._ends.add(self._end)  # its last block may be called so before it is read
-                self.writes |= {part.end for part in self._parts}
-            return True
-        return False
+            return False
+        if reached and not self._partly:
+            self._partly = True
+            self._ends.add(self._end)  # its last block may be called so before it is read
+            self.writes |= {part.end for part in self._parts}
+        return True
 
     def _begin(self) -> None:
         """The prompt is read: others may go on from where it ended."""

@@ -19,7 +19,7 @@ from llm_os.workers.one_writer import OneWriter
 from llm_os.workers.stepping import Handle
 
 BLOCK = 4
-GAMES = int(os.environ.get("LLM_OS_SEEDS", "400"))
+GAMES = max(4, int(os.environ.get("LLM_OS_SEEDS", "400")))
 
 
 class CorruptError(AssertionError):
@@ -376,15 +376,16 @@ def test_what_is_there_as_a_whole_leaves_the_part() -> None:
     """Found by another reader of the code: an answer had filled the block, so the part was not taken."""
     engine = Engine(34, 15, 384)
     pipeline = careful(engine, 34)
-    here: list[Handle] = []
+    here: list[Handle | None] = []
     for asked in (
         [([1, 0, 1, 0], 4), ([1], 1)],
         [([1, 0, 1, 0, 1, 0, 1, 1, 1], 5)],
         [([1, 1, 0, 0, 0, 0, 0, 1, 0, 1, 0, 0, 1], 6), ([1, 0], 1)],
     ):
-        here += [handle for one in asked if (handle := _add(pipeline, 0, one)) is not None]
+        here += [_add(pipeline, len(here) + number, one) for number, one in enumerate(asked)]
         pipeline.step()
-        read(here)
+        read([handle for handle in here if handle is not None])
+    assert [handle is not None for handle in here] == [True, True, True, True, False], "the part is still there"
 
 
 def test_an_empty_prompt_is_the_engines_to_refuse() -> None:
