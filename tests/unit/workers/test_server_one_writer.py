@@ -412,6 +412,52 @@ def test_it_keeps_the_latest_ends_of_those_who_are_over() -> None:
     assert not ends.of(parts_of([4], BLOCK))
 
 
+def test_a_whole_block_hides_a_part_that_was_used_before_it_when_nobody_has_it() -> None:
+    ends, parts = Ends(BLOCK, 8), parts_of([1, 1, 1, 0, 0], BLOCK)
+    end = parts[0].before, (1, 1)
+    ends.add(end)
+    ends.rest(end)
+    ends.come(parts)
+    since = ends.tick()
+    assert ends.of(parts) == {end: False}, (
+        "of two equal blocks the engine may have lost the name, as long as one is had"
+    )
+    ends.go(parts, since)
+    assert not ends.of(parts)
+    ends.add(end)
+    assert ends.of(parts) == {end: False}, "used later than the whole"
+
+
+def test_a_part_is_surely_taken_away_only_where_all_before_it_is_surely_there() -> None:
+    ends, before, behind = Ends(BLOCK, 8), [1, 1, 1, 0], [0, 0, 0, 0, 1]
+    end = parts_of([*before, 0], BLOCK)[1].end
+    ends.add(end)
+    ends.rest(end)
+    assert ends.of(parts_of([*before, *behind], BLOCK)) == {end: False}
+    ends.come(parts_of([*before, 1], BLOCK))
+    ends.go(parts_of([*before, 1], BLOCK), ends.tick())
+    assert ends.of(parts_of([*before, *behind], BLOCK)) == {end: True}
+
+
+def test_where_the_cache_is_almost_full_any_prompt_may_be_half_read() -> None:
+    cancelled = []
+    for used in (0.5, 0.99):
+        engine = Engine(64, 6)
+        pipeline = OneWriter(engine, lambda prompt: prompt, lambda used=used: used, block=BLOCK, blocks=64)  # type: ignore[misc]
+        for number in range(2):
+            assert pipeline.add_request(number, [number + 2] * 12, Config(1)) is not None
+        pipeline.step()
+        for request in list(pipeline._writing):
+            request.cancel()
+        cancelled.append([sequence.cancelled for sequence in engine.live])
+    assert cancelled == [[False, True], [False, False]]
+
+
+@pytest.mark.parametrize("seed", [2663, 42874, 92828])
+def test_games_that_once_went_wrong(seed: int) -> None:
+    play(*_game(seed))
+
+
 tokens = st.lists(st.integers(0, 1), min_size=1, max_size=14)
 moves = st.lists(st.one_of(st.none(), st.integers(0, 9), st.tuples(tokens, st.integers(1, 7))), max_size=60)
 """None: a step; a number: one leaves; else a prompt and the size of its answer."""
