@@ -46,7 +46,7 @@ lint: $(TSTAMP)  ## the same without tests
 
 soak: $(TSTAMP)  ## long chaos, simulation and fuzz runs: 1,000 kernel kills, 20,000 seeds, an hour (log in soak.log)
 	LLM_OS_KILLS=1000 LLM_OS_SEEDS=20000 $(BIN)/python -m pytest -x --timeout 36000 tests/faults tests/simulation 2>&1 | tee -a soak.log
-	$(BIN)/python scripts/fuzz_gateway.py --minutes 60 2>&1 | tee -a soak.log
+	$(BIN)/python scripts/fuzz_gateway.py --minutes 60 --raw-minutes 30 2>&1 | tee -a soak.log
 
 fix: $(TSTAMP)  ## format and mend what can be mended by machine
 	$(BIN)/ruff check --fix src tests scripts examples benchmarks

@@ -419,7 +419,8 @@ if "schemathesis" in sys.modules:
 
 async def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--minutes", type=float, default=0.0, help="go on so long, half of it with raw requests")
+    parser.add_argument("--minutes", type=float, default=0.0, help="let schemathesis go on so long")
+    parser.add_argument("--raw-minutes", type=float, default=0.0, help="send raw requests so long before")
     parser.add_argument("--examples", type=int, default=20, help="requests of each endpoint, where no time is given")
     parser.add_argument("--raw", type=int, default=500, help="raw requests at least")
     parser.add_argument("--seed", type=int, default=None, help="the same requests again")
@@ -428,12 +429,12 @@ async def main(argv: Sequence[str] | None = None) -> int:
     print(f"seed {seed}", flush=True)
     with tempfile.TemporaryDirectory(prefix="llm-os-fuzz-") as name:
         async with served(Path(name) / "home") as bed:
-            wrong = await odd_requests(bed, options.raw, options.minutes * 30, seed)
+            wrong = await odd_requests(bed, options.raw, options.raw_minutes * 60, seed)
             document = Path(name) / "openapi.json"
             document.write_text(json.dumps(narrowed(json.loads(page()))))
             more = ["--seed", str(seed)]
             if options.minutes:
-                more += ["--phases", "examples,coverage,fuzzing", "--max-time", str(round(options.minutes * 30))]
+                more += ["--phases", "examples,coverage,fuzzing", "--max-time", str(round(options.minutes * 60))]
             else:
                 more += ["--phases", "fuzzing", "--max-examples", str(options.examples)]
             code = await asyncio.to_thread(by_document, document, bed.url, more)

@@ -1,42 +1,19 @@
 """What openvino-genai says of prompts that begin alike is what it says of each alone, whoever asks or leaves."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Sequence
 from itertools import chain
 from pathlib import Path
 
 import pytest
+from tests.integration.openvino_backend import loaded
 
-from llm_os.spec.artifacts import ArtifactFacts
-from llm_os.spec.attempts import AttemptSpec, Input, ServeCall
 from llm_os.spec.parity import Reference
 from llm_os.workers.backend import Backend
-from llm_os.workers.openvino import load
 from llm_os.workers.requests import ChatRequest
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "smollm2-reference.json"
-
-
-@asynccontextmanager
-async def loaded(folder: Path, model: Path) -> AsyncIterator[Backend]:
-    facts = ArtifactFacts(digest="sha256:" + "0" * 64, kind="model", size=1, meta={})
-    call = ServeCall(
-        engine="openvino",
-        deployment="chat",
-        model=Input(path=str(model), facts=facts),
-        version="smollm2@1",
-        task="text-generation",
-        options={"cache_tokens": 4096, "context": 2048},
-        socket="unused",
-    )
-    spec = AttemptSpec(attempt="a", owner="o", token=1, argv=(), env={}, threads=2, cwd=str(folder))
-    backend = load(call, spec)
-    try:
-        await backend.begin()
-        yield backend
-    finally:
-        await backend.end()
+SMALL = {"cache_tokens": 4096, "context": 2048}
 
 
 async def surely(backend: Backend, ids: Sequence[int]) -> float:
@@ -60,11 +37,11 @@ async def test_bursts_that_go_on_from_where_others_ended(tmp_path: Path, sample_
     """Eight at once that share a block which is full in part; without care a third of them gets a wrong token."""
     texts = [ids for ids in words() if len(ids) >= 40]
     rounds = [(text[:24], [text[:24] + other[:20] for other in texts[:8]]) for text in texts[8:14]]
-    async with loaded(tmp_path, sample_model("smollm2")) as backend:
+    async with loaded(tmp_path, sample_model("smollm2"), **SMALL) as backend:
         for begin, _ in rounds:
             await said(backend, begin)
         together = [await asyncio.gather(*(said(backend, one) for one in burst)) for _, burst in rounds]
-    async with loaded(tmp_path, sample_model("smollm2")) as backend:
+    async with loaded(tmp_path, sample_model("smollm2"), **SMALL) as backend:
         alone = [[await said(backend, one) for one in burst] for _, burst in rounds]
     same = [one == other for one, other in zip(chain(*together), chain(*alone), strict=True)]
     assert sum(same) >= 46, "two of 48 may be as likely, and rounded"
@@ -78,9 +55,9 @@ async def test_who_leaves_while_his_prompt_is_read_leaves_nothing_wrong(
     texts = words()
     prompt = [token for ids in texts for token in ids][:1500]
     asked = [prompt[:size] for size in range(545, 577, 2)]
-    async with loaded(tmp_path, sample_model("smollm2")) as backend:
+    async with loaded(tmp_path, sample_model("smollm2"), **SMALL) as backend:
         alone = [await surely(backend, one) for one in asked]
-    async with loaded(tmp_path, sample_model("smollm2")) as backend:
+    async with loaded(tmp_path, sample_model("smollm2"), **SMALL) as backend:
         # Beside twenty streams 492 tokens are read in a step: the last block of them has 12 of 32.
         beside = [asyncio.create_task(said(backend, ids, 60)) for ids in texts[:20]]
         await asyncio.sleep(1.0)
