@@ -25,6 +25,7 @@ from llm_os.server.gateway.metrics import Metrics
 from llm_os.server.management import metrics
 from llm_os.server.management.app import build
 from llm_os.settings import Settings
+from llm_os.spec.base import descriptions
 from llm_os.spec.conditions import Reason
 from llm_os.spec.diagnoses import Cause
 from llm_os.spec.events import EventKind
@@ -48,7 +49,8 @@ def options(model: type[BaseModel]) -> str:
             return "required"
         return "computed" if field.default_factory else f"`{field.default!r}`"
 
-    rows = [(f"`{name}`", shown(field), field.description or "") for name, field in model.model_fields.items()]
+    told = descriptions(model)
+    rows = [(f"`{name}`", shown(field), told.get(name, "")) for name, field in model.model_fields.items()]
     return table(("Option", "Default", "Meaning"), rows) if rows else "No options.\n"
 
 

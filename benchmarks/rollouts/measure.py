@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import compileall
 import json
 import os
 import signal
@@ -28,6 +29,7 @@ from typing import Any
 
 import aiohttp
 
+import llm_os
 from llm_os.testing.home_bed import Home
 
 RATE = 50.0
@@ -230,6 +232,7 @@ def main() -> None:
     parser.add_argument("--each", type=int, default=20, help="updates of a round")
     parser.add_argument("--parts", nargs="+", default=["updates", "kill", "bad", "gateway"])
     given = parser.parse_args()
+    compileall.compile_dir(Path(llm_os.__file__).parent, quiet=2)  # as pip does: a checkout may keep no bytecode
     print(json.dumps(asyncio.run(measure(given.rounds, given.each, tuple(given.parts))), indent=1))
 
 

@@ -5,6 +5,7 @@ The backend is made by hand: its vectors count letters.
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
@@ -18,7 +19,7 @@ from aiohttp import web
 from llm_os.spec.artifacts import ArtifactFacts
 from llm_os.spec.attempts import Input, ServeCall
 from llm_os.spec.routing import Endpoint, Route
-from llm_os.testing.gateway_bed import USER, GatewayBed
+from llm_os.testing.gateway_bed import USER, GatewayBed, ScriptedReplica
 from llm_os.workers.backend import Backend, Classified, Embedded, Piece, Tokenized
 from llm_os.workers.requests import ChatRequest
 from llm_os.workers.server import Face, listen
@@ -137,3 +138,52 @@ async def test_what_is_wrong_with_them_is_named(bed: GatewayBed) -> None:
         "Did you mean 'near'"
         in (await ask(bed, "/v1/rerank", model="nea", query="a", documents=["a"]))[1]["error"]["hint"]
     )
+
+
+# -- engines side by side, of which one is not there -------------------------------------------------------------------
+
+SCHEMA = {"type": "json_schema", "json_schema": {"name": "n", "schema": {"type": "object"}}}
+LACKING = ("an_answer_is_held_to_a_schema",)
+
+
+def chat(*endpoints: Endpoint, coming: tuple[tuple[str, ...], ...] = ()) -> Route:
+    return Route(
+        deployment="duo", version="m@1", task="text-generation", engine="hand", created_at=1.0, endpoints=endpoints,
+        coming=coming,
+    )  # fmt: skip
+
+
+async def test_what_only_the_engine_can_that_starts_again_waits_for_it(bed: GatewayBed, tmp_path: Path) -> None:
+    few, able = ScriptedReplica(tmp_path / "few.sock", ["few"]), ScriptedReplica(tmp_path / "able.sock", ["able"])
+    lacking = few.endpoint().model_copy(update={"lacks": LACKING})
+    body = {"model": "duo", "messages": [{"role": "user", "content": "hello"}]}
+
+    async def said(**more: Any) -> str:
+        status, told = await ask(bed, "/v1/chat/completions", **body, **more)
+        assert status == 200, told
+        return str(told["choices"][0]["message"]["content"])
+
+    await few.start()
+    await able.start()
+    try:
+        bed.route(chat(lacking, coming=((),)))
+        waiting = asyncio.create_task(said(response_format=SCHEMA))
+        assert await said() == "few"
+        assert await said(tools=[]) == "few"
+        assert not waiting.done()
+        assert len(few.seen) == 2, "and it was not asked for what it lacks"
+
+        late = {"authorization": f"Bearer {USER}", "x-llm-os-timeout": "0.2"}
+        async with aiohttp.ClientSession(headers=late) as session:
+            asked = {**body, "response_format": SCHEMA}
+            async with session.post(bed.url + "/v1/chat/completions", json=asked) as answer:
+                assert answer.status == 503
+                assert "no ready replica now that can do what is asked" in await answer.text()
+
+        bed.route(chat(lacking, able.endpoint()))
+        assert await waiting == "able"
+        bed.route(chat(lacking))  # nobody comes any more: the engine says itself what it cannot
+        assert await said(response_format=SCHEMA) == "few"
+    finally:
+        await few.close()
+        await able.close()

@@ -13,6 +13,7 @@ from llm_os.drivers.engine import Engine
 from llm_os.errors import LLMOSError
 from llm_os.kernel.adapters import told_of
 from llm_os.kernel.calibrations import trial_of
+from llm_os.kernel.members import best_states, coming
 from llm_os.kernel.revisions import in_force, member, revision
 from llm_os.kernel.state import State
 from llm_os.spec.base import Json
@@ -138,6 +139,11 @@ def _route(
         task=deployment.task,
         engine=deployment.engine,
         endpoints=tuple(endpoints),
+        coming=tuple(
+            tuple(sorted(engines[one.engine].gaps))
+            for one in coming(deployment, best_states(deployment, attempts))
+            if one.engine in engines
+        ),
         cache_tokens=_cache_tokens(deployment.spec.options),
         revision=deployment.revision,
         canary=_canary(deployment),

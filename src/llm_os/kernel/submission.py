@@ -18,7 +18,7 @@ from llm_os.kernel.ports import TaskPlugin
 from llm_os.kernel.state import State
 from llm_os.memory.ledger import Ledger
 from llm_os.spec.artifacts import ArtifactFacts
-from llm_os.spec.base import Json
+from llm_os.spec.base import Json, descriptions
 from llm_os.spec.conditions import Condition, Reason
 from llm_os.spec.jobs import JobSpec
 from llm_os.spec.models import ModelVersion
@@ -90,8 +90,7 @@ def validated(model: type[BaseModel], options: Mapping[str, Any], where: str) ->
     except ValidationError as error:
         first = error.errors()[0]
         name = ".".join(str(part) for part in first["loc"][:1]) or "options"
-        field = model.model_fields.get(name)
-        hint = (field.description or "") if field else ""
+        hint = descriptions(model).get(name, "")
         if first["type"] == "literal_error" and isinstance(first.get("input"), str):
             hint = did_you_mean(first["input"], re.findall(r"'([^']*)'", first["ctx"]["expected"]))
         raise InvalidOptionError(

@@ -11,7 +11,7 @@ from pydantic import Field, model_validator
 from llm_os.spec.base import Json, Name, Record, Ref, Spec
 from llm_os.spec.calibration import Member, Speed
 from llm_os.spec.conditions import Condition
-from llm_os.spec.parity import Parity
+from llm_os.spec.parity import COMPARING, Parity
 from llm_os.spec.resources import ResourceSpec
 from llm_os.spec.units import Duration
 
@@ -203,10 +203,6 @@ class Rollout(Record):
     started_at: float
     since: float
     """When the phase began, seconds since the epoch."""
-
-
-COMPARING = "comparing"
-"""Stage of a replica's start: its engine is asked what the reference was asked."""
 
 
 class Replica(Record):

@@ -13,6 +13,8 @@ from llm_os.spec.base import Record
 
 FILE = "reference.json"
 """Where the artifact of `evaluation/reference` holds its Reference."""
+COMPARING = "comparing"
+"""Stage of a replica's start: its engine is asked what the reference was asked."""
 
 
 class Place(Record):

@@ -6,13 +6,15 @@ import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from llm_os.errors import LLMOSError, UnsupportedModelError
-from llm_os.models.tagging import Span
 from llm_os.spec.attempts import AdapterInput
 from llm_os.workers.requests import ChatRequest, wrong
 from llm_os.workers.tools import ToolCall
+
+if TYPE_CHECKING:
+    from llm_os.models.tagging import Span
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,7 @@ from typing import Any, NoReturn
 from llm_os.errors import CapacityError, DiskFullError, InternalError, InvalidInputError, LLMOSError
 from llm_os.spec.attempts import EXIT_FAILED, EXIT_STOPPED, EXIT_USER_ERROR, AttemptSpec, Control, Report, ServeCall
 from llm_os.spec.base import Json
-from llm_os.spec.deployments import COMPARING
+from llm_os.spec.parity import COMPARING
 from llm_os.workers import shortage
 from llm_os.workers.adapters import Keeper
 from llm_os.workers.backend import Backend

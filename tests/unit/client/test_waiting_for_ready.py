@@ -16,7 +16,6 @@ from llm_os.client import deployments
 from llm_os.client.deployments import READY_SECONDS, wait_ready
 from llm_os.errors import ConflictError, UnavailableError
 from llm_os.spec.deployments import (
-    COMPARING,
     Deployment,
     DeploymentSpec,
     DeploymentState,
@@ -26,6 +25,7 @@ from llm_os.spec.deployments import (
     Rollout,
     UpdatePolicy,
 )
+from llm_os.spec.parity import COMPARING
 from llm_os.spec.resources import ResourceSpec
 
 PATH = "GET /v1/deployments/dep-1"

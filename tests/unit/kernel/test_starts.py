@@ -15,7 +15,6 @@ from llm_os.kernel.state import Watch
 from llm_os.kernel.why import _starts
 from llm_os.spec.attempts import Report
 from llm_os.spec.deployments import (
-    COMPARING,
     Deployment,
     DeploymentSpec,
     DeploymentState,
@@ -26,6 +25,7 @@ from llm_os.spec.deployments import (
     UpdatePolicy,
 )
 from llm_os.spec.jobs import Attempt, AttemptState
+from llm_os.spec.parity import COMPARING
 from llm_os.spec.placement import Placement
 from llm_os.spec.resources import ResourceSpec
 from llm_os.store import rows

@@ -47,3 +47,13 @@ def able(route: Route, value: Mapping[str, Any]) -> Route:
     if not mine or len(mine) == len(route.endpoints):
         return route
     return route.model_copy(update={"endpoints": mine})
+
+
+def awaited(route: Route, value: Mapping[str, Any]) -> Route:
+    """The route without any endpoint where none can answer this body, but an engine will that is on its way."""
+    if not route.coming:
+        return route
+    asked = needs(value)
+    if any(asked.isdisjoint(one.lacks) for one in route.endpoints) or all(map(asked.intersection, route.coming)):
+        return route
+    return route.model_copy(update={"endpoints": ()})

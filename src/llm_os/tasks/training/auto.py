@@ -11,6 +11,7 @@ from pydantic import Field, create_model
 from llm_os import plugins
 from llm_os.errors import InvalidOptionError
 from llm_os.spec.artifacts import ArtifactFacts
+from llm_os.spec.base import descriptions
 from llm_os.spec.jobs import Choice
 from llm_os.spec.resources import Capacity, ResourceSpec
 from llm_os.spec.units import format_bytes
@@ -33,9 +34,11 @@ def _options() -> type[TrainingOptions]:
     """Options of all methods in one; those of a single method have no default, because then it is that method."""
     more: dict[str, Any] = {}
     for name in _methods():
-        for field, info in plugins.load("task", name).Options.model_fields.items():
+        options = plugins.load("task", name).Options
+        told = descriptions(options)
+        for field in options.model_fields:
             if field not in TrainingOptions.model_fields:
-                more[field] = (Any, Field(default=None, description=f"{info.description} ({name})"))
+                more[field] = (Any, Field(default=None, description=f"{told.get(field, '')} ({name})"))
     return create_model("AutoOptions", __base__=TrainingOptions, **more)
 
 

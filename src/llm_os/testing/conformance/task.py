@@ -25,7 +25,7 @@ from llm_os import plugins
 from llm_os.errors import InvalidInputError
 from llm_os.spec.artifacts import ArtifactFacts
 from llm_os.spec.attempts import EXIT_OK, AttemptSpec, Input, TaskCall
-from llm_os.spec.base import Json, Spec
+from llm_os.spec.base import Json, Spec, descriptions
 from llm_os.spec.resources import Capacity, ResourceSpec
 
 FRAMEWORKS = frozenset(
@@ -128,7 +128,8 @@ def problems_of(name: str) -> list[str]:
     """What is wrong with one task plugin; empty when nothing is. Call it in a fresh process."""
     task = plugins.load("task", name)
     found = [f"importing it loads {module}" for module in sorted(FRAMEWORKS & set(sys.modules))]
-    found += [f"its option '{n}' is not documented" for n, f in task.Options.model_fields.items() if not f.description]
+    told = descriptions(task.Options)
+    found += [f"its option '{name}' is not documented" for name in task.Options.model_fields if name not in told]
     if not (type(task).__doc__ or sys.modules[type(task).__module__].__doc__):
         found.append("it is not documented")
     try:
