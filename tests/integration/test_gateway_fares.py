@@ -132,6 +132,27 @@ async def test_a_copy_counts_as_a_request_would(bed: GatewayBed, old: ScriptedRe
     assert fared(bed, OLD).failed == 0
 
 
+async def test_a_copy_goes_to_the_engine_that_can(
+    bed: GatewayBed, old: ScriptedReplica, new: ScriptedReplica, tmp_path: Path
+) -> None:
+    other = ScriptedReplica(tmp_path / "other.sock")
+    await other.start()
+    route = tried(old, new, shadow=True)
+    *there, lacking = route.endpoints
+    beside = other.endpoint().model_copy(update={"revision": NEW, "version": lacking.version, "engine": "other"})
+    lacking = lacking.model_copy(update={"lacks": ("an_answer_is_held_to_a_schema",)})
+    bed.route(route.model_copy(update={"endpoints": (*there, lacking, beside)}))
+    await bed.start()
+    try:
+        for _ in range(4):
+            form = {"type": "json_object"}
+            assert (await ask(bed, {**CHAT, "response_format": form}))[0] == 200
+        await other.until(lambda: len(other.seen) == 4)
+        assert (len(old.seen), len(new.seen)) == (4, 0)
+    finally:
+        await other.close()
+
+
 async def test_what_a_tried_version_refuses_the_proven_one_is_asked(
     bed: GatewayBed, old: ScriptedReplica, new: ScriptedReplica
 ) -> None:

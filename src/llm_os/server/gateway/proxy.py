@@ -135,7 +135,7 @@ class Proxy:
             return False
         if not route.canary.shadow:
             return True
-        self.shadows.send(lane(route, tried=True), path, call, exchange.request_id)
+        self.shadows.send(_able(lane(route, tried=True), path, call), path, call, exchange.request_id)
         return False
 
     def _refused(
