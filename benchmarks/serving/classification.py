@@ -52,14 +52,14 @@ def classifier(folder: Path) -> None:
     made.tokenizer.save_pretrained(folder)
 
 
-def texts(count: int) -> list[str]:
-    """English of 10 to 120 words or so, long ones seldom (log-normal), made of the check texts' sentences."""
+def texts(count: int, length: int) -> list[str]:
+    """English made of the check texts' sentences: so many words; 0: 10 to 120 or so, long ones seldom (log-normal)."""
     from llm_os.tasks.evaluation.prompts import OURS
 
     rows = [json.loads(line) for line in OURS.read_text(encoding="utf-8").splitlines()]
     words = " ".join(row["text"] for row in rows if "text" in row and row["text"].isascii()).split()
     rng = random.Random(0)
-    sizes = [min(120, max(10, round(rng.lognormvariate(3.5, 0.6)))) for _ in range(count)]
+    sizes = [length or min(120, max(10, round(rng.lognormvariate(3.5, 0.6)))) for _ in range(count)]
     return [" ".join(words[at : at + size]) for size in sizes for at in [rng.randrange(len(words) - size)]]
 
 
@@ -108,7 +108,7 @@ class Bench:
         self._home = Home(folder)
         self._model = folder / "model"
         self._given = given
-        self._texts = texts(given.texts)
+        self._texts = texts(given.texts, given.words)
         self._pipes: dict[str, Connection] = {}
         self._callers: dict[str, Callers] = {}
         self.setting: dict[str, Any] = {}
@@ -237,6 +237,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=8.0, help="of each loop")
     parser.add_argument("--texts", type=int, default=256)
+    parser.add_argument("--words", type=int, default=0, help="of each text; 0: as they come, 10 to 120")
     parser.add_argument("--torch", default="auto", help="its precision")
     parser.add_argument("--openvino-encoders", default="auto", help="its precision")
     parser.add_argument("--json", action="store_true")

@@ -6,7 +6,7 @@ from itertools import chain
 from pathlib import Path
 
 import pytest
-from tests.integration.openvino_backend import loaded
+from tests.integration.backends import loaded
 
 from llm_os.spec.parity import Reference
 from llm_os.workers.backend import Backend

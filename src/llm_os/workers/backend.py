@@ -118,6 +118,7 @@ class Backend(ABC):
         follows: parameters of OpenAI's that it follows and not every engine does (`requests.FOLLOWED_BY`).
         reads_anew: prompts that come together are each read, though what was read before is used again: of several
             answers to one prompt the first one reads, and the others begin at its first token.
+        likelihoods_at_once: texts that `logprobs` is asked for side by side.
     """
 
     follows: ClassVar[frozenset[str]] = frozenset()
@@ -125,6 +126,7 @@ class Backend(ABC):
 
     def __init__(self) -> None:
         self.broken: LLMOSError | None = None
+        self.likelihoods_at_once = 1
         self.adapters: dict[str, Any] = {}
         self._lost = asyncio.Event()
 

@@ -6,14 +6,14 @@ import asyncio
 import contextlib
 import math
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from llm_os.errors import InvalidInputError, LLMOSError, OverloadedError
 from llm_os.spec.attempts import ServeCall
-from llm_os.spec.parity import FILE, Parity, Place, Reading, Reference, Share
+from llm_os.spec.parity import FILE, CheckText, Parity, Place, Reading, Reference, Share
 from llm_os.workers.backend import Backend
 from llm_os.workers.parity import SHOWN, Answer, Difference, agrees, first, judge, of_scores, of_tokens, share
 from llm_os.workers.requests import ChatRequest
@@ -91,9 +91,15 @@ async def figures(reference: Reference, backend: Backend, told: Told = _nobody) 
 
 async def _perplexity(reference: Reference, backend: Backend) -> float | None:
     """How many times the reference's it is on the check texts; None: the backend, or the reference, does not tell."""
+    texts = [text for text in reference.texts if text.logprobs]
+    slots = asyncio.Semaphore(min(AT_ONCE, backend.likelihoods_at_once))
+
+    async def ask(text: CheckText) -> Sequence[float] | None:
+        async with slots:
+            return await _patiently(partial(backend.logprobs, text.ids))
+
     lost: list[float] = []
-    for text in reference.texts:
-        got = await _patiently(partial(backend.logprobs, text.ids)) if text.logprobs else ()
+    for text, got in zip(texts, await _all(map(ask, texts)), strict=True):
         if got is None:
             return None
         pairs = zip(reversed(text.logprobs), reversed(got), strict=False)
@@ -113,6 +119,16 @@ async def _patiently(ask: Callable[[], Awaitable[Said]]) -> Said:
             await asyncio.sleep(BUSY)
 
 
+async def _all(questions: Iterable[Coroutine[Any, Any, Said]]) -> list[Said]:
+    """The answers to all, in their order; of errors the first one, as it is."""
+    asking = [asyncio.create_task(one) for one in questions]
+    try:
+        return await asyncio.gather(*asking)
+    finally:  # then nobody wants the others
+        for one in asking:
+            one.cancel()
+
+
 async def _tokens(reference: Reference, backend: Backend, told: Told) -> tuple[Parity, list[Difference]]:
     """One token behind each beginning; the longest beginning of each text first, for caches that know beginnings."""
     asked = [(text.ids[: place.at], place) for text in reference.texts for place in reversed(text.places)]
@@ -126,12 +142,7 @@ async def _tokens(reference: Reference, backend: Backend, told: Told) -> tuple[P
         counter.add()
         return answer
 
-    asking = [asyncio.create_task(ask(ids)) for ids, _ in asked]
-    try:
-        said = await asyncio.gather(*asking)  # of errors the first one, as it is
-    finally:  # then nobody wants the others
-        for one in asking:
-            one.cancel()
+    said = await _all(ask(ids) for ids, _ in asked)
     answers = [(place, answer) for (_, place), answer in zip(asked, said, strict=True)]
     wrong = [
         (ids, place, answer)

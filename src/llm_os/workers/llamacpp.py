@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from llm_os import programs
-from llm_os.errors import UnavailableError, UnsupportedModelError
+from llm_os.errors import UnavailableError, UnsupportedModelError, UpstreamError
 from llm_os.models.formats import inspect
 from llm_os.models.widen import BELOW_8, in_8_bits
 from llm_os.spec.attempts import AttemptSpec, ServeCall
@@ -24,6 +24,8 @@ log = logging.getLogger("llm_os.worker")
 WHO = "llama.cpp"
 ANY_SEED = 2**32 - 1
 """With this one it draws a seed."""
+DICTATED = 1e6
+"""Added to a token's logit, it is the likeliest."""
 
 
 class LlamaBackend(ChildBridge):
@@ -39,6 +41,28 @@ class LlamaBackend(ChildBridge):
 
     async def decode(self, ids: Sequence[int]) -> str:
         return str((await self.upstream.post("/detokenize", {"tokens": list(ids)}))["content"])
+
+    async def logprobs(self, ids: Sequence[int]) -> list[float]:
+        """See `Backend`: it tells of no prompt, but of what it puts behind one, and that can be dictated."""
+        return [await self._logprob(ids[:at], ids[at]) for at in range(1, len(ids))]
+
+    async def _logprob(self, ids: Sequence[int], token: int) -> float:
+        """Of this token behind these: what is told is how likely the model found it before the bias."""
+        body = {
+            "prompt": list(ids),
+            "n_predict": 1,
+            "logit_bias": [[token, DICTATED]],
+            "samplers": ["top_k"],
+            "top_k": 1,
+            "n_probs": 1,
+        }
+        (told,) = (await self.upstream.post("/completion", body))["completion_probabilities"]
+        if told["id"] != token:
+            raise UpstreamError(
+                f"{WHO} put another token behind a text than the one that was dictated.",
+                hint="Is its release newer than what this one of LLM OS knows? `llm-os doctor` shows both.",
+            )
+        return float(told["logprob"])
 
     def asked(self, request: ChatRequest, path: str) -> dict[str, Any]:
         body = super().asked(request, path)
@@ -104,13 +128,10 @@ def load(call: ServeCall, spec: AttemptSpec) -> Backend:
     argv = command(program.path, model, options, context=context, threads=threads_of(options, spec))
     log.info("%s of %s: %s", program.path, program.where, " ".join(argv[1:]))
     child = Child(WHO, argv, Path(spec.cwd) / "scratch" / "engine")
-    return LlamaBackend(
-        child,
-        model=call.deployment,
-        most=int(options["parallel"]) * QUEUE,
-        context=context,
-        vocabulary=int(str(facts["vocabulary"])),
-    )
+    parallel, vocabulary = int(options["parallel"]), int(str(facts["vocabulary"]))
+    backend = LlamaBackend(child, model=call.deployment, most=parallel * QUEUE, context=context, vocabulary=vocabulary)
+    backend.likelihoods_at_once = parallel  # each text has a slot, which knows its beginning
+    return backend
 
 
 if __name__ == "__main__":

@@ -65,6 +65,18 @@ def test_a_kernel_that_runs_is_not_doubled(home: Path, monkeypatch: pytest.Monke
     assert not (home / "service.env").exists()
 
 
+def test_a_kernel_of_the_service_is_known_by_its_control_group(tmp_path: Path) -> None:
+    for pid, groups in {
+        1: "3:memory:/user.slice\n1:name=systemd:/app.slice/llm-os.service\n",
+        2: "0::/user.slice/user-1000.slice/user@1000.service/app.slice/llm-os.service",
+        3: "0::/user.slice/user@1000.service/app.slice/run-llm-os.service.scope\n",
+        4: "",
+    }.items():
+        (tmp_path / str(pid)).mkdir()
+        (tmp_path / str(pid) / "cgroup").write_text(groups)
+    assert [service._of_service(pid, tmp_path) for pid in (1, 2, 3, 4, 5)] == [True, True, False, False, False]
+
+
 def test_words_are_quoted_as_systemd_reads_them() -> None:
     assert service.quoted('a "b" $c 5% \\d') == '"a \\"b\\" $$c 5%% \\\\d"'
     with pytest.raises(ConflictError):

@@ -297,6 +297,17 @@ async def test_no_more_alternatives_are_told_than_were_asked_for(tmp_path: Path)
     assert {len(score.top) for score in few} == {3}
 
 
+async def test_how_likely_given_tokens_are_is_asked_one_by_one(tmp_path: Path) -> None:
+    server = Server()
+    async with llama(server, tmp_path) as backend:
+        assert await backend.logprobs((7, 8, 9)) == pytest.approx([-0.01, -0.02])
+        assert await backend.logprobs((7,)) == []
+        with pytest.raises(UpstreamError, match="another token behind a text than the one that was dictated"):
+            await backend.logprobs((7, 13))
+    assert [(one["prompt"], one["n_predict"]) for one in server.asked] == [([7], 1), ([7, 8], 1), ([7], 1)]
+    assert [[token for token, _ in one["logit_bias"]] for one in server.asked] == [[8], [9], [13]]
+
+
 @asynccontextmanager
 async def proxy() -> AsyncIterator[tuple[int, list[str]]]:
     """A proxy that refuses everything; (its port, first lines of what it was asked)."""

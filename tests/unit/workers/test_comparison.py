@@ -139,6 +139,14 @@ class Telling(Hand):
         return None if self.tells is None else [-at / 100 - self.lost for at in range(1, len(ids))][-self.tells :]
 
 
+def telling(given: Reference) -> Reference:
+    """It tells how likely it finds the tokens, each less so than the one before."""
+    texts = [
+        text.model_copy(update={"logprobs": tuple(-at / 100 for at in range(1, len(text.ids)))}) for text in given.texts
+    ]
+    return given.model_copy(update={"texts": tuple(texts)})
+
+
 @pytest.mark.parametrize(
     ("lost", "tells", "perplexity"),
     [
@@ -154,13 +162,29 @@ class Telling(Hand):
 async def test_how_likely_the_texts_are_is_compared_where_the_engine_tells(
     tmp_path: Path, lost: float, tells: int | None, perplexity: float | None
 ) -> None:
-    given = reference()
-    texts = [
-        text.model_copy(update={"logprobs": tuple(-at / 100 for at in range(1, len(text.ids)))}) for text in given.texts
-    ]
-    parity = await compared(tmp_path, Telling(lost, tells), given.model_copy(update={"texts": tuple(texts)}))
+    parity = await compared(tmp_path, Telling(lost, tells), telling(reference()))
     assert parity.perplexity == (None if perplexity is None else pytest.approx(perplexity, rel=1e-4))
     assert ("perplexity" in parity.sentence) == (perplexity is not None)
+
+
+@pytest.mark.parametrize("at_once", [1, 3, 99])
+async def test_as_many_texts_are_asked_side_by_side_as_the_backend_takes(tmp_path: Path, at_once: int) -> None:
+    inside = most = 0
+
+    class Slow(Hand):
+        async def logprobs(self, ids: Sequence[int]) -> Sequence[float]:
+            nonlocal inside, most
+            inside += 1
+            most = max(most, inside)
+            await asyncio.sleep(0.001)
+            inside -= 1
+            return [-at / 100 - 0.01 for at in range(1, len(ids))]
+
+    backend = Slow()
+    backend.likelihoods_at_once = at_once
+    parity = await compared(tmp_path, backend, telling(reference()))
+    assert most == min(at_once, AT_ONCE, TEXTS)
+    assert parity.perplexity == pytest.approx(1.01005, rel=1e-4)
 
 
 async def test_of_a_reference_that_does_not_tell_nothing_is_said(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import time
 
 import click
 
+from llm_os.cli.commands.service import keeps_up
 from llm_os.cli.link import looking
 from llm_os.cli.render import ago, as_json_option, print_json
 from llm_os.client.start import answers, ensure_kernel
@@ -51,6 +52,7 @@ def down(keep: bool, as_json: bool) -> int:
         print_json({"ended": [], "kept": []}) if as_json else print("No kernel runs in this home.")
         return 0
     transport = looking()
+    again = keeps_up(_status(transport).pid)
     report = transport.call("POST", "/v1/shutdown", api.ShutdownReport, body=api.ShutdownRequest(keep=keep))
     until = time.monotonic() + DOWN_SECONDS
     while answers(settings.socket) and time.monotonic() < until:
@@ -58,11 +60,13 @@ def down(keep: bool, as_json: bool) -> int:
     if answers(settings.socket):
         raise KernelUnavailableError("The kernel is still ending things.", hint="Look again with `llm-os status`.")
     if as_json:
-        print_json(report)
+        print_json({**report.model_dump(mode="json"), "started_again": again})
     else:
         print(f"The kernel has ended. Ended with it: {', '.join(report.ended) or 'nothing'}.")
         if report.kept:
             print(f"Goes on: {', '.join(report.kept)}.")
+        if again:
+            print("The service starts it again in a second. To end it for good: systemctl --user stop llm-os")
     return 0
 
 

@@ -57,6 +57,19 @@ def unit(settings: Settings, python: str) -> str:
     )
 
 
+def keeps_up(pid: int) -> bool:
+    """Whether systemd starts this kernel again when it ends: it is the service's, and the service is not ending."""
+    return _of_service(pid) and not _of_service(os.getpid())  # at its end the service itself says `llm-os down`
+
+
+def _of_service(pid: int, processes: Path = Path("/proc")) -> bool:
+    try:
+        groups = (processes / str(pid) / "cgroup").read_text(encoding="utf-8")
+    except OSError:
+        return False
+    return any(group.endswith(f"/{UNIT}") for group in groups.splitlines())
+
+
 def environment(settings: Settings) -> str:
     """What this shell says of LLM OS, for the service; the home is always named."""
     told = {name: value for name, value in os.environ.items() if name.startswith("LLM_OS_") and value}

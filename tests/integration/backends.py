@@ -1,5 +1,6 @@
-"""A backend of openvino-genai in the test's own process, ready to be asked."""
+"""A backend of a real engine in the test's own process, ready to be asked."""
 
+import importlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -8,14 +9,13 @@ from typing import Any
 from llm_os.spec.artifacts import ArtifactFacts
 from llm_os.spec.attempts import AttemptSpec, Input, ServeCall
 from llm_os.workers.backend import Backend
-from llm_os.workers.openvino import load
 
 
 @asynccontextmanager
-async def loaded(folder: Path, model: Path, **options: Any) -> AsyncIterator[Backend]:
+async def loaded(folder: Path, model: Path, *, engine: str = "openvino", **options: Any) -> AsyncIterator[Backend]:
     facts = ArtifactFacts(digest="sha256:" + "0" * 64, kind="model", size=1, meta={})
     call = ServeCall(
-        engine="openvino",
+        engine=engine,
         deployment="chat",
         model=Input(path=str(model), facts=facts),
         version="smollm2@1",
@@ -24,7 +24,7 @@ async def loaded(folder: Path, model: Path, **options: Any) -> AsyncIterator[Bac
         socket="unused",
     )
     spec = AttemptSpec(attempt="a", owner="o", token=1, argv=(), env={}, threads=2, cwd=str(folder))
-    backend = load(call, spec)
+    backend: Backend = importlib.import_module(f"llm_os.workers.{engine}").load(call, spec)
     try:
         await backend.begin()
         yield backend
