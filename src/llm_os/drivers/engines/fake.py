@@ -9,7 +9,7 @@ from typing import ClassVar
 from pydantic import Field
 
 from llm_os.drivers.device import Available, Probe, Unavailable
-from llm_os.drivers.engine import AdapterRoom, Engine
+from llm_os.drivers.engine import TRUSTS_NOBODY, AdapterRoom, Engine
 from llm_os.memory.serving import estimate
 from llm_os.settings import Settings
 from llm_os.spec.artifacts import ArtifactFacts
@@ -81,7 +81,8 @@ class Fake(Engine):
         return ResourceSpec(cpus=0.1, memory=asked or estimate(0, overhead=OVERHEAD))
 
     def process(self, options: Spec, model: ArtifactFacts, resources: ResourceSpec) -> ProcessSpec:
-        return ProcessSpec(argv=("{python}", "-m", "llm_os.workers.fake", "{attempt}"), resources=resources)
+        argv = ("{python}", "-m", "llm_os.workers.fake", "{attempt}")
+        return ProcessSpec(argv=argv, env=TRUSTS_NOBODY, resources=resources)
 
 
 PLUGIN = Fake()

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from llm_os import programs
 from llm_os.drivers.device import Available, Probe, Unavailable
-from llm_os.drivers.engine import Engine
+from llm_os.drivers.engine import TRUSTS_NOBODY, Engine
 from llm_os.memory.serving import estimate, kv_bytes_per_token
 from llm_os.spec.artifacts import ArtifactFacts
 from llm_os.spec.base import Spec
@@ -113,7 +113,8 @@ class LlamaCpp(Engine):
         return tuple(found)
 
     def process(self, options: Spec, model: ArtifactFacts, resources: ResourceSpec) -> ProcessSpec:
-        return ProcessSpec(argv=("{python}", "-m", "llm_os.workers.llamacpp", "{attempt}"), resources=resources)
+        argv = ("{python}", "-m", "llm_os.workers.llamacpp", "{attempt}")
+        return ProcessSpec(argv=argv, env=TRUSTS_NOBODY, resources=resources)
 
 
 PLUGIN = LlamaCpp()

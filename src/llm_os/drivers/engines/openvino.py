@@ -10,7 +10,7 @@ from pydantic import Field
 
 from llm_os import programs
 from llm_os.drivers.device import Available, Probe, Unavailable
-from llm_os.drivers.engine import Engine
+from llm_os.drivers.engine import TRUSTS_NOBODY, Engine
 from llm_os.memory.serving import estimate, kv_bytes_per_token
 from llm_os.spec.artifacts import ArtifactFacts
 from llm_os.spec.base import Spec
@@ -114,7 +114,7 @@ class OpenVino(Engine):
 
     def process(self, options: Spec, model: ArtifactFacts, resources: ResourceSpec) -> ProcessSpec:
         argv = ("{python}", "-m", "llm_os.workers.openvino", "{attempt}")
-        return ProcessSpec(argv=argv, resources=resources, environment=self.name)
+        return ProcessSpec(argv=argv, env=TRUSTS_NOBODY, resources=resources, environment=self.name)
 
 
 PLUGIN = OpenVino()
