@@ -83,15 +83,17 @@ class Server:
         return app
 
     async def _dictated(self, request: web.Request) -> web.Response:
-        """As llama.cpp's own completion of one token: the most favoured one, told with what it was without the favour.
+        """As llama.cpp's own completion of one token, told with what it was before any bias.
 
-        A token has -0.01 for each token before it, and no favour makes this server say token 13.
+        A token has -0.01 for each token before it. Of tokens from 500 on nothing is told when they are said; the
+        likeliest ones are those from 500 on.
         """
         body = await request.json()
         self.asked.append(body)
-        token = max(body["logit_bias"], key=lambda one: one[1])[0]
-        told = {"id": 12 if token == 13 else token, "token": "x", "logprob": -0.01 * len(body["prompt"])}
-        return web.json_response({"content": "x", "completion_probabilities": [told][: body["n_probs"]]})
+        likely, said = -0.01 * len(body["prompt"]), body["logit_bias"][0][0]
+        tops = [{"id": 500 + one, "token": "x", "logprob": likely} for one in range(body["n_probs"])]
+        told = {"id": said, "token": "x", "logprob": likely, "top_logprobs": tops}
+        return web.json_response({"content": "x", **({"completion_probabilities": [told]} if said < 500 else {})})
 
     async def _load(self, request: web.Request) -> web.Response:
         """As vLLM: by its name and folder, where it was started for that; the answer is a text."""

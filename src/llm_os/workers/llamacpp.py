@@ -26,6 +26,10 @@ ANY_SEED = 2**32 - 1
 """With this one it draws a seed."""
 DICTATED = 1e6
 """Added to a token's logit, it is the likeliest."""
+TOLD = 24
+"""Tokens of a text whose probabilities are asked for: of 40 texts those of 1,000 tokens."""
+LIKELIEST = 1000
+"""Tokens among which one is looked for, before it is looked for among all."""
 
 
 class LlamaBackend(ChildBridge):
@@ -43,26 +47,38 @@ class LlamaBackend(ChildBridge):
         return str((await self.upstream.post("/detokenize", {"tokens": list(ids)}))["content"])
 
     async def logprobs(self, ids: Sequence[int]) -> list[float]:
-        """See `Backend`: it tells of no prompt, but of what it puts behind one, and that can be dictated."""
-        return [await self._logprob(ids[:at], ids[at]) for at in range(1, len(ids))]
+        """See `Backend`: it tells of no prompt, but of what it puts behind one, and that can be dictated.
+
+        That takes a step a token, so it is asked for the last ones only.
+        """
+        return [await self._logprob(ids[:at], ids[at]) for at in range(max(1, len(ids) - TOLD), len(ids))]
 
     async def _logprob(self, ids: Sequence[int], token: int) -> float:
-        """Of this token behind these: what is told is how likely the model found it before the bias."""
-        body = {
-            "prompt": list(ids),
-            "n_predict": 1,
-            "logit_bias": [[token, DICTATED]],
-            "samplers": ["top_k"],
-            "top_k": 1,
-            "n_probs": 1,
-        }
-        (told,) = (await self.upstream.post("/completion", body))["completion_probabilities"]
-        if told["id"] != token:
+        """Of this token behind these: what is told is how likely the model found it before any bias.
+
+        Nothing is told of a token that ends the answer, or with which no character is whole. It is looked for among the
+        likeliest ones beside another token then.
+        """
+        told = await self._behind(ids, token, 1)
+        for most in (LIKELIEST, self._window.vocabulary):
+            told = told if token in told else await self._behind(ids, await self._plain(), most)
+        if token not in told:
             raise UpstreamError(
-                f"{WHO} put another token behind a text than the one that was dictated.",
+                f"{WHO} does not tell how likely token {token} is, though it was made to say it.",
                 hint="Is its release newer than what this one of LLM OS knows? `llm-os doctor` shows both.",
             )
-        return float(told["logprob"])
+        return told[token]
+
+    async def _behind(self, ids: Sequence[int], token: int, most: int) -> dict[int, float]:
+        """Logarithms of the probabilities of a token that it is made to say behind these, and of so many likeliest."""
+        body = {"prompt": list(ids), "n_predict": 1, "n_probs": most, "logit_bias": [[token, DICTATED]]}
+        answer = await self.upstream.post("/completion", {**body, "samplers": ["top_k"], "top_k": 1})
+        told = answer.get("completion_probabilities") or []
+        return {one["id"]: float(one["logprob"]) for said in told for one in (said, *said["top_logprobs"])}
+
+    async def _plain(self) -> int:
+        """A token that is a whole character, and ends nothing."""
+        return (await self.encode("a"))[-1]
 
     def asked(self, request: ChatRequest, path: str) -> dict[str, Any]:
         body = super().asked(request, path)

@@ -21,6 +21,7 @@ from llm_os.errors import (
     UpstreamError,
 )
 from llm_os.testing.openai_server import ANSWER, Faults, Server
+from llm_os.workers import llamacpp
 from llm_os.workers.backend import Piece
 from llm_os.workers.bridge import Bridge, heard
 from llm_os.workers.llamacpp import LlamaBackend
@@ -302,10 +303,28 @@ async def test_how_likely_given_tokens_are_is_asked_one_by_one(tmp_path: Path) -
     async with llama(server, tmp_path) as backend:
         assert await backend.logprobs((7, 8, 9)) == pytest.approx([-0.01, -0.02])
         assert await backend.logprobs((7,)) == []
-        with pytest.raises(UpstreamError, match="another token behind a text than the one that was dictated"):
-            await backend.logprobs((7, 13))
-    assert [(one["prompt"], one["n_predict"]) for one in server.asked] == [([7], 1), ([7, 8], 1), ([7], 1)]
-    assert [[token for token, _ in one["logit_bias"]] for one in server.asked] == [[8], [9], [13]]
+        of_the_last = await backend.logprobs(range(100))
+    assert of_the_last == pytest.approx([-0.01 * at for at in range(76, 100)])
+    one, two, *_ = server.asked
+    assert [one["prompt"], two["prompt"]] == [[7], [7, 8]]
+    assert [one["logit_bias"][0][0], two["logit_bias"][0][0]] == [8, 9]
+    assert (one["n_predict"], one["n_probs"]) == (1, 1)
+
+
+@pytest.mark.parametrize(("token", "asked"), [(500, [1, 10]), (509, [1, 10]), (510, [1, 10, 1000])])
+async def test_a_token_of_which_nothing_is_told_is_looked_for_among_the_likeliest_then_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, token: int, asked: list[int]
+) -> None:
+    monkeypatch.setattr(llamacpp, "LIKELIEST", 10)
+    server = Server()
+    async with llama(server, tmp_path) as backend:
+        plain = await backend._plain()
+        assert await backend.logprobs((7, token)) == pytest.approx([-0.01])
+        with pytest.raises(UpstreamError, match="does not tell how likely token 2000 is"):
+            await backend.logprobs((7, 2000))
+    told = server.asked[: len(asked)]
+    assert [one["n_probs"] for one in told] == asked
+    assert [one["logit_bias"][0][0] for one in told] == [token] + [plain] * (len(asked) - 1)
 
 
 @asynccontextmanager
