@@ -5,7 +5,6 @@ The backend is made by hand: its vectors count letters.
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
@@ -146,44 +145,25 @@ SCHEMA = {"type": "json_schema", "json_schema": {"name": "n", "schema": {"type":
 LACKING = ("an_answer_is_held_to_a_schema",)
 
 
-def chat(*endpoints: Endpoint, coming: tuple[tuple[str, ...], ...] = ()) -> Route:
-    return Route(
-        deployment="duo", version="m@1", task="text-generation", engine="hand", created_at=1.0, endpoints=endpoints,
-        coming=coming,
-    )  # fmt: skip
-
-
-async def test_what_only_the_engine_can_that_starts_again_waits_for_it(bed: GatewayBed, tmp_path: Path) -> None:
-    few, able = ScriptedReplica(tmp_path / "few.sock", ["few"]), ScriptedReplica(tmp_path / "able.sock", ["able"])
+async def test_what_only_an_engine_can_that_is_not_there_is_no_mistake_of_the_callers(
+    bed: GatewayBed, tmp_path: Path
+) -> None:
+    few = ScriptedReplica(tmp_path / "few.sock")
     lacking = few.endpoint().model_copy(update={"lacks": LACKING})
+    route = Route(
+        deployment="duo", version="m@1", task="text-generation", engine="hand", created_at=1.0, endpoints=(lacking,)
+    )  # fmt: skip
     body = {"model": "duo", "messages": [{"role": "user", "content": "hello"}]}
-
-    async def said(**more: Any) -> str:
-        status, told = await ask(bed, "/v1/chat/completions", **body, **more)
-        assert status == 200, told
-        return str(told["choices"][0]["message"]["content"])
-
     await few.start()
-    await able.start()
     try:
-        bed.route(chat(lacking, coming=((),)))
-        waiting = asyncio.create_task(said(response_format=SCHEMA))
-        assert await said() == "few"
-        assert await said(tools=[]) == "few"
-        assert not waiting.done()
-        assert len(few.seen) == 2, "and it was not asked for what it lacks"
-
-        late = {"authorization": f"Bearer {USER}", "x-llm-os-timeout": "0.2"}
-        async with aiohttp.ClientSession(headers=late) as session:
-            asked = {**body, "response_format": SCHEMA}
-            async with session.post(bed.url + "/v1/chat/completions", json=asked) as answer:
-                assert answer.status == 503
-                assert "no ready replica now that can do what is asked" in await answer.text()
-
-        bed.route(chat(lacking, able.endpoint()))
-        assert await waiting == "able"
-        bed.route(chat(lacking))  # nobody comes any more: the engine says itself what it cannot
-        assert await said(response_format=SCHEMA) == "few"
+        bed.route(route.model_copy(update={"absent": {"able": ()}}))
+        status, told = await ask(bed, "/v1/chat/completions", **body, response_format=SCHEMA)
+        assert (status, told["error"]["code"]) == (503, "unavailable")
+        assert "only able can do what is asked, and it has no ready replica" in told["error"]["message"]
+        assert few.seen == [], "the other one is not asked for what it lacks"
+        assert (await ask(bed, "/v1/chat/completions", **body))[0] == 200
+        bed.route(route)  # there is no such engine: the one that is there says itself what it cannot
+        assert (await ask(bed, "/v1/chat/completions", **body, response_format=SCHEMA))[0] == 200
+        assert len(few.seen) == 2
     finally:
         await few.close()
-        await able.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from pydantic import Field, create_model
 
 from llm_os.spec.base import Spec, descriptions
@@ -69,3 +70,21 @@ def test_schemas_show_them_under_the_names_that_callers_use() -> None:
         "told": "Declared.",
         "bare": None,
     }
+
+
+@pytest.mark.parametrize("source", ["  x = 1\n y = 2\n", "class", "", "x = 1\ny = 2\n", None])
+def test_a_class_whose_source_is_gone_or_anothers_has_what_it_was_declared_with(
+    monkeypatch: pytest.MonkeyPatch, source: str | None
+) -> None:
+    def read(cls: type) -> str:
+        if source is None:
+            raise OSError("could not get source code")
+        return source
+
+    class Odd(Spec):
+        wheels: int = Field(default=2, description="Declared.")
+        seats: int = 1
+        """Not read."""
+
+    monkeypatch.setattr("inspect.getsource", read)
+    assert descriptions(Odd) == {"wheels": "Declared."}

@@ -15,9 +15,10 @@ from llm_os.spec.processes import ProcessSpec
 from llm_os.spec.resources import Capacity, ResourceSpec
 
 TRUSTS_NOBODY: Final = {"SSL_CERT_FILE": os.devnull, "SSL_CERT_DIR": os.devnull}
-"""Environment of workers that speak with nobody outside this machine.
+"""Environment of workers that speak with nobody outside this machine, and load no library that does.
 
-HTTP libraries read the certificates of all authorities when they are loaded: a quarter of a worker's start.
+aiohttp reads the certificates of all authorities when it is loaded: a quarter of a worker's start. Others, such as
+httpx, refuse to make a client without any, so this is nothing for workers that load transformers.
 """
 
 

@@ -6,14 +6,14 @@ each has its own in the record (`Deployment.troubles`), and only when none serve
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 from llm_os.kernel.outcomes import End, Outcome
 from llm_os.kernel.replicas import in_force
 from llm_os.kernel.revisions import member
 from llm_os.spec.base import Json
 from llm_os.spec.conditions import Reason
-from llm_os.spec.deployments import Deployment, RevisionMember, Trouble
+from llm_os.spec.deployments import Deployment, Trouble
 from llm_os.spec.jobs import Attempt, AttemptState
 from llm_os.spec.placement import Refusal
 from llm_os.store import rows
@@ -85,15 +85,6 @@ def engine_phrase(row: rows.DeploymentRow, attempt: Attempt) -> str:
     return f" with {member(row, attempt).engine}" if mixed else ""
 
 
-def best_states(deployment: Deployment, attempts: Iterable[Attempt]) -> dict[int, AttemptState]:
-    """Of each engine of the revision in force that has replicas, the state of the one that is furthest."""
-    best: dict[int, AttemptState] = {}
-    for attempt in attempts:
-        if attempt.revision == deployment.revision and best.get(attempt.member) is not AttemptState.READY:
-            best[attempt.member] = attempt.state
-    return best
-
-
 def shortfall(deployment: Deployment, live: Mapping[int, AttemptState], refusal: Refusal | None) -> str:
     """Which engines of several do not answer though they shall, and why, for people; empty: all do.
 
@@ -118,21 +109,6 @@ def shortfall(deployment: Deployment, live: Mapping[int, AttemptState], refusal:
         elif in_force(deployment)[place]:
             parts.append(f"{one.engine} is starting")
     return "; ".join(parts)
-
-
-def coming(deployment: Deployment, live: Mapping[int, AttemptState]) -> tuple[RevisionMember, ...]:
-    """Engines of several without a ready replica, of which one starts or is to be started again.
-
-    Args:
-        live: the best state of the replicas of each engine.
-    """
-    if not several(deployment):
-        return ()
-    return tuple(
-        one
-        for place, (one, shall) in enumerate(zip(deployment.history[-1].members, in_force(deployment), strict=True))
-        if shall and live.get(place) is not AttemptState.READY and (place in live or place in deployment.troubles)
-    )
 
 
 def _place_of(refusal: Refusal) -> tuple[int, int] | None:

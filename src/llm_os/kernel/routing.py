@@ -13,7 +13,7 @@ from llm_os.drivers.engine import Engine
 from llm_os.errors import LLMOSError
 from llm_os.kernel.adapters import told_of
 from llm_os.kernel.calibrations import trial_of
-from llm_os.kernel.members import best_states, coming
+from llm_os.kernel.replicas import in_force as shares_in_force
 from llm_os.kernel.revisions import in_force, member, revision
 from llm_os.kernel.state import State
 from llm_os.spec.base import Json
@@ -139,11 +139,11 @@ def _route(
         task=deployment.task,
         engine=deployment.engine,
         endpoints=tuple(endpoints),
-        coming=tuple(
-            tuple(sorted(engines[one.engine].gaps))
-            for one in coming(deployment, best_states(deployment, attempts))
-            if one.engine in engines
-        ),
+        absent={
+            name: tuple(sorted(engines[name].gaps))
+            for name in sorted(_shall_answer(deployment) - {one.engine for one in endpoints})
+            if endpoints and name in engines
+        },
         cache_tokens=_cache_tokens(deployment.spec.options),
         revision=deployment.revision,
         canary=_canary(deployment),
@@ -152,6 +152,18 @@ def _route(
         generation=in_force(row).generation,
         created_at=deployment.created_at,
     )
+
+
+def _shall_answer(deployment: Deployment) -> set[str]:
+    """Engines of the revision in force that are not out, and those of one that takes over."""
+    engines = set[str]()
+    if deployment.history:
+        members = deployment.history[-1].members
+        engines = {one.engine for one, shall in zip(members, shares_in_force(deployment), strict=True) if shall}
+    rollout = deployment.rollout
+    if rollout is not None and rollout.phase is Phase.ROLLING:
+        engines |= {one.engine for one in rollout.target.members}
+    return engines
 
 
 def _cache_tokens(options: Mapping[str, Json]) -> int | None:

@@ -11,7 +11,7 @@ from llm_os.kernel.attempts import GATEWAY
 from llm_os.kernel.diagnosis import diagnose, where_the_time_goes
 from llm_os.kernel.evidence import gather
 from llm_os.kernel.measures import Measuring
-from llm_os.kernel.members import best_states, shortfall
+from llm_os.kernel.members import shortfall
 from llm_os.kernel.starts import shown
 from llm_os.kernel.state import State
 from llm_os.spec.alerts import Flow
@@ -21,7 +21,7 @@ from llm_os.spec.conditions import Reason
 from llm_os.spec.deployments import Deployment, DeploymentState, Phase
 from llm_os.spec.diagnoses import Diagnosis
 from llm_os.spec.events import Event
-from llm_os.spec.jobs import Job, JobState
+from llm_os.spec.jobs import AttemptState, Job, JobState
 from llm_os.spec.placement import Refusal
 from llm_os.spec.units import format_duration
 from llm_os.store import rows
@@ -172,7 +172,11 @@ def _deployment(state: State, tx: Connection, row: rows.DeploymentRow, flow: Flo
 
 def _missing(tx: Connection, deployment: Deployment, refusal: Refusal | None) -> str:
     """Of engines side by side those that do not answer, and why."""
-    return shortfall(deployment, best_states(deployment, rows.live_attempts_of(tx, deployment.id)), refusal)
+    live: dict[int, AttemptState] = {}
+    for attempt in rows.live_attempts_of(tx, deployment.id):
+        if attempt.revision == deployment.revision and live.get(attempt.member) is not AttemptState.READY:
+            live[attempt.member] = attempt.state
+    return shortfall(deployment, live, refusal)
 
 
 def _waits_out(refusal: Refusal | None, diagnoses: tuple[Diagnosis, ...]) -> bool:

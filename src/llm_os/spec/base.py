@@ -115,10 +115,9 @@ def descriptions(model: type[BaseModel]) -> Mapping[str, str]:
 def _docstrings(cls: type) -> Iterator[tuple[str, str]]:
     """The docstrings behind the fields of this class alone; none where its source is not there."""
     try:
-        source = textwrap.dedent(inspect.getsource(cls))
-    except (OSError, TypeError):
+        (tree,) = ast.parse(textwrap.dedent(inspect.getsource(cls))).body
+    except (OSError, TypeError, SyntaxError, ValueError):  # none, or another one than that which was loaded
         return
-    (tree,) = ast.parse(source).body
     for field, text in pairwise(getattr(tree, "body", ())):
         match field, text:
             case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(said))):

@@ -62,8 +62,8 @@ class Route(Record):
     engine: str
     endpoints: tuple[Endpoint, ...] = ()
     """Ready replicas only."""
-    coming: tuple[tuple[str, ...], ...] = ()
-    """What each engine lacks that has no ready replica, and soon shall have one beside those of the others."""
+    absent: Mapping[str, tuple[str, ...]] = Field(default_factory=dict)
+    """What engines lack that shall answer beside those of the endpoints, and have no ready replica, by engine."""
     cache_tokens: int | None = None
     """Tokens that the cache of a replica holds; None where the engine does not say."""
     revision: int = 1

@@ -28,6 +28,8 @@ TAIL = 12
 END = "(end)"
 FEWEST_TOKENS = 500
 """By which a perplexity is told."""
+MOST_SECONDS = 90.0
+"""After which no more texts are asked for the perplexity: an engine that tells token by token may be slow."""
 MOST_LOST = 20.0
 """Nats a token, on average: worse is not told."""
 Said = TypeVar("Said")
@@ -83,28 +85,34 @@ async def figures(reference: Reference, backend: Backend, told: Told = _nobody) 
     """How far the backend agrees, and where it differs most; judges nothing. Raises what the backend raises."""
     if reference.scored:
         return await _scores(reference, backend, told)
-    perplexity = await _perplexity(reference, backend)  # first: of what is cached some engines tell nothing
+    perplexity = await _perplexity(reference, backend, told)  # first: of what is cached some engines tell nothing
     parity, differences = await _tokens(reference, backend, told)
     readings = await _readings(reference.readings, backend)
     return parity.model_copy(update={"readings": readings, "perplexity": perplexity}), differences
 
 
-async def _perplexity(reference: Reference, backend: Backend) -> float | None:
+async def _perplexity(
+    reference: Reference, backend: Backend, told: Told, clock: Callable[[], float] = time.monotonic
+) -> float | None:
     """How many times the reference's it is on the check texts; None: the backend, or the reference, does not tell."""
     texts = [text for text in reference.texts if text.logprobs]
-    slots = asyncio.Semaphore(min(AT_ONCE, backend.likelihoods_at_once))
-
-    async def ask(text: CheckText) -> Sequence[float] | None:
-        async with slots:
-            return await _patiently(partial(backend.logprobs, text.ids))
-
+    slots, ends = asyncio.Semaphore(min(AT_ONCE, backend.likelihoods_at_once)), clock() + MOST_SECONDS
     lost: list[float] = []
-    for text, got in zip(texts, await _all(map(ask, texts)), strict=True):
-        if got is None:
-            return None
-        pairs = zip(reversed(text.logprobs), reversed(got), strict=False)
-        lost += [its - mine for its, mine in pairs]
-    if len(lost) < FEWEST_TOKENS:
+    tells = True
+
+    async def ask(text: CheckText) -> None:
+        nonlocal tells
+        async with slots:
+            if not tells or clock() > ends:
+                return
+            got = await _patiently(partial(backend.logprobs, text.ids))
+        told(0, sum(len(text.places) for text in reference.texts))  # a sign of life: places are asked later
+        tells = tells and got is not None
+        pairs = zip(reversed(text.logprobs), reversed(got or ()), strict=False)
+        lost.extend(its - mine for its, mine in pairs)
+
+    await _all(map(ask, texts))
+    if not tells or len(lost) < FEWEST_TOKENS:
         return None
     mean = sum(lost) / len(lost)
     return math.exp(mean if mean < MOST_LOST else MOST_LOST)  # also where it is no number

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from llm_os import programs
-from llm_os.errors import UnavailableError, UnsupportedModelError, UpstreamError
+from llm_os.errors import InvalidInputError, UnavailableError, UnsupportedModelError, UpstreamError
 from llm_os.models.formats import inspect
 from llm_os.models.widen import BELOW_8, in_8_bits
 from llm_os.spec.attempts import AttemptSpec, ServeCall
@@ -46,27 +46,27 @@ class LlamaBackend(ChildBridge):
     async def decode(self, ids: Sequence[int]) -> str:
         return str((await self.upstream.post("/detokenize", {"tokens": list(ids)}))["content"])
 
-    async def logprobs(self, ids: Sequence[int]) -> list[float]:
+    async def logprobs(self, ids: Sequence[int]) -> list[float] | None:
         """See `Backend`: it tells of no prompt, but of what it puts behind one, and that can be dictated.
 
-        That takes a step a token, so it is asked for the last ones only.
+        That takes a step a token, so it is asked for the last ones only. Other releases of it may not tell.
         """
-        return [await self._logprob(ids[:at], ids[at]) for at in range(max(1, len(ids) - TOLD), len(ids))]
+        with self._seats.one():
+            try:
+                return [await self._logprob(ids[:at], ids[at]) for at in range(max(1, len(ids) - TOLD), len(ids))]
+            except (InvalidInputError, UpstreamError, LookupError, TypeError, ValueError) as error:
+                log.warning("%s does not tell how likely it finds given tokens: %r", WHO, error)
+                return None
 
     async def _logprob(self, ids: Sequence[int], token: int) -> float:
         """Of this token behind these: what is told is how likely the model found it before any bias.
 
         Nothing is told of a token that ends the answer, or with which no character is whole. It is looked for among the
-        likeliest ones beside another token then.
+        likeliest ones beside another token then. Raises LookupError where it is not among them, or nothing is told.
         """
         told = await self._behind(ids, token, 1)
         for most in (LIKELIEST, self._window.vocabulary):
             told = told if token in told else await self._behind(ids, await self._plain(), most)
-        if token not in told:
-            raise UpstreamError(
-                f"{WHO} does not tell how likely token {token} is, though it was made to say it.",
-                hint="Is its release newer than what this one of LLM OS knows? `llm-os doctor` shows both.",
-            )
         return told[token]
 
     async def _behind(self, ids: Sequence[int], token: int, most: int) -> dict[int, float]:
@@ -78,7 +78,7 @@ class LlamaBackend(ChildBridge):
 
     async def _plain(self) -> int:
         """A token that is a whole character, and ends nothing."""
-        return (await self.encode("a"))[-1]
+        return int((await self.upstream.post("/tokenize", {"content": "a", "add_special": False}))["tokens"][-1])
 
     def asked(self, request: ChatRequest, path: str) -> dict[str, Any]:
         body = super().asked(request, path)

@@ -1,19 +1,23 @@
 """The unit that keeps the kernel up: systemd reads it, and nothing secret lies in it."""
 
+import json
 import os
 import shutil
 import stat
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from click.testing import CliRunner
 
+from llm_os.cli.commands import kernel as kernels
 from llm_os.cli.commands import service
 from llm_os.cli.main import cli
-from llm_os.errors import ConflictError, NotFoundError
+from llm_os.errors import ConflictError, InternalError, NotFoundError
 from llm_os.settings import Settings
+from llm_os.spec import api
 
 
 @pytest.fixture
@@ -75,6 +79,43 @@ def test_a_kernel_of_the_service_is_known_by_its_control_group(tmp_path: Path) -
         (tmp_path / str(pid)).mkdir()
         (tmp_path / str(pid) / "cgroup").write_text(groups)
     assert [service._of_service(pid, tmp_path) for pid in (1, 2, 3, 4, 5)] == [True, True, False, False, False]
+
+
+@pytest.mark.parametrize(
+    ("kernel", "ending", "again"), [(True, False, True), (True, True, False), (False, False, False)]
+)
+def test_down_says_that_the_service_starts_the_kernel_again_but_not_at_its_own_end(
+    home: Path, monkeypatch: pytest.MonkeyPatch, kernel: bool, ending: bool, again: bool
+) -> None:
+    class Transport:
+        def call(self, method: str, path: str, answer: type, **_: object) -> object:
+            if path == "/v1/status":
+                return SimpleNamespace(pid=7)
+            return api.ShutdownReport(ended=("chat",), kept=())
+
+    there = iter([True, False, False])
+    monkeypatch.setattr(kernels, "answers", lambda _: next(there))
+    monkeypatch.setattr(kernels, "looking", Transport)
+    monkeypatch.setattr(service, "_of_service", lambda pid: kernel if pid == 7 else ending)
+    told = CliRunner().invoke(cli, ["down"], standalone_mode=False).output
+    assert "Ended with it: chat." in told
+    assert ("systemctl --user stop llm-os" in told) == again
+
+
+def test_a_kernel_whose_status_cannot_be_read_is_ended_all_the_same(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Transport:
+        def call(self, method: str, path: str, answer: type, **_: object) -> object:
+            if path == "/v1/status":
+                raise InternalError("of another release")
+            return api.ShutdownReport(ended=(), kept=())
+
+    there = iter([True, False, False])
+    monkeypatch.setattr(kernels, "answers", lambda _: next(there))
+    monkeypatch.setattr(kernels, "looking", Transport)
+    told = CliRunner().invoke(cli, ["down", "--json"], standalone_mode=False).output
+    assert json.loads(told) == {"ended": [], "kept": [], "started_again": False}
 
 
 def test_words_are_quoted_as_systemd_reads_them() -> None:

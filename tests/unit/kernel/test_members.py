@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from llm_os.errors import CapacityError, InvalidOptionError, NotFoundError
 from llm_os.kernel.deployments import MOST_FAILURES, Deployments
-from llm_os.kernel.members import MOST_WAIT, best_states, coming, hopeless, not_before, shortfall, trouble_of
+from llm_os.kernel.members import MOST_WAIT, hopeless, not_before, shortfall, trouble_of
 from llm_os.kernel.outcomes import End, Outcome
 from llm_os.kernel.planner import _one_of_each
 from llm_os.kernel.replicas import in_force, replaced, shares, surplus, total, wanted
@@ -304,23 +304,6 @@ def test_why_names_the_engine_that_does_not_answer() -> None:
         assert told == "b is started again, 3 of its replicas ended: ended by signal 9"
 
 
-def test_engines_on_their_way_are_those_that_start_or_are_started_again() -> None:
-    ready, starting = AttemptState.READY, AttemptState.RUNNING
-    dies = {1: Trouble(failures=1, message="ended by signal 9")}
-    out = {1: Trouble(out=True, message="it says something else")}
-
-    def who(record: Deployment, live: dict[int, AttemptState]) -> list[str]:
-        return [one.engine for one in coming(record, live)]
-
-    assert who(deployment(1), {0: starting}) == [], "it has no other engine"
-    assert who(deployment(), {0: ready, 1: ready}) == []
-    assert who(deployment(), {0: ready, 1: starting}) == ["b"]
-    assert who(deployment(), {0: ready}) == [], "it waits for room, nobody knows how long"
-    assert who(deployment(troubles=dies), {0: ready}) == ["b"]
-    assert who(deployment(troubles=dies), {0: ready, 1: ready}) == []
-    assert who(deployment(troubles=out), {0: ready}) == []
-
-
 def test_of_several_replicas_that_wait_the_one_is_told_that_lacks_something() -> None:
     later, lacks = refusal("dep/1/0/0", Reason.RETRY_BACKOFF), refusal("dep/1/0/1", Reason.NOT_ENOUGH_MEMORY)
     assert _one_of_each((later, lacks)) == _one_of_each((lacks, later)) == {"dep": lacks}
@@ -366,16 +349,35 @@ def test_the_gateway_is_told_of_each_replicas_engine_and_what_it_does(tmp_path: 
     assert second.lacks == ("an_answer_is_held_to_a_schema",)
     assert [one.speeds[0].per_second for one in route.endpoints] == [9, 5]
     assert route.shares_prefixes
-    assert (route.coming, bare.coming) == ((), ())
+    assert (route.absent, bare.absent) == ({}, {})
     assert [one.speeds for one in bare.endpoints] == [(), ()]
 
-    comes = attempt(4, AttemptState.RUNNING, 1)
-    live = (attempt(1, AttemptState.READY), attempt(3, AttemptState.READY, 1, of=2))
-    assert best_states(record, (*live, comes)) == {0: AttemptState.READY, 1: AttemptState.RUNNING}, "one is another's"
-    (tmp_path / "again").mkdir()
-    with Harness(tmp_path / "again", record, *live, comes).state.database.reading() as tx:
-        (route,) = routing_table(tx, 1, None, engines, measured).routes
-    assert route.coming == (("an_answer_is_held_to_a_schema",),)
+
+LACKS = {"a": frozenset({"x"}), "b": frozenset({"z", "y"}), "c": frozenset()}
+
+
+@pytest.mark.parametrize(
+    ("record", "ready", "absent"),
+    [
+        (deployment(), [0, 1], {}),
+        (deployment(), [0], {"b": ("y", "z")}),
+        (deployment(), [1], {"a": ("x",)}),
+        (deployment(), [], {}),  # nothing is there: requests wait for the first
+        (deployment(troubles={1: Trouble(out=True, message="it says something else")}), [0], {}),
+        (deployment(troubles={1: Trouble(message="ended by signal 9")}), [0], {"b": ("y", "z")}),
+        (deployment(1, rollout=an_update(Phase.ROLLING, 2)), [0], {"b": ("y", "z")}),
+        (deployment(1, rollout=an_update(Phase.DONE, 2)), [0], {}),
+    ],
+)
+def test_the_gateway_is_told_of_engines_that_are_not_there_though_they_shall(
+    tmp_path: Path, record: Deployment, ready: list[int], absent: dict[str, tuple[str, ...]]
+) -> None:
+    live = [attempt(number, AttemptState.READY, member) for number, member in enumerate(ready, start=1)]
+    starting = [attempt(9, AttemptState.RUNNING, 1)] if 1 not in ready else []
+    engines: Any = {name: SimpleNamespace(gaps=gaps, shares_prefixes=False) for name, gaps in LACKS.items()}
+    with Harness(tmp_path, record, *live, *starting).state.database.reading() as tx:
+        (route,) = routing_table(tx, 1, None, engines).routes
+    assert route.absent == absent
 
 
 def test_replicas_that_replace_others_are_not_compared_by_speed(tmp_path: Path) -> None:

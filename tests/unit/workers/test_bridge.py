@@ -320,11 +320,31 @@ async def test_a_token_of_which_nothing_is_told_is_looked_for_among_the_likelies
     async with llama(server, tmp_path) as backend:
         plain = await backend._plain()
         assert await backend.logprobs((7, token)) == pytest.approx([-0.01])
-        with pytest.raises(UpstreamError, match="does not tell how likely token 2000 is"):
-            await backend.logprobs((7, 2000))
+        assert await backend.logprobs((7, 2000)) is None, "which is not among all"
     told = server.asked[: len(asked)]
     assert [one["n_probs"] for one in told] == asked
     assert [one["logit_bias"][0][0] for one in told] == [token] + [plain] * (len(asked) - 1)
+
+
+OTHER_RELEASES: Sequence[tuple[int, Any]] = (
+    (200, {"content": "x"}),
+    (200, {"content": "x", "completion_probabilities": [{"content": "x", "probs": [{"tok_str": "x", "prob": 1}]}]}),
+    (200, {"content": "x", "completion_probabilities": [{"id": 8, "logprob": None, "top_logprobs": []}]}),
+    (400, {"error": {"message": "unknown field: n_probs"}}),
+    (404, {"error": {"message": "File Not Found"}}),
+)
+
+
+@pytest.mark.parametrize(("status", "answer"), OTHER_RELEASES)
+async def test_a_server_of_another_release_may_not_tell_how_likely_tokens_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, status: int, answer: Any
+) -> None:
+    async def other(self: Server, request: web.Request) -> web.Response:
+        return web.json_response(answer, status=status)
+
+    monkeypatch.setattr(Server, "_dictated", other)
+    async with llama(Server(), tmp_path) as backend:
+        assert await backend.logprobs((7, 8, 9)) is None
 
 
 @asynccontextmanager

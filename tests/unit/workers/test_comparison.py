@@ -13,8 +13,9 @@ from llm_os.errors import OverloadedError, ParityError, UnavailableError
 from llm_os.spec.artifacts import ArtifactFacts
 from llm_os.spec.attempts import Input, ServeCall
 from llm_os.spec.parity import FILE, CheckText, Parity, Place, Reading, Reference, ScoredText
+from llm_os.workers import comparison
 from llm_os.workers.backend import Backend, Classified, Piece, Tokenized
-from llm_os.workers.comparison import AT_ONCE, TOLD_EVERY, Counter, compare
+from llm_os.workers.comparison import AT_ONCE, MOST_SECONDS, TOLD_EVERY, Counter, compare
 from llm_os.workers.requests import ChatRequest
 from llm_os.workers.serving import _before
 
@@ -185,6 +186,31 @@ async def test_as_many_texts_are_asked_side_by_side_as_the_backend_takes(tmp_pat
     parity = await compared(tmp_path, backend, telling(reference()))
     assert most == min(at_once, AT_ONCE, TEXTS)
     assert parity.perplexity == pytest.approx(1.01005, rel=1e-4)
+
+
+async def test_a_backend_that_does_not_tell_is_asked_for_one_text(tmp_path: Path) -> None:
+    backend = Telling(0.0, None)
+    assert (await compared(tmp_path, backend, telling(reference()))).perplexity is None
+    assert backend.tries == 2, "it was busy at first"
+
+
+@pytest.mark.parametrize(("each", "perplexity"), [(1.0, 1.0), (10.0, None)])
+async def test_a_slow_backend_is_asked_for_as_many_texts_as_there_is_time(
+    each: float, perplexity: float | None
+) -> None:
+    now, signs = 0.0, []
+
+    class Slow(Hand):
+        async def logprobs(self, ids: Sequence[int]) -> Sequence[float]:
+            nonlocal now
+            now += each
+            return [-at / 100 for at in range(1, len(ids))]
+
+    given = telling(reference())
+    found = await comparison._perplexity(given, Slow(), lambda *told: signs.append(told), lambda: now)
+    assert found == perplexity, "of too few tokens nothing is told"
+    assert now == min(TEXTS, MOST_SECONDS // each + 1) * each
+    assert set(signs) == {(0, TEXTS * PLACES)}
 
 
 async def test_of_a_reference_that_does_not_tell_nothing_is_said(tmp_path: Path) -> None:

@@ -49,10 +49,14 @@ def down(keep: bool, as_json: bool) -> int:
     """End the kernel and everything it runs."""
     settings = Settings()
     if not answers(settings.socket):
-        print_json({"ended": [], "kept": []}) if as_json else print("No kernel runs in this home.")
+        print_json({"ended": [], "kept": [], "started_again": False}) if as_json else print(
+            "No kernel runs in this home."
+        )
         return 0
     transport = looking()
-    again = keeps_up(_status(transport).pid)
+    again = False
+    with contextlib.suppress(LLMOSError, ValueError):  # a kernel of another release is ended as well
+        again = keeps_up(_status(transport).pid)
     report = transport.call("POST", "/v1/shutdown", api.ShutdownReport, body=api.ShutdownRequest(keep=keep))
     until = time.monotonic() + DOWN_SECONDS
     while answers(settings.socket) and time.monotonic() < until:

@@ -8,7 +8,7 @@ from pydantic import Field
 
 from llm_os import programs
 from llm_os.drivers.device import Available, Probe, Unavailable
-from llm_os.drivers.engine import TRUSTS_NOBODY, Engine
+from llm_os.drivers.engine import Engine
 from llm_os.memory.serving import estimate
 from llm_os.spec.artifacts import ArtifactFacts
 from llm_os.spec.base import Spec
@@ -65,8 +65,7 @@ class OpenVinoEncoders(Engine):
     def process(self, options: Spec, model: ArtifactFacts, resources: ResourceSpec) -> ProcessSpec:
         argv = ("{python}", "-m", "llm_os.workers.openvino_encoders", "{attempt}")
         # Threads that spin while they wait take the cores from training beside: three times slower when both run.
-        env = {**TRUSTS_NOBODY, "OMP_WAIT_POLICY": "PASSIVE"}
-        return ProcessSpec(argv=argv, env=env, resources=resources, environment=self.name)
+        return ProcessSpec(argv=argv, env={"OMP_WAIT_POLICY": "PASSIVE"}, resources=resources, environment=self.name)
 
 
 PLUGIN = OpenVinoEncoders()

@@ -49,11 +49,11 @@ def able(route: Route, value: Mapping[str, Any]) -> Route:
     return route.model_copy(update={"endpoints": mine})
 
 
-def awaited(route: Route, value: Mapping[str, Any]) -> Route:
-    """The route without any endpoint where none can answer this body, but an engine will that is on its way."""
-    if not route.coming:
-        return route
+def missed(route: Route, value: Mapping[str, Any]) -> str | None:
+    """An engine that could answer this body if it were there, where none of the endpoints can; None: it is not so."""
+    if not route.absent:
+        return None
     asked = needs(value)
-    if any(asked.isdisjoint(one.lacks) for one in route.endpoints) or all(map(asked.intersection, route.coming)):
-        return route
-    return route.model_copy(update={"endpoints": ()})
+    if any(asked.isdisjoint(one.lacks) for one in route.endpoints):
+        return None
+    return next((engine for engine, lacks in route.absent.items() if asked.isdisjoint(lacks)), None)

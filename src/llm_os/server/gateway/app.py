@@ -23,7 +23,6 @@ from llm_os.errors import (
 )
 from llm_os.server import envelope, keys
 from llm_os.server.gateway import anthropic, openai, openapi, responses, routes
-from llm_os.server.gateway.abilities import awaited
 from llm_os.server.gateway.accounting import Accounting
 from llm_os.server.gateway.admission import Admission, Asker
 from llm_os.server.gateway.endpoints import Endpoints, Handler, go_on, named_in
@@ -193,8 +192,7 @@ class Gateway:
             return clock() + routes.HOLD if exchange.deadline is None else exchange.deadline
 
         def find(name: str = call.model) -> Route:
-            route = parts.routes.meant(entry, name, call.model, task)
-            return awaited(route, call.value) if path in READING else route
+            return parts.routes.meant(entry, name, call.model, task)
 
         def meet(route: Route) -> Route:
             exchange.model, exchange.version = route.deployment, route.version

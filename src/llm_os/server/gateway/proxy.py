@@ -16,7 +16,7 @@ from aiohttp import web
 
 from llm_os.errors import DeadlineError, LLMOSError, UnavailableError
 from llm_os.server import envelope
-from llm_os.server.gateway.abilities import able
+from llm_os.server.gateway.abilities import able, missed
 from llm_os.server.gateway.exchange import Exchange, identified
 from llm_os.server.gateway.frames import Frames, error_event, usage_of
 from llm_os.server.gateway.lanes import Lanes, lane
@@ -83,7 +83,7 @@ class Proxy:
             ready: the route as it is now; waits until it has a replica.
 
         Raises:
-            UnavailableError: two replicas broke off in answering it, or none came.
+            UnavailableError: two replicas broke off in answering it, or none came, or none that can do it.
             EngineAnswerError: the engine refused or failed.
             DeadlineError: no byte came before the exchange's deadline.
         """
@@ -96,6 +96,7 @@ class Proxy:
             exchange.tries += 1
             tried = self._tries(whole, path, call, exchange) if tried is None else tried
             route = _able(lane(whole, tried=tried), path, call)
+            _is_there(route, path, call)
             if names is None and path in READING and (len(route.endpoints) > 1 or route.shares_prefixes):
                 names = blocks(prompt_of(call.value), route.version if route.adapters else "")
             await self._upstreams.gather(route, together)
@@ -284,6 +285,16 @@ class Proxy:
 def _able(route: Route, path: str, call: Call) -> Route:
     """The route with the replicas whose engines can do what is asked."""
     return able(route, call.value) if path in READING and len(route.endpoints) > 1 else route
+
+
+def _is_there(route: Route, path: str, call: Call) -> None:
+    """Raises UnavailableError where only an engine could do what is asked that is not there: no mistake of a caller."""
+    if path in READING and (engine := missed(route, call.value)):
+        raise UnavailableError(
+            f"Of the engines of '{route.deployment}' only {engine} can do what is asked, and it has no ready replica.",
+            hint=f"Try again in a moment; 'llm-os why {route.deployment}' says what it waits for.",
+            details={"retry_after": 5},
+        )
 
 
 def _note(exchange: Exchange, route: Route, endpoint: Endpoint) -> None:

@@ -54,7 +54,7 @@ def deterministic(path: str, value: Mapping[str, Any]) -> bool:
 
 def state_of(route: Route) -> str:
     """What a deployment is, but for which replicas are ready: another version or other options are another state."""
-    return repr([getattr(route, name) for name in Route.model_fields if name != "endpoints"])
+    return repr([getattr(route, name) for name in Route.model_fields if name not in ("endpoints", "absent")])
 
 
 def name_of(tenant: str, route: Route, path: str, call: Call) -> Name:

@@ -199,9 +199,8 @@ class Routes:
                 return route
             left = until - clock()
             if left <= 0:
-                can = " that can do what is asked" if route.coming else ""
                 raise UnavailableError(
-                    f"The deployment '{name}' has no ready replica now{can}.",
+                    f"The deployment '{name}' has no ready replica now.",
                     hint=f"Try again in a moment; 'llm-os why {name}' says what it waits for.",
                     details={"param": "model", "retry_after": 1},
                 )
@@ -268,8 +267,8 @@ def pinned(route: Route, model: str) -> Route:
                 details={"param": "model"},
             )
         mine = tuple(one for one in route.endpoints if (one.version or route.version) == model)
-        others = {"canary": None, "coming": route.coming if model == route.version else ()}
-        route = route.model_copy(update={"endpoints": mine, "version": model, **others})
+        absent = route.absent if model == route.version else {}
+        route = route.model_copy(update={"endpoints": mine, "canary": None, "version": model, "absent": absent})
     return adapted(route, adapter) if colon else alone(route)
 
 
@@ -304,7 +303,7 @@ def adapted(route: Route, name: str) -> Route:
             details={"param": "model"},
         )
     mine = tuple(one.model_copy(update={"version": one.adapters[name]}) for one in holding)
-    told = {"version": found.version, "adapters": (found,), "endpoints": mine, "coming": ()}
+    told = {"version": found.version, "adapters": (found,), "endpoints": mine, "absent": {}}
     return route.model_copy(update=told)
 
 

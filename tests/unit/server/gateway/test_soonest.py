@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from llm_os.server.gateway.abilities import able, awaited, needs
+from llm_os.server.gateway.abilities import able, missed, needs
 from llm_os.server.gateway.estimates import Estimates
 from llm_os.server.gateway.soonest import HALF_LIFE, IDLE_HALF_LIFE, READ, Load, Soonest, Work, at, seconds
 from llm_os.server.gateway.upstream import Upstreams
@@ -345,16 +345,16 @@ def test_a_request_goes_to_an_engine_that_can_and_to_any_where_none_can() -> Non
     assert able(one, {"logprobs": 2, "tools": [TOOL], "tool_choice": "required"}) is one
 
 
-def test_what_only_an_engine_on_its_way_can_is_waited_for() -> None:
+def test_an_engine_is_missed_that_could_do_what_no_other_can() -> None:
     many, tools = "the_likeliest_tokens_are_told", "a_tool_is_called_where_it_must_be"
     here = route(endpoint("openvino", MANY, lacks=(many,)))
-    coming = here.model_copy(update={"coming": ((tools,),)})
+    without = here.model_copy(update={"absent": {"llamacpp": (tools,)}})
     forced = {"tools": [TOOL], "tool_choice": "required"}
-    assert awaited(here, {"logprobs": 2}) is here, "nobody comes: the engine itself says that it cannot"
-    assert awaited(coming, {"logprobs": 2}).endpoints == ()
-    assert awaited(coming, {}) is coming
-    assert awaited(coming, forced) is coming
-    assert awaited(coming, {**forced, "logprobs": 2}) is coming, "nor will the one that comes"
+    assert missed(here, {"logprobs": 2}) is None, "nobody else: the engine itself says that it cannot"
+    assert missed(without, {"logprobs": 2}) == "llamacpp"
+    assert missed(without, {}) is None
+    assert missed(without, forced) is None
+    assert missed(without, {**forced, "logprobs": 2}) is None, "nor could the one that is not there"
 
 
 # -- bursts ------------------------------------------------------------------------------------------------------------
