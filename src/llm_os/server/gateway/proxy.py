@@ -95,8 +95,7 @@ class Proxy:
             whole = await ready()
             exchange.tries += 1
             tried = self._tries(whole, path, call, exchange) if tried is None else tried
-            route = _able(lane(whole, tried=tried), path, call)
-            _is_there(route, path, call)
+            route = _present(_able(lane(whole, tried=tried), path, call), path, call)
             if names is None and path in READING and (len(route.endpoints) > 1 or route.shares_prefixes):
                 names = blocks(prompt_of(call.value), route.version if route.adapters else "")
             await self._upstreams.gather(route, together)
@@ -287,14 +286,15 @@ def _able(route: Route, path: str, call: Call) -> Route:
     return able(route, call.value) if path in READING and len(route.endpoints) > 1 else route
 
 
-def _is_there(route: Route, path: str, call: Call) -> None:
-    """Raises UnavailableError where only an engine could do what is asked that is not there: no mistake of a caller."""
+def _present(route: Route, path: str, call: Call) -> Route:
+    """The route. Raises UnavailableError where only an engine could do what is asked that is not there."""
     if path in READING and (engine := missed(route, call.value)):
         raise UnavailableError(
             f"Of the engines of '{route.deployment}' only {engine} can do what is asked, and it has no ready replica.",
             hint=f"Try again in a moment; 'llm-os why {route.deployment}' says what it waits for.",
             details={"retry_after": 5},
         )
+    return route
 
 
 def _note(exchange: Exchange, route: Route, endpoint: Endpoint) -> None:
