@@ -58,7 +58,9 @@ for name, folder in folders.items():  # as a new attempt finds them: only checkp
     folder.mkdir(parents=True, exist_ok=True)
 context = Context(inputs=inputs, threads=2, reports=root / "reports.jsonl", **folders)
 task = plugins.load("task", "training/full")
-task.run(context, task.Options(epochs=2, early_stopping=False, stop=320, batch_size=8, precision="bf16",
+import torch
+precision = "bf16" if torch.cpu.get_capabilities().get("avx512_bf16") else "fp32"  # emulated, it takes minutes
+task.run(context, task.Options(epochs=2, early_stopping=False, stop=320, batch_size=8, precision=precision,
                                checkpoint_every=float(sys.argv[4])))
 """
 
