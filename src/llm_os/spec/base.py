@@ -82,7 +82,7 @@ class Spec(BaseModel):
     """What somebody asked for. Immutable; unknown fields are errors.
 
     The docstring behind a field describes it, and is read when somebody asks: to read all of them at each start is a
-    fifth of the time that a worker takes to load.
+    tenth to a fifth of the time that a worker takes to load.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
