@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from llm_os import programs
-from llm_os.errors import InvalidInputError, UnavailableError, UnsupportedModelError, UpstreamError
+from llm_os.errors import LLMOSError, OverloadedError, UnavailableError, UnsupportedModelError
 from llm_os.models.formats import inspect
 from llm_os.models.widen import BELOW_8, in_8_bits
 from llm_os.spec.attempts import AttemptSpec, ServeCall
@@ -54,7 +54,14 @@ class LlamaBackend(ChildBridge):
         with self._seats.one():
             try:
                 return [await self._logprob(ids[:at], ids[at]) for at in range(max(1, len(ids) - TOLD), len(ids))]
-            except (InvalidInputError, UpstreamError, LookupError, TypeError, ValueError) as error:
+            except OverloadedError:
+                raise  # to be asked again
+            except (
+                LLMOSError,
+                LookupError,
+                TypeError,
+                ValueError,
+            ) as error:  # one that is dead shows at its next question
                 log.warning("%s does not tell how likely it finds given tokens: %r", WHO, error)
                 return None
 

@@ -332,6 +332,7 @@ OTHER_RELEASES: Sequence[tuple[int, Any]] = (
     (200, {"content": "x", "completion_probabilities": [{"id": 8, "logprob": None, "top_logprobs": []}]}),
     (400, {"error": {"message": "unknown field: n_probs"}}),
     (404, {"error": {"message": "File Not Found"}}),
+    (500, {"error": {"message": "logit_bias must be something else"}}),
 )
 
 

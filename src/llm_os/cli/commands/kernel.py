@@ -49,9 +49,8 @@ def down(keep: bool, as_json: bool) -> int:
     """End the kernel and everything it runs."""
     settings = Settings()
     if not answers(settings.socket):
-        print_json({"ended": [], "kept": [], "started_again": False}) if as_json else print(
-            "No kernel runs in this home."
-        )
+        none = {"ended": [], "kept": [], "started_again": False}
+        print_json(none) if as_json else print("No kernel runs in this home.")
         return 0
     transport = looking()
     again = False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from llm_os.drivers.engines.openvino import OVERHEAD, OpenVinoOptions
 from llm_os.drivers.engines.torch import TorchOptions
 from llm_os.errors import NotFoundError
 from llm_os.spec.artifacts import ArtifactFacts
-from llm_os.spec.resources import Capacity
+from llm_os.spec.resources import Capacity, ResourceSpec
 from llm_os.testing import openai_server
 
 GRANTED = Capacity(cpus=2, memory=8 * 2**30)
@@ -321,3 +322,13 @@ def test_an_engine_that_says_nothing_of_candidates_is_tried_with_its_defaults() 
     assert engine.candidates(smollm(), GRANTED) == (FakeOptions(),)
     assert engine.candidates(smollm(), GRANTED, "int4") == (FakeOptions(),)
     assert engine.candidates(smollm(), GRANTED, "bf16") == ()
+
+
+@pytest.mark.parametrize("name", ["fake", "llamacpp", "openvino", "openvino_encoders", "torch"])
+def test_workers_read_no_certificates_but_where_a_library_of_theirs_needs_some(name: str) -> None:
+    engine = plugins.load("engine", name)
+    options = engine.Options.model_construct(**_defaults(engine))
+    env = engine.process(options, facts(1), ResourceSpec(memory=1)).env
+    assert (env.get("SSL_CERT_FILE") == env.get("SSL_CERT_DIR") == os.devnull) == (
+        name not in ("openvino_encoders", "torch")
+    )

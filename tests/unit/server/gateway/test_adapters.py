@@ -46,6 +46,9 @@ def test_only_replicas_that_hold_an_adapter_answer_with_it_and_its_version_is_co
     assert {one.version for one in found.endpoints} == {found.version} == {"mood@2"}
     assert attempts(pinned(route, "chat")) == ["a", "b", "c"]
     assert pinned(route, "chat").version == "base@1"
+    lacking = route.model_copy(update={"absent": {"other": ()}})
+    assert pinned(lacking, "chat:mood").absent == {}, "nobody knows whether the other one would hold it"
+    assert [pinned(lacking, model).absent for model in ("chat", "base@1")] == [lacking.absent] * 2
 
 
 def test_the_version_before_answers_until_a_replica_holds_the_new_one() -> None:

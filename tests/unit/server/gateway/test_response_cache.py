@@ -158,3 +158,8 @@ def test_a_recording_is_kept_whole_from_the_version_that_was_asked_or_not_at_all
     assert heard([body], "m@2") is None
     assert heard([body], revision=2) is None
     assert heard([b": a comment that makes it long\n\n", body]) is None
+
+
+def test_an_engine_that_is_not_there_for_a_moment_makes_no_other_state() -> None:
+    assert state_of(ROUTE.model_copy(update={"absent": {"other": ("x",)}, "endpoints": ()})) == state_of(ROUTE)
+    assert state_of(ROUTE.model_copy(update={"version": "other@1"})) != state_of(ROUTE)
