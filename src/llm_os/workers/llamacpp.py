@@ -56,12 +56,7 @@ class LlamaBackend(ChildBridge):
                 return [await self._logprob(ids[:at], ids[at]) for at in range(max(1, len(ids) - TOLD), len(ids))]
             except OverloadedError:
                 raise  # to be asked again
-            except (
-                LLMOSError,
-                LookupError,
-                TypeError,
-                ValueError,
-            ) as error:  # one that is dead shows at its next question
+            except (LLMOSError, LookupError, TypeError, ValueError) as error:  # a dead one shows at its next question
                 log.warning("%s does not tell how likely it finds given tokens: %r", WHO, error)
                 return None
 
