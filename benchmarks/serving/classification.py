@@ -3,9 +3,11 @@
 A real kernel, gateway and workers with MiniLM under a fresh head, on torch and on openvino_encoders. In each round and
 for each engine: texts in sorted batches in a process of its own (the best batch size), 64 callers in a closed loop
 through the gateway, one caller, and an open loop (Poisson) at half of what the 64 reached. Rounds are interleaved,
-figures are medians. Work is processor time of a text or request, which other work on the machine hardly changes; the
-share by work is what the share of offline would be if nothing else limited it. Engines serve in the precision that
-`auto` chose at the beginning, or in the one that is given.
+figures are medians. A request of the open loop is compared with what the same text takes alone (median of all rounds):
+texts differ, and a long one takes several times what a short one takes with nobody before it. Work is processor time
+of a text or request, which other work on the machine hardly changes; the share by work is what the share of offline
+would be if nothing else limited it. Engines serve in the precision that `auto` chose at the beginning, or in the one
+that is given.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ import random
 import statistics
 import tempfile
 import time
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -26,7 +29,7 @@ from typing import Any
 
 import psutil
 import uvloop
-from load import Callers
+from load import Callers, Seen
 
 from llm_os.testing.home_bed import Home
 
@@ -52,15 +55,29 @@ def classifier(folder: Path) -> None:
     made.tokenizer.save_pretrained(folder)
 
 
-def texts(count: int, length: int) -> list[str]:
-    """English made of the check texts' sentences: so many words; 0: 10 to 120 or so, long ones seldom (log-normal)."""
+def texts(count: int, tokens: int, model: Path) -> list[str]:
+    """English made of the check texts' sentences, of so many tokens; 0: of 10 to 120 words, most short (log-normal)."""
+    from llm_os.models.load import load_classifier
     from llm_os.tasks.evaluation.prompts import OURS
 
     rows = [json.loads(line) for line in OURS.read_text(encoding="utf-8").splitlines()]
     words = " ".join(row["text"] for row in rows if "text" in row and row["text"].isascii()).split()
     rng = random.Random(0)
-    sizes = [length or min(120, max(10, round(rng.lognormvariate(3.5, 0.6)))) for _ in range(count)]
-    return [" ".join(words[at : at + size]) for size in sizes for at in [rng.randrange(len(words) - size)]]
+
+    def some(size: int) -> str:
+        at = rng.randrange(len(words) - size)
+        return " ".join(words[at : at + size])
+
+    if not tokens:
+        return [some(min(120, max(10, round(rng.lognormvariate(3.5, 0.6))))) for _ in range(count)]
+    reads, found = load_classifier(model).read, list[str]()
+    while len(found) < count:
+        text = some(tokens)  # more than enough: a word is a token at least
+        while text and len(reads([text])[0]) > tokens:
+            text = text.rpartition(" ")[0]
+        if text and len(reads([text])[0]) == tokens:
+            found.append(text)
+    return found
 
 
 def offline(pipe: Connection, engine: str, folder: Path, precision: str, threads: int, some: list[str]) -> None:
@@ -108,15 +125,16 @@ class Bench:
         self._home = Home(folder)
         self._model = folder / "model"
         self._given = given
-        self._texts = texts(given.texts, given.words)
+        self._texts: list[str] = []
         self._pipes: dict[str, Connection] = {}
         self._callers: dict[str, Callers] = {}
         self.setting: dict[str, Any] = {}
 
     async def begin(self) -> None:
         classifier(self._model)
+        self._texts = texts(self._given.texts, self._given.tokens, self._model)
         context = multiprocessing.get_context("spawn")
-        for engine in WAYS:
+        for engine in self._given.engines:
             self._pipes[engine], other = context.Pipe()
             asked = getattr(self._given, engine)
             threads = os.cpu_count() or 1
@@ -133,8 +151,8 @@ class Bench:
         )
         while (await self._home.get(f"/v1/jobs/{job['id']}", wait=5))["state"] != "succeeded":
             pass
-        for engine, option in WAYS.items():
-            options = {option: self.setting[engine]["precision"]}
+        for engine in self._given.engines:
+            options = {WAYS[engine]: self.setting[engine]["precision"]}
             name = engine.replace("_", "-")
             spec = {"name": name, "model": "minilm", "engine": engine, "options": options}
             created = await self._home.post("/v1/deployments", {"spec": spec, "keep": True})
@@ -170,21 +188,21 @@ class Bench:
     def _processes(self, engine: str) -> dict[str, float]:
         return {"worker": self._spent(f"llm_os.workers.{engine}"), "gateway": self._spent("llm_os.server.gateway")}
 
-    async def once(self, engine: str, number: int) -> dict[str, Any]:
-        """All figures of one engine in one round."""
+    async def once(self, engine: str, number: int) -> tuple[dict[str, Any], Seen, Seen]:
+        """All figures of one engine in one round, and what one caller and the open loop saw."""
         self._pipes[engine].send(True)
         batches = await asyncio.to_thread(self._pipes[engine].recv)
         best = max(batches, key=lambda size: batches[size][0])
         callers, seconds = self._callers[engine], self._given.seconds
-        alone = await callers.closed(1, seconds / 2)
+        alone = await callers.closed(1, seconds)
         before, answered = self._processes(engine), callers.answered
         closed = await callers.closed(CLIENTS, seconds)
         after = self._processes(engine)
-        served = await callers.open(closed.rate / 2, seconds, number)
+        served = await callers.open(closed.rate / 2, 2 * seconds, number)
         asked = callers.answered - answered  # with those before and after what was counted
         work = {name: (after[name] - spent) / asked * 1000 for name, spent in before.items()}
         work["callers"] = closed.processor / len(closed.latencies) * 1000
-        return {
+        figures = {
             "offline": batches[best][0],
             "batch": best,
             "offline ms of work": batches[best][1] * 1000,
@@ -194,12 +212,23 @@ class Bench:
             "alone ms": alone.quantile(0.5) * 1000,
             "alone p95 ms": alone.quantile(0.95) * 1000,
             "open p95 ms": served.quantile(0.95) * 1000,
-            "p95 in open loop": served.quantile(0.95) / alone.quantile(0.5),
-            "p95 in open loop to p95 alone": served.quantile(0.95) / alone.quantile(0.95),
+            "open p95 to median alone": served.quantile(0.95) / alone.quantile(0.5),
             "callers' share of a processor": closed.processor / seconds,
             **{f"{name} ms of work": spent for name, spent in work.items()},
             "share by work": batches[best][1] * 1000 / sum(work.values()),
         }
+        return figures, alone, served
+
+
+def slowdowns(alone: Sequence[Seen], served: Seen) -> list[float]:
+    """Latency of each request of an open loop ÷ that of the same text alone, smallest first."""
+    own: dict[int, list[float]] = {}
+    for one in alone:
+        for text, seconds in zip(one.texts, one.latencies, strict=True):
+            own.setdefault(text, []).append(seconds)
+    usual = {text: statistics.median(seconds) for text, seconds in own.items()}
+    pairs = zip(served.texts, served.latencies, strict=True)
+    return sorted(seconds / usual[text] for text, seconds in pairs if text in usual)
 
 
 def judged(medians: dict[str, float]) -> dict[str, str]:
@@ -215,17 +244,24 @@ async def measure(given: argparse.Namespace) -> dict[str, Any]:
         bench = Bench(Path(folder), given)
         try:
             await bench.begin()
-            rounds: dict[str, list[dict[str, Any]]] = {engine: [] for engine in WAYS}
+            rounds: dict[str, list[tuple[dict[str, Any], Seen, Seen]]] = {engine: [] for engine in given.engines}
             for number in range(given.rounds):
-                for engine in list(WAYS)[:: 1 if number % 2 else -1]:
+                for engine in given.engines[:: 1 if number % 2 else -1]:
                     rounds[engine].append(await bench.once(engine, number))
         finally:
             await bench.end()
     found: dict[str, Any] = {}
-    for engine, seen in rounds.items():
+    for engine, results in rounds.items():
+        seen = [figures for figures, _, _ in results]
+        for figures, _, served in results:
+            ratios = slowdowns([alone for _, alone, _ in results], served)
+            figures["p95 in open loop"] = ratios[int(0.95 * len(ratios))]
+            figures["share of it seen alone"] = len(ratios) / len(served.latencies)
         medians = {name: round(statistics.median(one[name] for one in seen), 3) for name in seen[0]}
-        spread = [round(pick(one["share of offline"] for one in seen), 3) for pick in (min, max)]
-        found[engine] = {**bench.setting[engine], **medians, "spread of the share": spread, "bars": judged(medians)}
+        spreads = {
+            f"spread of the {name}": [round(pick(one[name] for one in seen), 3) for pick in (min, max)] for name in BARS
+        }
+        found[engine] = {**bench.setting[engine], **medians, **spreads, "bars": judged(medians)}
     best = max(one["offline"] for one in found.values())
     for one in found.values():
         one["share of the best engine's offline"] = round(one["closed"] / best, 3)
@@ -237,11 +273,14 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=8.0, help="of each loop")
     parser.add_argument("--texts", type=int, default=256)
-    parser.add_argument("--words", type=int, default=0, help="of each text; 0: as they come, 10 to 120")
+    parser.add_argument("--tokens", type=int, default=0, help="of each text; 0: 10 to 120 words, as they come")
+    parser.add_argument("--engines", nargs="+", choices=WAYS, default=list(WAYS))
     parser.add_argument("--torch", default="auto", help="its precision")
     parser.add_argument("--openvino-encoders", default="auto", help="its precision")
     parser.add_argument("--json", action="store_true")
     given = parser.parse_args()
+    if given.tokens and not 8 <= given.tokens <= 200:
+        parser.error(f"--tokens {given.tokens}: between 8 and 200, or 0")
     os.environ["OMP_WAIT_POLICY"] = "PASSIVE"  # as the drivers set it: offline batches must not spin, either
     found = uvloop.run(measure(given))
     if given.json:

@@ -13,11 +13,16 @@ from urllib.parse import urlsplit
 
 @dataclass(slots=True)
 class Seen:
-    """Latencies in seconds, seconds of the measurement, and processor seconds of the callers."""
+    """Latencies in seconds, the text each is of, seconds of the measurement, processor seconds of the callers."""
 
     latencies: list[float] = field(default_factory=list)
+    texts: list[int] = field(default_factory=list)
     seconds: float = 0.0
     processor: float = 0.0
+
+    def note(self, text: int, seconds: float) -> None:
+        self.latencies.append(seconds)
+        self.texts.append(text)
 
     @property
     def rate(self) -> float:
@@ -82,9 +87,10 @@ class Callers:
         head = f"POST /classify HTTP/1.1\r\nhost: {self._host}\r\nauthorization: Bearer {key}\r\n"
         return f"{head}content-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n".encode() + body
 
-    def _one(self) -> bytes:
+    def _one(self) -> tuple[int, bytes]:
         self._next += 1
-        return self._requests[self._next % len(self._requests)]
+        number = self._next % len(self._requests)
+        return number, self._requests[number]
 
     async def _connections(self, count: int) -> list[Connection]:
         loop = asyncio.get_running_loop()
@@ -98,10 +104,11 @@ class Callers:
 
         async def client(connection: Connection) -> None:
             while (now := time.perf_counter()) < begin + seconds:
-                took = await connection.ask(self._one())
+                text, request = self._one()
+                took = await connection.ask(request)
                 self.answered += 1
                 if begin <= now + took < begin + seconds:
-                    seen.latencies.append(took)
+                    seen.note(text, took)
 
         async def clock() -> None:
             nonlocal spent
@@ -117,20 +124,21 @@ class Callers:
 
     async def open(self, rate: float, seconds: float, seed: int = 0) -> Seen:
         """Requests come when they come (Poisson): latencies count from then on, also while no connection is free."""
-        seen, rng, loop = Seen(seconds=seconds), random.Random(seed), asyncio.get_running_loop()
+        seen, rng, clock = Seen(seconds=seconds), random.Random(seed), time.perf_counter
         free = await self._connections(8)
         tasks = []
 
         async def one(due: float) -> None:
             connection = free.pop() if free else (await self._connections(1))[0]
-            await connection.ask(self._one())
-            seen.latencies.append(loop.time() - due)
+            text, request = self._one()
+            await connection.ask(request)
+            seen.note(text, clock() - due)
             free.append(connection)
 
-        begun, spent = loop.time(), time.process_time()
+        begun, spent = clock(), time.process_time()
         due = begun + rng.expovariate(rate)
         while due < begun + seconds:
-            await asyncio.sleep(max(0.0, due - loop.time()))
+            await asyncio.sleep(max(0.0, due - clock()))
             tasks.append(asyncio.create_task(one(due)))
             due += rng.expovariate(rate)
         await asyncio.gather(*tasks)

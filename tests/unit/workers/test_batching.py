@@ -11,7 +11,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llm_os.errors import OverloadedError
-from llm_os.workers.batching import CALL, KNOWN_AFTER, LEAST_CALL, MOST_CALL, Batcher, Pace, pieces
+from llm_os.workers.batching import (
+    CALL,
+    EACH,
+    KNOWN_AFTER,
+    LEAST_CALL,
+    LONG,
+    MOST_CALL,
+    MOST_PATIENCE,
+    PATIENCE,
+    Batcher,
+    Pace,
+    pieces,
+)
 
 
 class Model:
@@ -71,7 +83,7 @@ async def test_long_texts_make_small_batches_and_one_text_always_runs() -> None:
     model = Model()
     batcher = Batcher(model.run, budget=10)
     await batcher.scores(["x" * 20, "x" * 4, "x" * 4, "x", "x"])
-    assert [[len(text) for text in batch] for batch in model.batches] == [[1, 1], [4, 4], [20]]
+    assert [[len(text) for text in batch] for batch in model.batches] == [[20], [4, 4], [1, 1]]
     await batcher.end()
 
 
@@ -248,33 +260,203 @@ def test_what_a_call_costs_is_learned_from_calls(call: int, believed: int) -> No
     pace = Pace()
     for number in range(KNOWN_AFTER):
         assert pace.call == CALL
-        pace.note(64 * (1 + number % 4), 0.001 * (call + 64 * (1 + number % 4)))
+        pace.note(64 * (1 + number % 4), 0.001 * (call + 64 * (1 + number % 4)), ())
     assert pace.call == pytest.approx(believed)
 
 
 def test_calls_of_one_size_teach_nothing() -> None:
     pace = Pace()
     for _ in range(100):
-        pace.note(63, 0.01)
+        pace.note(63, 0.01, ())
     assert pace.call == CALL
     for number in range(200):  # longer ones that are quicker: nothing that can be believed
-        pace.note(64 + number, 0.01 / (1 + number))
+        pace.note(64 + number, 0.01 / (1 + number), ())
     assert pace.call == CALL
 
 
 async def test_calls_whose_callers_have_left_teach_nothing() -> None:
     model = Model()
     batcher = Batcher(model.run)
-    noted: list[int] = []
-    batcher._pace.note = lambda tokens, seconds: noted.append(tokens)  # type: ignore[method-assign]
+    noted: list[tuple[int, list[str]]] = []
+    batcher._pace.note = lambda tokens, seconds, texts: noted.append((tokens, [*texts]))  # type: ignore[method-assign]
     first = await _hold(model, batcher)
     gone, stays = asyncio.create_task(batcher.scores(["gone" * 100])), asyncio.create_task(batcher.scores(["four"]))
     await asyncio.sleep(0)
     gone.cancel()
     model.gate.set()
     await asyncio.gather(first, stays)
-    assert noted == [5, 4]
+    assert noted == [(5, ["first"]), (4, ["four"])]
     await batcher.end()
+
+
+def _paced(batcher: Batcher, seconds: float) -> None:
+    """Let it have seen that an empty text takes so long."""
+    for _ in range(KNOWN_AFTER):
+        batcher._pace.note(1, seconds, [""])
+
+
+async def test_short_texts_wait_for_no_long_one_and_a_long_one_not_for_ever() -> None:
+    model = Model()
+    batcher = Batcher(model.run, most=1)
+    _paced(batcher, 0.05)  # so an empty text is due after 0.15 s, and ...
+    first = await _hold(model, batcher)
+    long = asyncio.create_task(batcher.scores(["x" * 3_000_000]))  # ... any after no more than 1.35 s
+    await asyncio.sleep(0)
+    short = asyncio.create_task(batcher.scores(["short"]))
+    await asyncio.sleep(1.4)
+    late = asyncio.create_task(batcher.scores(["late"]))
+    await asyncio.sleep(0)
+    model.gate.set()
+    await asyncio.gather(first, long, short, late)
+    assert [batch[0][:5] for batch in model.batches] == ["first", "short", "xxxxx", "late"]
+    await batcher.end()
+
+
+async def test_few_texts_run_one_by_one_where_calls_cost_little_and_many_in_pieces() -> None:
+    model = Model()
+    batcher = Batcher(model.run)
+    for number in range(KNOWN_AFTER):  # a call takes as long as ten tokens
+        batcher._pace.note(10 * (1 + number), 0.001 * (10 + 10 * (1 + number)), ["x"])
+    batcher._pace.note = lambda *given: None  # type: ignore[method-assign]
+    for texts, lengths in ((2, [1, 1]), (8, [4, 2, 1, 1])):
+        first = await _hold(model, batcher)
+        model.batches.clear()
+        asked = [asyncio.create_task(batcher.scores(["x" * 100])) for _ in range(texts)]
+        await asyncio.sleep(0)
+        model.gate.set()
+        await asyncio.gather(first, *asked)
+        assert [len(batch) for batch in model.batches] == lengths
+        model.began.clear()
+    await batcher.end()
+
+
+async def test_a_single_text_does_not_wait_for_all_of_a_request_with_many() -> None:
+    model = Model()
+    batcher = Batcher(model.run, most=1)
+    _paced(batcher, 0.05)
+    first = await _hold(model, batcher)
+    many = asyncio.create_task(batcher.scores([f"many {n}" for n in range(5)]))  # due after 0.15, 0.3, ... s
+    await asyncio.sleep(0.1)
+    single = asyncio.create_task(batcher.scores(["single"]))
+    await asyncio.sleep(0)
+    model.gate.set()
+    await asyncio.gather(first, many, single)
+    assert [batch[0] for batch in model.batches].index("single") == 2
+    await batcher.end()
+
+
+def test_when_texts_are_due_is_learned_from_calls_and_bounded() -> None:
+    pace = Pace()
+    for _ in range(KNOWN_AFTER):
+        assert list(pace.dues(7.0, ["a", "b"])) == [7.0, 7.0]
+        pace.note(1, 0.2 * (2 * EACH + 100) / EACH, ["x" * 40, "x" * 60])
+    assert list(pace.dues(7.0, ["", "x" * EACH])) == pytest.approx([7.0 + 0.2 * PATIENCE, 7.0 + 0.6 * PATIENCE])
+    assert list(pace.dues(7.0, ["x"] * 1000))[-1] == 7.0 + MOST_PATIENCE
+    for _ in range(1000):  # newer calls count more, and what a model cuts is no work
+        pace.note(1, 0.1 * (EACH + LONG) / EACH, ["x" * 10 * LONG])
+    assert list(pace.dues(0.0, [""])) == pytest.approx([0.1 * PATIENCE], rel=1e-3)
+
+
+async def test_first_calls_teach_nothing_of_later_ones() -> None:
+    batcher = Batcher(Model().run, lanes=2)
+    _paced(batcher, 5.0)
+    await batcher.warm("a first text")
+    assert list(batcher._pace.dues(7.0, ["a"])) == [7.0]
+    await batcher.end()
+
+
+async def test_an_unreadable_text_beside_one_that_was_read_already() -> None:
+    def read(texts: list[str]) -> list[str]:
+        if "bad" in texts:
+            raise ValueError("a bad text")
+        return texts
+
+    model = Model()
+    batcher = Batcher(model.run, read=read, most=2)
+    first = await _hold(model, batcher)
+    asked = [asyncio.create_task(batcher.scores([text])) for text in ("a", "x" * 500, "bad")]
+    await asyncio.sleep(0)
+    model.gate.set()
+    short, long, bad = await asyncio.gather(*asked, return_exceptions=True)
+    assert (short, long) == ([[1.0]], [[500.0]])
+    assert isinstance(bad, ValueError)
+    await first
+    await batcher.end()
+
+
+async def test_too_few_readings_are_nobodys_answer() -> None:
+    batcher = Batcher(Model().run, read=lambda texts: texts[1:])
+    found = await asyncio.gather(batcher.scores(["a"]), batcher.scores(["bb"]), return_exceptions=True)
+    assert all(isinstance(one, ValueError) for one in found), found
+    await batcher.end()
+
+
+def _let_one_take_all(batcher: Batcher) -> None:
+    """A second thread is free when the first one has taken all that waits."""
+    take = batcher._take
+
+    def take_all() -> list:
+        batcher._lanes = 1
+        try:
+            return take()
+        finally:
+            batcher._lanes = 2
+
+    batcher._lanes, batcher._take = 2, take_all  # type: ignore[method-assign]
+
+
+async def test_what_goes_back_is_read_once_and_a_free_thread_takes_it() -> None:
+    reads: list[str] = []
+
+    def read(texts: list[str]) -> list[str]:
+        reads.extend(texts)
+        return texts
+
+    model, long = Model(), "x" * 500
+    both = threading.Barrier(2)
+
+    def run(texts: list[str]) -> list[list[float]]:
+        if texts[0] in {long, "short"}:
+            both.wait(10)  # neither ends before the other one has begun
+        return model.run(texts)
+
+    batcher = Batcher(run, read=read, lanes=2)
+    batcher._lanes, held = 1, await _hold(model, batcher)
+    asked = [asyncio.create_task(batcher.scores([text])) for text in ("short", long)]
+    await asyncio.sleep(0)
+    _let_one_take_all(batcher)
+    model.gate.set()
+    assert await asyncio.gather(*asked) == [[[5.0]], [[500.0]]]
+    await held
+    assert reads == ["first", "short", long]
+    await batcher.end()
+
+
+async def test_what_was_taken_is_answered_although_the_end_has_come() -> None:
+    model = Model()
+    batcher = Batcher(model.run)
+    first = await _hold(model, batcher)
+    asked = [asyncio.create_task(batcher.scores(["x" * n])) for n in (1, 500)]
+    await asyncio.sleep(0)
+    _let_one_take_all(batcher)
+    reading, read = threading.Event(), threading.Event()
+
+    def slowly(texts: list[str]) -> list[str]:
+        reading.set()
+        assert read.wait(10)
+        return texts
+
+    batcher._read = slowly
+    model.gate.set()
+    await first
+    assert await asyncio.to_thread(reading.wait, 10)
+    end = asyncio.create_task(batcher.end())
+    await asyncio.sleep(0.01)
+    read.set()
+    assert await asyncio.gather(*asked) == [[[1.0]], [[500.0]]]
+    await end
+    with pytest.raises(RuntimeError, match="has ended"):
+        await batcher.scores(["more"])
 
 
 async def test_a_thread_that_broke_is_free_again() -> None:
