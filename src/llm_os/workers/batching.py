@@ -99,7 +99,7 @@ class Batcher(Generic[Answer]):
 
     Args:
         run: answers of what `read` made of texts; called on the threads of this batcher, by each at its own time.
-        read: what a model reads of texts, such as their tokens; once for a batch, never twice at once.
+        read: what a model reads of texts, such as their tokens; once for each text, never twice at once.
         lanes: threads.
         most: texts in a batch.
         queue: texts that may wait; more are refused.
@@ -133,8 +133,6 @@ class Batcher(Generic[Answer]):
         """Threads, and how many of them work; that changes with `_waiting`, under the lock."""
         self._threads = ThreadPoolExecutor(lanes, thread_name_prefix="batch")
         self._pace = Pace()
-        self.batches = 0
-        """Batches begun by now."""
 
     async def scores(self, texts: Sequence[str]) -> list[Answer]:
         """Answers of the texts in their order. A caller who leaves takes texts that still wait out of the queue.
@@ -261,7 +259,6 @@ class Batcher(Generic[Answer]):
                 if not waiting.answer.done():  # else its caller has left
                     batch.append(waiting)
             self._busy -= not batch
-            self.batches += bool(batch)
         return batch
 
     async def end(self) -> None:
