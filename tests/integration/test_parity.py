@@ -41,6 +41,14 @@ async def home(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Home]:
             await home.down()
 
 
+@pytest_asyncio.fixture(autouse=True, loop_scope="module")
+async def free_cores(home: Home) -> AsyncIterator[None]:
+    """Each test ends what it deployed: in whatever order they run, PyTorch finds the whole core that it needs."""
+    yield
+    for deployment in await home.get("/v1/deployments"):
+        await home.post(f"/v1/deployments/{deployment['spec']['name']}/stop")
+
+
 async def job(home: Home, spec: dict[str, Any]) -> Any:
     found = await home.post("/v1/jobs", {"spec": spec, "background": True})
 
