@@ -19,8 +19,9 @@ from llm_os._version import __version__
 
 if TYPE_CHECKING:
     from llm_os import errors
+    from llm_os.client.answers import Prediction
     from llm_os.client.datasets import Dataset
-    from llm_os.client.deployments import Deployment, Prediction
+    from llm_os.client.deployments import Deployment
     from llm_os.client.evaluations import Comparison, Evaluation
     from llm_os.client.jobs import Job
     from llm_os.client.models import Model
@@ -56,7 +57,7 @@ _HOMES = {
     "Evaluation": "llm_os.client.evaluations",
     "Job": "llm_os.client.jobs",
     "Model": "llm_os.client.models",
-    "Prediction": "llm_os.client.deployments",
+    "Prediction": "llm_os.client.answers",
     "QualityReport": "llm_os.client.quality",
     "Resources": "llm_os.spec.resources",
     "TrainingResult": "llm_os.client.results",

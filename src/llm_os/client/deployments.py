@@ -1,23 +1,23 @@
-"""The handle of a served model, and what predictions look like."""
+"""The handle of a served model, and how one is made."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any, Literal, overload
 
 from pydantic import BaseModel
 
 from llm_os.client.adapters import DeploymentAdapters, fused
+from llm_os.client.answers import Prediction, Prompt, answer, embeddings, predictions
 from llm_os.client.calibrations import calibrate_for_update
 from llm_os.client.checks import checked
 from llm_os.client.connection import Connection
-from llm_os.client.gateway import GREEDY, Gateway, as_messages
+from llm_os.client.gateway import Gateway
 from llm_os.client.members import changed, named
 from llm_os.client.references import ensure_for_update
-from llm_os.client.transport import Transport
+from llm_os.client.rollouts import rollout_of, rollout_steps
 from llm_os.client.verification import verify_deployment
 from llm_os.client.waiting import Starting, interrupted, update_goes_on
 from llm_os.errors import (
@@ -37,45 +37,6 @@ from llm_os.spec.verification import Verification
 
 READY_SECONDS = 600.0
 """Seconds without a sign of life in a start: a large model loads for minutes."""
-LOOK_EVERY = 0.2
-"""Seconds between two looks at a rollout."""
-Prompt = str | Sequence[Mapping[str, Any]]
-"""A text, or messages with `role` and `content`."""
-
-
-@dataclass(frozen=True, slots=True)
-class Span:
-    """A piece of a text with a tag: characters [start, end); `score` is the mean probability of its words' tags."""
-
-    start: int
-    end: int
-    text: str
-    label: str
-    score: float
-
-
-@dataclass(frozen=True, slots=True)
-class Prediction:
-    """What a classifier says of one text.
-
-    Attributes:
-        label: the likeliest class; empty where words are tagged. score: its probability. scores: all classes.
-        labels: every class the text has; of a multi-label classifier, none or several.
-        spans: tagged pieces of the text, where words are tagged.
-    """
-
-    label: str
-    score: float
-    scores: Mapping[str, float]
-    labels: tuple[str, ...] = ()
-    spans: tuple[Span, ...] = ()
-
-    def __str__(self) -> str:
-        if not self.scores:
-            return " ".join(f"{span.text}/{span.label}" for span in self.spans)
-        if self.labels != (self.label,):
-            return ", ".join(f"{label} ({self.scores[label]:.3f})" for label in self.labels) or "none"
-        return f"{self.label} ({self.score:.3f})"
 
 
 class Deployment:
@@ -150,31 +111,33 @@ class Deployment:
             raise UnavailableError(f"{self.name} is {state}.", hint="Deploy the model again.") from error
 
     @property
+    def _record(self) -> DeploymentRecord:
+        return self._connection.transport.call("GET", f"/v1/deployments/{self.name}", DeploymentRecord)
+
+    @property
     def state(self) -> str:
         """`pending`, `starting`, `ready`, `asleep`, `stopping`, `stopped` or `failed`, as of now."""
-        path = f"/v1/deployments/{self.name}"
-        return self._connection.transport.call("GET", path, DeploymentRecord).state.value
+        return self._record.state.value
 
     @property
     def parity(self) -> Parity | None:
         """How far its engine agrees with PyTorch, of several the one that agrees least; None: nobody compared them."""
-        return self._connection.transport.call("GET", f"/v1/deployments/{self.name}", DeploymentRecord).parity
+        return self._record.parity
 
     @property
     def engine(self) -> str:
         """Name of the engine that serves it now; the first, where several stand side by side."""
-        return self._connection.transport.call("GET", f"/v1/deployments/{self.name}", DeploymentRecord).engine
+        return self._record.engine
 
     @property
     def because(self) -> str:
         """Why this engine with these options, with figures where engines were measured; empty: somebody named it."""
-        path = f"/v1/deployments/{self.name}"
-        return self._connection.transport.call("GET", path, DeploymentRecord).because
+        return self._record.because
 
     @property
     def parities(self) -> Mapping[str, Parity | None]:
         """How far they agree by engine, where several stand side by side; `openvino 2`: the same with other options."""
-        record = self._connection.transport.call("GET", f"/v1/deployments/{self.name}", DeploymentRecord)
+        record = self._record
         found: dict[str, Parity | None] = {}
         for member in record.history[-1].members if record.history else ():
             again = sum(name.partition(" ")[0] == member.engine for name in found)
@@ -217,10 +180,10 @@ class Deployment:
         """
         if policy is not None and not isinstance(policy, Mapping):
             raise InvalidInputError(f"policy is no {type(policy).__name__}.", hint='Such as policy={"bake": "1m"}.')
-        whole = checked(UpdatePolicy, {**self._policy(), **policy}, "An update") if policy is not None else None
+        known = self._record
+        usual = known.spec.update.model_dump()
+        whole = checked(UpdatePolicy, {**usual, **policy}, "An update") if policy is not None else None
         checked(api.UpdateDeployment, {"model": model}, "An update")
-        path = f"/v1/deployments/{self.name}"
-        known = self._connection.transport.call("GET", path, DeploymentRecord)
         engines = changed(engine, options, known.engines)
         model = fused(self._connection, model, known.version, named(engines))
         request = checked(api.UpdateDeployment, {"model": model, "policy": whole, **engines}, "An update")
@@ -228,7 +191,7 @@ class Deployment:
         calibrate_for_update(self._connection, known, request)
         record = self._change("update", request)
         if not wait:
-            return _rollout(record)
+            return rollout_of(record)
         with interrupted(update_goes_on(self.name)):
             return self._followed(record)
 
@@ -244,7 +207,7 @@ class Deployment:
     def rollback(self, *, wait: bool = True) -> Rollout:
         """Take an update back, or go to the version before."""
         record = self._change("rollback")
-        return self._followed(record) if wait and record.updating else _rollout(record)
+        return self._followed(record) if wait and record.updating else rollout_of(record)
 
     def scale(
         self,
@@ -274,21 +237,17 @@ class Deployment:
         body = {"replicas": replicas, "scaling": scaling}
         self._change("scale", checked(api.ScaleDeployment, body, "Scaling"))
 
-    def _policy(self) -> dict[str, Any]:
-        path = f"/v1/deployments/{self.name}"
-        return self._connection.transport.call("GET", path, DeploymentRecord).spec.update.model_dump()
-
     def _change(self, verb: str, body: BaseModel | None = None) -> DeploymentRecord:
         path = f"/v1/deployments/{self.name}/{verb}"
         return self._connection.transport.call("POST", path, DeploymentRecord, body=body)
 
     def _followed(self, record: DeploymentRecord) -> Rollout:
-        target = _rollout(record).target.number
+        target = rollout_of(record).target.number
         for record in rollout_steps(self._connection.transport, self.name, Starting(self.name)):
             self.version, tried = record.version, record.rollout
             if tried is not None and tried.phase is Phase.CANARY and tried.policy.bake is None:
                 return tried  # until somebody promotes it
-        rollout = _rollout(record)
+        rollout = rollout_of(record)
         if record.state.ended or record.state is DeploymentState.STOPPING:
             raise ConflictError(f"{self.name} was ended while it was updated.", hint="Deploy the model again.")
         if rollout.target.number != target or rollout.phase is Phase.ROLLED_BACK:
@@ -305,42 +264,6 @@ class Deployment:
 
     def __repr__(self) -> str:
         return f"<Deployment {self.name}: {self.version} at {self.url}>"
-
-
-def predictions(gateway: Gateway, text_or_texts: str | Sequence[str]) -> Prediction | list[Prediction]:
-    single = isinstance(text_or_texts, str)
-    texts = _texts([text_or_texts] if isinstance(text_or_texts, str) else text_or_texts, "predict")
-    found = [_prediction(entry) for entry in gateway.classify(texts)] if texts else []
-    return found[0] if single else found
-
-
-def embeddings(gateway: Gateway, texts: Sequence[str]) -> list[list[float]]:
-    """One vector a text. Raises InvalidInputError for what is no list of texts."""
-    if isinstance(texts, str):
-        raise InvalidInputError("embed takes a list of texts.", hint='model.embed(["first", "second"])')
-    wanted = _texts(texts, "embed")
-    return gateway.embed(wanted) if wanted else []
-
-
-def _texts(given: Iterable[object], verb: str) -> list[str]:
-    found = list(given) if isinstance(given, Iterable) else [given]
-    texts = [text for text in found if isinstance(text, str)]
-    if len(texts) < len(found):
-        wrong = next(type(text).__name__ for text in found if not isinstance(text, str))
-        raise InvalidInputError(f"{verb} takes texts, not {wrong}.", hint="Give a str or a list of str.")
-    return texts
-
-
-def _prediction(entry: Mapping[str, Any]) -> Prediction:
-    if "spans" in entry:
-        return Prediction("", 0.0, {}, spans=tuple(Span(**span) for span in entry["spans"]))
-    labels = entry.get("labels", (entry["label"],))
-    return Prediction(entry["label"], entry["score"], entry["scores"], labels=tuple(labels))
-
-
-def answer(gateway: Gateway, prompt_or_messages: Prompt, max_tokens: int, *, stream: bool) -> str | Iterator[str]:
-    messages, options = as_messages(prompt_or_messages), {"max_tokens": max_tokens}
-    return gateway.stream(messages, options, GREEDY) if stream else gateway.chat(messages, options, GREEDY)
 
 
 def check(connection: Connection, spec: DeploymentSpec) -> None:
@@ -369,45 +292,6 @@ def deploy(connection: Connection, spec: DeploymentSpec, *, keep: bool = False, 
         with interrupted(goes_on):
             record = wait_ready(connection, created.deployment)
     return Deployment(connection, record.spec.name, created.url or connection.gateway(), created.key, record.version)
-
-
-def rollout_steps(transport: Transport, name: str, starting: Starting | None = None) -> Iterator[DeploymentRecord]:
-    """The deployment at each phase of its rollout, the last one when it has ended.
-
-    Args:
-        starting: shows how far the start of the new version is.
-    """
-    try:
-        yield from _rollout_steps(transport, name, starting)
-    finally:
-        if starting is not None:
-            starting.close()
-
-
-def _rollout_steps(transport: Transport, name: str, starting: Starting | None) -> Iterator[DeploymentRecord]:
-    seen: tuple[int, Phase] | None = None
-    while True:
-        record = transport.call("GET", f"/v1/deployments/{name}", DeploymentRecord)
-        rollout = record.rollout
-        if rollout is None:
-            return
-        if starting is not None:
-            starting.look(record)
-        if seen != (now := (rollout.target.number, rollout.phase)):
-            seen = now
-            if starting is not None:
-                starting.close()
-            yield record
-        elif not record.updating:
-            yield record  # the deployment was ended in the middle of a phase
-        if not record.updating:
-            return
-        time.sleep(LOOK_EVERY)
-
-
-def _rollout(record: DeploymentRecord) -> Rollout:
-    assert record.rollout is not None  # noqa: S101 - the kernel has just begun one
-    return record.rollout
 
 
 def wait_ready(connection: Connection, record: DeploymentRecord) -> DeploymentRecord:

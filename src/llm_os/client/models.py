@@ -10,12 +10,13 @@ from typing import Any, Literal, overload
 
 from llm_os.client.adapters import merged
 from llm_os.client.aliases import move_alias
+from llm_os.client.answers import Prediction, Prompt, answer, embeddings, predictions
 from llm_os.client.calibrations import ensure_calibration, is_chosen
 from llm_os.client.cards import Card, card
 from llm_os.client.checks import checked, checked_name
 from llm_os.client.connection import Connection
 from llm_os.client.datasets import Dataset, expect_rows, rows_of
-from llm_os.client.deployments import Deployment, Prediction, Prompt, answer, deploy, embeddings, predictions
+from llm_os.client.deployments import Deployment, deploy
 from llm_os.client.deployments import check as check_deployment
 from llm_os.client.evaluations import Comparison, Evaluation, compare_evaluations, evaluation, method_for
 from llm_os.client.exports import copied_out, curves, history

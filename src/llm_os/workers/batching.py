@@ -18,7 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-from llm_os.errors import OverloadedError
+from llm_os.errors import OverloadedError, UnavailableError
 
 Answer = TypeVar("Answer")
 """What a text becomes: scores by label, a vector, spans."""
@@ -139,7 +139,7 @@ class Batcher(Generic[Answer]):
 
         Raises:
             OverloadedError: the queue is full.
-            RuntimeError: it has ended.
+            UnavailableError: it has ended, or did before a text was begun.
             Exception: what `read` or `run` raised for one of the texts.
         """
         if (there := self._there(len(texts))) + len(texts) > self._queue:
@@ -149,7 +149,7 @@ class Batcher(Generic[Answer]):
                 details={"retry_after": 1},
             )
         if self._ended:
-            raise RuntimeError("the batcher has ended")
+            raise _gone()
         loop, dues = asyncio.get_running_loop(), self._pace.dues(time.monotonic(), texts)
         mine: list[_Waiting[Answer]] = [
             _Waiting(text, loop.create_future(), loop, due, next(self._numbers))
@@ -262,10 +262,12 @@ class Batcher(Generic[Answer]):
         return batch
 
     async def end(self) -> None:
-        """Wait for what threads have taken; what waits is not begun."""
+        """Wait for what threads have taken; what waits is not begun, and its callers are told."""
         with self._lock:
             self._ended = True
-            self._waiting.clear()
+            left, self._waiting = self._waiting, []
+        for waiting in left:
+            _tell([waiting], _gone())
         await asyncio.to_thread(self._threads.shutdown)
 
 
@@ -289,6 +291,10 @@ def pieces(sizes: Sequence[int], budget: int, enough: float = ENOUGH, call: floa
         found[-1].append(at)
         tokens += size
     return found
+
+
+def _gone() -> UnavailableError:
+    return UnavailableError("This replica ends and takes no more texts.", hint="Try again: another one answers.")
 
 
 def _tell(callers: Sequence[_Waiting[Answer]], answers: Sequence[Answer] | Exception) -> None:

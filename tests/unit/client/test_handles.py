@@ -11,7 +11,8 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 from fake_kernel import FakeKernel, data, ended, version
 
-from llm_os.client.deployments import Deployment, predictions
+from llm_os.client.answers import predictions
+from llm_os.client.deployments import Deployment
 from llm_os.client.jobs import Job
 from llm_os.client.models import Model
 from llm_os.client.references import reference_job

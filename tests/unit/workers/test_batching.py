@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llm_os.errors import OverloadedError
+from llm_os.errors import OverloadedError, UnavailableError
 from llm_os.workers.batching import (
     CALL,
     EACH,
@@ -455,8 +455,23 @@ async def test_what_was_taken_is_answered_although_the_end_has_come() -> None:
     read.set()
     assert await asyncio.gather(*asked) == [[[1.0]], [[500.0]]]
     await end
-    with pytest.raises(RuntimeError, match="has ended"):
+    with pytest.raises(UnavailableError, match="takes no more texts"):
         await batcher.scores(["more"])
+
+
+async def test_who_waits_when_the_end_comes_is_told() -> None:
+    model = Model()
+    batcher = Batcher(model.run)
+    first = await _hold(model, batcher)
+    waits = asyncio.create_task(batcher.scores(["one", "two"]))
+    await asyncio.sleep(0)
+    end = asyncio.create_task(batcher.end())
+    with pytest.raises(UnavailableError, match="another one answers"):
+        await asyncio.wait_for(waits, 10)
+    assert not end.done(), "what runs is waited for"
+    model.gate.set()
+    await asyncio.gather(first, end)
+    assert model.batches == [["first"]]
 
 
 async def test_a_thread_that_broke_is_free_again() -> None:

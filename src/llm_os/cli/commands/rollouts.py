@@ -12,9 +12,9 @@ from llm_os.cli.render import as_json_option, print_json
 from llm_os.client.adapters import fused
 from llm_os.client.calibrations import calibrate_for_update
 from llm_os.client.checks import checked
-from llm_os.client.deployments import rollout_steps
 from llm_os.client.members import changed, named
 from llm_os.client.references import ensure_for_update
+from llm_os.client.rollouts import rollout_steps
 from llm_os.client.transport import Transport, place
 from llm_os.client.waiting import Starting, interrupted, update_goes_on
 from llm_os.errors import ConflictError, InvalidInputError, RolloutError
