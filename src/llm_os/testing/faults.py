@@ -12,6 +12,7 @@ import contextvars
 import inspect
 from collections.abc import Callable, Coroutine, Generator, Iterator
 from contextlib import contextmanager
+from functools import cache
 from random import Random
 from typing import Any, TypeVar
 
@@ -185,6 +186,27 @@ class SharedDatabase(Database):
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
         self.version = 0
+
+
+@cache
+def _template() -> tuple[Engine, bytes]:
+    """An engine in memory, and the bytes of a database that was just migrated."""
+    database = Database("sqlite://")
+    raw = database.engine.raw_connection()
+    try:
+        return database.engine, bytes(raw.driver_connection.serialize())  # type: ignore[union-attr]
+    finally:
+        raw.close()
+
+
+def fresh_database() -> Database:
+    """The one database in memory, as it was after its migration: its compiled statements are kept from run to run."""
+    engine, template = _template()
+    raw = engine.raw_connection()
+    raw.rollback()
+    raw.driver_connection.deserialize(template)  # type: ignore[union-attr]
+    raw.close()
+    return SharedDatabase(engine)
 
 
 class FailingDatabase(SharedDatabase):
