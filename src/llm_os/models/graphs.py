@@ -9,6 +9,8 @@ import copy
 import sys
 import threading
 import warnings
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -32,6 +34,10 @@ GROUP = 64
 """Activations that share a scale where weights have 8 bits; they are rounded while the model runs."""
 SAME = 1e-3
 """Largest difference of what the graph and the model in PyTorch put out, as a share of the largest value, in fp32."""
+OWN = 2
+"""Calls side by side up to which each has a compiled graph of its own: that runs in its caller's thread, while one with
+several streams runs in OpenVINO's, which wait for each other and for their callers where cores are few. More calls
+share one, and its weights."""
 
 
 class Graph(nn.Module):
@@ -40,12 +46,15 @@ class Graph(nn.Module):
     Several threads may call it at once, each with its own request; what it gives is good until the thread's next call.
 
     Args:
-        compiled: of OpenVINO. name: of its output, as transformers calls it. config: of the model.
+        make: compiles the graph, for each thread that calls first. lanes: such threads; more share what is there.
+        name: of its output, as transformers calls it. config: of the model.
     """
 
-    def __init__(self, compiled: Any, name: str, config: Any) -> None:
+    def __init__(self, make: Callable[[], Any], lanes: int, name: str, config: Any) -> None:
         super().__init__()
-        self._compiled, self._requests = compiled, threading.local()
+        self._make: Callable[[], Any] | None = make
+        self._lanes, self._compiled, self._more = lanes, list[Any](), 0
+        self._lock, self._requests = threading.Lock(), threading.local()
         self._name = name
         self.config = config
         self.device = torch.device("cpu")
@@ -53,9 +62,20 @@ class Graph(nn.Module):
     def forward(self, input_ids: Any, attention_mask: Any) -> Any:
         given = dict(zip(INPUTS, (input_ids.numpy(), attention_mask.numpy()), strict=True))
         if (request := getattr(self._requests, "mine", None)) is None:
-            request = self._requests.mine = self._compiled.create_infer_request()
+            request = self._requests.mine = self._mine().create_infer_request()
         (found,) = request.infer(given, share_inputs=True).values()
         return SimpleNamespace(**{self._name: torch.from_numpy(found)})
+
+    def _mine(self) -> Any:
+        """The compiled graph of a thread that calls for the first time."""
+        with self._lock:
+            if self._make is None:
+                self._more += 1
+                return self._compiled[self._more % self._lanes]
+            self._compiled.append(self._make())
+            if len(self._compiled) == self._lanes:
+                self._make = None  # it holds the graph
+            return self._compiled[-1]
 
 
 class _Output(nn.Module):
@@ -98,7 +118,7 @@ def converted(model: Any, name: str) -> Any:
 
 def check(model: Any, graph: Any, name: str) -> None:
     """Raises UnsupportedModelError if the graph's output differs: on one text, on several, and with padding."""
-    running = Graph(_compile(graph, "fp32", 1), name, model.config)
+    running = Graph(partial(_compile, graph, "fp32", 1), 1, name, model.config)
     most = int(model.config.get_text_config().vocab_size)
     random = numpy.random.default_rng(0)
     for texts, tokens in ((1, 3), (3, 11), (2, 5)):
@@ -174,7 +194,11 @@ def run_by(model: Any, graph: Any, name: str, precision: str, threads: int, stre
         streams: calls that run side by side, each on its share of the threads.
     """
     inner = part(model)
-    running = Graph(_compile(graph, precision, threads, streams), name, inner.config)
+    if streams <= OWN:
+        make, lanes = partial(_compile, graph, precision, threads // streams), streams
+    else:
+        make, lanes = partial(_compile, graph, precision, threads, streams), 1
+    running = Graph(make, lanes, name, inner.config)
     if inner is model:
         return running
     whole = copy.copy(model)

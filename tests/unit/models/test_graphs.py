@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
@@ -58,6 +59,51 @@ def test_several_threads_ask_one_graph_and_each_gets_its_own_answers(tmp_path: P
     with ThreadPoolExecutor(4) as threads:
         got = list(threads.map(lambda n: encoder.vectors([ids[n % 3]])[0], range(60)))
     assert all(x == pytest.approx(expected[n % 3], abs=1e-5) for n, x in enumerate(got))
+
+
+def test_each_lane_compiles_for_itself_and_more_threads_share_what_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[tuple[int, str]] = []
+
+    class Compiled:
+        def create_infer_request(self) -> Compiled:
+            users.append(self)
+            return self
+
+        def infer(self, given: object, share_inputs: bool) -> dict[int, object]:
+            together.wait(10)
+            return {0: numpy.zeros((1, 2), numpy.float32)}
+
+    def compile_(graph: object, precision: str, threads: int) -> Compiled:
+        made.append((threads, threading.current_thread().name))
+        return Compiled()
+
+    monkeypatch.setattr(graphs, "_compile", compile_)
+    users: list[Compiled] = []
+    model = torch.nn.Module()
+    model.config = SimpleNamespace(model_type="bert")  # type: ignore[assignment]
+    graph = graphs.run_by(model, object(), "logits", "fp32", 5, 2)
+    one = torch.ones((1, 1), dtype=torch.long)
+    assert made == [], "who does not call needs none"
+    together = threading.Barrier(4)
+    with ThreadPoolExecutor(4, thread_name_prefix="lane") as threads:
+        for _ in range(2):  # the second time each has its own already
+            list(threads.map(lambda _: graph(input_ids=one, attention_mask=one), range(4)))
+    assert [of for of, _ in made] == [2, 2], "each on its share of the threads"
+    assert all(name.startswith("lane") for _, name in made)
+    assert sorted(users.count(one) for one in set(users)) == [2, 2]
+
+
+def test_many_streams_share_one_compiled_graph_and_its_weights(tmp_path: Path) -> None:
+    encoder = load_encoder(family(tmp_path / "model", "distilbert"))
+    graph = graphs.run_by(
+        encoder.model, graphs.converted(encoder.model, "last_hidden_state"), "last_hidden_state", "fp32", 3, 3
+    )
+    expected, encoder.model = encoder.predict(TEXTS), graph
+    ids = encoder.read(TEXTS)
+    with ThreadPoolExecutor(3) as threads:
+        got = list(threads.map(lambda n: encoder.vectors([ids[n % 3]])[0], range(30)))
+    assert all(x == pytest.approx(expected[n % 3], abs=1e-5) for n, x in enumerate(got))
+    assert len(graph._compiled) == 1
 
 
 def test_a_table_of_n_grams_stays_beside_the_graph(tmp_path: Path) -> None:
