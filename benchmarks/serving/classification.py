@@ -86,16 +86,18 @@ def offline(pipe: Connection, engine: str, folder: Path, precision: str, threads
 
     from llm_os.models.load import load_classifier
     from llm_os.workers import openvino_encoders
+    from llm_os.workers.reading import streams_of
     from llm_os.workers.torch import choose
 
     torch.set_num_threads(threads)
-    runnable, lanes = load_classifier(folder), 1
+    runnable = load_classifier(folder)
+    lanes = streams_of(None, threads, runnable.max_length)
+    ways = (1, lanes) if engine == "torch" else (lanes,)  # PyTorch on all threads, and side by side as it serves
     if engine == "torch":
         runnable, why = choose(runnable, precision)
         precision = why.partition(":")[0]
     else:
         with tempfile.TemporaryDirectory() as kept:
-            lanes = openvino_encoders.streams_of(None, threads, runnable.max_length)
             graph = openvino_encoders.Graphs(runnable.model, "logits", Path(kept), "model", threads, lanes)
             chosen = graph.chosen(runnable, precision)
         runnable.model, precision, why = chosen.model, chosen.precision, chosen.why
@@ -104,10 +106,12 @@ def offline(pipe: Connection, engine: str, folder: Path, precision: str, threads
     while pipe.recv():
         found = {}
         for size in SIZES:
-            begun, spent = time.perf_counter(), time.process_time()
-            batched(runnable, some, size, lanes)
-            seconds, processor = time.perf_counter() - begun, time.process_time() - spent
-            found[size] = (len(some) / seconds, processor / len(some))
+            for side_by_side in ways:
+                torch.set_num_threads(max(1, threads // side_by_side))
+                begun, spent = time.perf_counter(), time.process_time()
+                batched(runnable, some, size, side_by_side)
+                seconds, processor = time.perf_counter() - begun, time.process_time() - spent
+                found[size] = max(found.get(size, (0.0, 0.0)), (len(some) / seconds, processor / len(some)))
         pipe.send(found)
 
 

@@ -23,9 +23,9 @@ from llm_os.spec.attempts import AttemptSpec, ServeCall
 from llm_os.workers.backend import Backend
 from llm_os.workers.kept import folder_of, kept
 from llm_os.workers.precisions import Chosen, Runnable, choose
-from llm_os.workers.reading import Embedding, Tagging
+from llm_os.workers.reading import Embedding, Tagging, streams_of
 from llm_os.workers.serving import main, quick_loop
-from llm_os.workers.torch import BATCH_TOKENS, TorchBackend
+from llm_os.workers.torch import TorchBackend
 
 log = logging.getLogger("llm_os.worker")
 
@@ -138,17 +138,6 @@ def load(call: ServeCall, spec: AttemptSpec) -> Backend:
     if isinstance(runnable, Tagger):
         return Tagging(runnable, most, in_place)
     return Embedding(runnable, most, in_place, streams)
-
-
-def streams_of(asked: Any, threads: int, longest: int) -> int:
-    """Batches that run side by side: so many as were asked for, or one for every two threads; two where there are two.
-
-    A short text is no quicker on many threads than on few, but two callers wait for each other no more. The longest
-    text (tokens) on each of them is no more than the driver's footprint counts on.
-    """
-    if asked is None:
-        asked = 2 if threads in (2, 3) else threads // 2
-    return max(1, min(int(asked), threads, BATCH_TOKENS // longest))
 
 
 if __name__ == "__main__":

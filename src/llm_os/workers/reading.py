@@ -65,6 +65,17 @@ def of_texts(runnable: Any, run: Callable[[list[str]], Sequence[Answer]], most: 
     return Batcher(answers, most=most, weigh=weigh, budget=BATCH_TOKENS)
 
 
+def streams_of(asked: Any, threads: int, longest: int) -> int:
+    """Batches that run side by side: so many as were asked for, or one for every two threads; two where there are two.
+
+    A short text is no quicker on many threads than on few, but two callers wait for each other no more. The longest
+    text (tokens) on each of them is no more than the driver's footprint counts on.
+    """
+    if asked is None:
+        asked = 2 if threads in (2, 3) else threads // 2
+    return max(1, min(int(asked), threads, BATCH_TOKENS // longest))
+
+
 class Embedding(Reading[list[float]]):
     """Texts become vectors."""
 
@@ -112,8 +123,12 @@ class Writing(Reading[list[int]]):
         yield Piece(self._text(kept), tokens, len(kept), finish)
 
 
-def load(task: str, folder: Path, dtype: str, most: int) -> Backend:
-    """The backend for a task, in fp32 unless bf16 is asked for. Raises what the loaders in `models` raise."""
+def load(task: str, folder: Path, dtype: str, most: int, lanes: Callable[[int], int]) -> Backend:
+    """The backend for a task, in fp32 unless bf16 is asked for. Raises what the loaders in `models` raise.
+
+    Args:
+        lanes: batches of an embedder that run side by side, by the tokens of its longest text.
+    """
     if task == "token-classification":
         tagger = load_tagger(folder)
         _cast(tagger.model, dtype)
@@ -124,7 +139,7 @@ def load(task: str, folder: Path, dtype: str, most: int) -> Backend:
         return Writing(translator, most)
     encoder = load_encoder(folder)
     _cast(encoder.model, dtype)
-    return Embedding(encoder, most)
+    return Embedding(encoder, most, lanes=lanes(encoder.max_length))
 
 
 def _cast(model: Any, dtype: str) -> None:

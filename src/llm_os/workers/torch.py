@@ -257,7 +257,7 @@ def load(call: ServeCall, spec: AttemptSpec) -> Backend:
     import torch
 
     options: dict[str, Any] = dict(call.options)
-    torch.set_num_threads(threads_of(options, spec))
+    torch.set_num_threads(threads := threads_of(options, spec))
     if (form := inspect(Path(call.model.path))["format"]) != "safetensors":
         raise UnsupportedModelError(
             f"PyTorch serves models in safetensors, not in {form}.",
@@ -266,10 +266,17 @@ def load(call: ServeCall, spec: AttemptSpec) -> Backend:
     if call.task == "text-generation":
         return load_chat_backend(Path(call.model.path), options)
     dtype, most = str(options.get("dtype", "auto")), int(options.get("max_batch", 32))
+
+    def lanes(longest: int) -> int:
+        """Batches side by side; each then computes on its share of the threads."""
+        found = reading.streams_of(options.get("streams"), threads, longest)
+        torch.set_num_threads(max(1, threads // found))
+        return found
+
     if call.task not in {"text-classification", "multi-label-classification"}:
-        return reading.load(call.task, Path(call.model.path), dtype, most)
+        return reading.load(call.task, Path(call.model.path), dtype, most, lanes)
     classifier = load_classifier(Path(call.model.path))
-    return TorchBackend(classifier, lambda given: choose(given, dtype), most=most)
+    return TorchBackend(classifier, lambda given: choose(given, dtype), most=most, lanes=lanes(classifier.max_length))
 
 
 if __name__ == "__main__":

@@ -10,7 +10,8 @@ import pytest
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("openvino")
-from llm_os.workers.openvino_encoders import Graphs, streams_of  # noqa: E402 - it needs both
+from llm_os.workers.openvino_encoders import Graphs  # noqa: E402 - it needs both
+from llm_os.workers.reading import streams_of  # noqa: E402
 
 IDS = torch.tensor([[5, 6, 7], [8, 9, 10]])
 

@@ -29,7 +29,7 @@ def asking(*texts: str, role: str = "user", most: int | None = None) -> ChatRequ
 
 async def test_vectors_are_those_of_the_model(tmp_path: Path) -> None:
     folder = family(tmp_path / "model", "bert")
-    backend = reading.load("feature-extraction", folder, "fp32", 2)
+    backend = reading.load("feature-extraction", folder, "fp32", 2, lambda longest: 2)
     await backend.begin()
     found = await backend.embed(TEXTS)
     alone = load_encoder(folder).predict(TEXTS)
@@ -42,7 +42,7 @@ async def test_vectors_are_those_of_the_model(tmp_path: Path) -> None:
 
 async def test_spans_are_those_of_the_model(tmp_path: Path) -> None:
     folder = family(tmp_path / "model", "distilbert", "AutoModelForTokenClassification")
-    backend = reading.load("token-classification", folder, "auto", 8)
+    backend = reading.load("token-classification", folder, "auto", 8, lambda longest: 1)
     await backend.begin()
     found = await backend.tag(TEXTS)
     alone = load_tagger(folder).spans(TEXTS)
@@ -54,7 +54,7 @@ async def test_spans_are_those_of_the_model(tmp_path: Path) -> None:
 
 async def test_the_last_message_is_what_an_encoder_decoder_reads(tmp_path: Path) -> None:
     folder = family(tmp_path / "model", "t5", "AutoModelForSeq2SeqLM")
-    backend = reading.load("text2text-generation", folder, "fp32", 8)
+    backend = reading.load("text2text-generation", folder, "fp32", 8, lambda longest: 1)
     await backend.begin()
     whole = [piece async for piece in backend.chat(asking("so", "good film"))][-1]
     translator = load_translator(folder)

@@ -49,6 +49,9 @@ class TorchOptions(Spec):
     """Chat: cells of the cache of keys and values, over all answers; at least `context` are."""
     threads: int | None = Field(default=None, ge=1)
     """Cores that it computes on, at most; None: all that it is granted."""
+    streams: int | None = Field(default=None, ge=1, le=64)
+    """Classifiers and embedders: batches that run side by side, each on its share of the threads; None: one for every
+    two threads, but two where there are two. `1` is quickest for one caller, more are quicker for many."""
     max_adapters: int = Field(default=4, ge=0, le=256)
     """Chat: adapters (LoRA) that a replica holds beside the model; room is set aside for them."""
     max_adapter_rank: int = Field(default=16, ge=1, le=512)
