@@ -180,10 +180,10 @@ class Deployment:
         """
         if policy is not None and not isinstance(policy, Mapping):
             raise InvalidInputError(f"policy is no {type(policy).__name__}.", hint='Such as policy={"bake": "1m"}.')
+        checked(api.UpdateDeployment, {"model": model}, "An update")
         known = self._record
         usual = known.spec.update.model_dump()
         whole = checked(UpdatePolicy, {**usual, **policy}, "An update") if policy is not None else None
-        checked(api.UpdateDeployment, {"model": model}, "An update")
         engines = changed(engine, options, known.engines)
         model = fused(self._connection, model, known.version, named(engines))
         request = checked(api.UpdateDeployment, {"model": model, "policy": whole, **engines}, "An update")

@@ -46,14 +46,16 @@ class Graph(nn.Module):
     Several threads may call it at once, each with its own request; what it gives is good until the thread's next call.
 
     Args:
-        make: compiles the graph, for each thread that calls first. lanes: such threads; more share what is there.
+        make: compiles the graph; called now, and by a further thread that needs its own. lanes: such threads; more
+            share what is there.
         name: of its output, as transformers calls it. config: of the model.
     """
 
     def __init__(self, make: Callable[[], Any], lanes: int, name: str, config: Any) -> None:
         super().__init__()
-        self._make: Callable[[], Any] | None = make
-        self._lanes, self._compiled, self._more = lanes, list[Any](), 0
+        self._compiled = [make()]
+        self._make = make if lanes > 1 else None
+        self._lanes, self._threads = lanes, 0
         self._lock, self._requests = threading.Lock(), threading.local()
         self._name = name
         self.config = config
@@ -69,13 +71,12 @@ class Graph(nn.Module):
     def _mine(self) -> Any:
         """The compiled graph of a thread that calls for the first time."""
         with self._lock:
-            if self._make is None:
-                self._more += 1
-                return self._compiled[self._more % self._lanes]
-            self._compiled.append(self._make())
-            if len(self._compiled) == self._lanes:
-                self._make = None  # it holds the graph
-            return self._compiled[-1]
+            at, self._threads = self._threads % self._lanes, self._threads + 1
+            if self._make is not None and at == len(self._compiled):
+                self._compiled.append(self._make())
+                if len(self._compiled) == self._lanes:
+                    self._make = None  # it holds the graph
+            return self._compiled[at % len(self._compiled)]
 
 
 class _Output(nn.Module):
@@ -195,7 +196,7 @@ def run_by(model: Any, graph: Any, name: str, precision: str, threads: int, stre
     """
     inner = part(model)
     if streams <= OWN:
-        make, lanes = partial(_compile, graph, precision, threads // streams), streams
+        make, lanes = partial(_compile, graph, precision, -(-threads // streams)), streams
     else:
         make, lanes = partial(_compile, graph, precision, threads, streams), 1
     running = Graph(make, lanes, name, inner.config)

@@ -294,7 +294,7 @@ def pieces(sizes: Sequence[int], budget: int, enough: float = ENOUGH, call: floa
 
 
 def _gone() -> UnavailableError:
-    return UnavailableError("This replica ends and takes no more texts.", hint="Try again: another one answers.")
+    return UnavailableError("This replica ends and takes no more texts.", hint="Try again in a moment.")
 
 
 def _tell(callers: Sequence[_Waiting[Answer]], answers: Sequence[Answer] | Exception) -> None:

@@ -270,7 +270,8 @@ def load(call: ServeCall, spec: AttemptSpec) -> Backend:
     def lanes(longest: int) -> int:
         """Batches side by side; each then computes on its share of the threads."""
         found = reading.streams_of(options.get("streams"), threads, longest)
-        torch.set_num_threads(max(1, threads // found))
+        torch.set_num_threads(-(-threads // found))  # rather one too many than one idle
+        log.info("%d batches side by side on %d threads", found, threads)
         return found
 
     if call.task not in {"text-classification", "multi-label-classification"}:

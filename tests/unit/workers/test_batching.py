@@ -466,7 +466,7 @@ async def test_who_waits_when_the_end_comes_is_told() -> None:
     waits = asyncio.create_task(batcher.scores(["one", "two"]))
     await asyncio.sleep(0)
     end = asyncio.create_task(batcher.end())
-    with pytest.raises(UnavailableError, match="another one answers"):
+    with pytest.raises(UnavailableError, match="takes no more texts"):
         await asyncio.wait_for(waits, 10)
     assert not end.done(), "what runs is waited for"
     model.gate.set()

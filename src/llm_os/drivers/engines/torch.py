@@ -51,7 +51,8 @@ class TorchOptions(Spec):
     """Cores that it computes on, at most; None: all that it is granted."""
     streams: int | None = Field(default=None, ge=1, le=64)
     """Classifiers and embedders: batches that run side by side, each on its share of the threads; None: one for every
-    two threads, but two where there are two. `1` is quickest for one caller, more are quicker for many."""
+    two threads, but two where there are two. `1` is quickest for one caller with long texts, more are quicker for many.
+    Models of long texts have few."""
     max_adapters: int = Field(default=4, ge=0, le=256)
     """Chat: adapters (LoRA) that a replica holds beside the model; room is set aside for them."""
     max_adapter_rank: int = Field(default=16, ge=1, le=512)
