@@ -61,7 +61,7 @@ async def test_two_batches_of_a_classifier_run_side_by_side_on_a_thread_each(
     await backend.end()
 
 
-@pytest.mark.parametrize(("streams", "each"), [(1, 4), (4, 1), (None, 2)])
+@pytest.mark.parametrize(("streams", "each"), [(1, 4), (3, 2), (4, 1), (None, 2)])
 async def test_an_embedder_has_as_many_as_it_was_asked_for(tmp_path: Path, streams: int | None, each: int) -> None:
     folder = family(tmp_path / "model", "bert")
     alone = load_encoder(folder).predict(TEXTS)
