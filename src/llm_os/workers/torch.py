@@ -40,8 +40,6 @@ PROBES = (
     "Not bad at all.",
 ) * 4
 """Texts by which the two precisions are timed and compared."""
-BATCH_TOKENS = 4096
-"""Tokens of a batch with its padding; the driver's footprint counts on it."""
 FASTER = 1.1
 """bf16 is taken when it is at least so much faster."""
 APART = 0.05
@@ -70,7 +68,7 @@ class TorchBackend(Backend):
             read=classifier.read,
             lanes=lanes,
             most=max(1, most // lanes),
-            budget=BATCH_TOKENS // lanes,
+            budget=reading.BATCH_TOKENS // lanes,
         )
         self.labels = classifier.labels or ("value",)
 
